@@ -1,0 +1,187 @@
+"""The settings of every stage, one frozen dataclass each. A config's JSON form is its identity in the store (`featint.store`)."""
+
+import math
+from dataclasses import asdict, dataclass, replace
+from typing import Literal
+
+FirstPosition = Literal["drop", "keep"]
+
+
+def choose(name: str, value: object, allowed) -> None:
+    """Raise a ValueError that names the parameter, the value and what is allowed."""
+    if value not in allowed:
+        raise ValueError(f"{name} = {value!r} is not known; allowed: {', '.join(map(repr, allowed))}")
+
+
+def at_least(name: str, value: float, low: float) -> None:
+    """Raise a ValueError unless `value` is finite and at least `low`."""
+    if not math.isfinite(value) or value < low:
+        raise ValueError(f"{name} = {value!r} must be a finite number of at least {low}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LMConfig:
+    """The language model whose activations are read."""
+
+    name: str = "smollm2-135m-instruct"
+    """`smollm2-135m-instruct` (shipped by a pinned package, see data/README.md), or any Hugging Face causal LM name or folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusConfig:
+    """Articles, their split, and the token windows made of them."""
+
+    name: str = "wikipedia-summaries"
+    """`wikipedia-summaries` (shipped by a pinned package), or a JSON file {title: {"extract": text, "topic": label}}."""
+    seq_len: int = 128
+    """Tokens per window, separator included."""
+    validation_fraction: float = 0.05
+    """Share of each topic's articles kept for choosing settings."""
+    test_fraction: float = 0.15
+    """Share of each topic's articles kept for the numbers that are reported."""
+    seed: int = 0
+    """Seed of the split and of the order of the articles."""
+
+    def __post_init__(self):
+        at_least("seq_len", self.seq_len, 4)
+        for name in ("validation_fraction", "test_fraction"):
+            if not 0 < getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)!r} must lie between 0 and 1")
+        if self.validation_fraction + self.test_fraction >= 1:
+            raise ValueError("validation_fraction + test_fraction must leave articles to train on, i.e. be below 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HarvestConfig:
+    """Which activations are stored. All positions are kept on disk; who reads them says whether the first one counts."""
+
+    lm: LMConfig = LMConfig()
+    corpus: CorpusConfig = CorpusConfig()
+    hook_point: str = "blocks.15.hook_resid_post"
+    """TransformerLens' name of the site; it is read and written at this same place."""
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """Precision of the language model's weights and arithmetic during the harvest."""
+    train_windows: int | None = None
+    """Windows per split, from the start of the shuffled split; None takes all there are."""
+    validation_windows: int | None = None
+    test_windows: int | None = None
+
+    def __post_init__(self):
+        choose("dtype", self.dtype, ("bfloat16", "float32"))
+        for split in ("train", "validation", "test"):
+            if (n := getattr(self, f"{split}_windows")) is not None:
+                at_least(f"{split}_windows", n, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SAEConfig:
+    """A TopK sparse autoencoder."""
+
+    d_sae: int
+    """Number of features."""
+    k: int
+    """Active features per token."""
+    decoder_bias: bool = False
+    """Add a learned `b_dec` to the reconstruction; the paper's SAE has none."""
+
+    def __post_init__(self):
+        at_least("d_sae", self.d_sae, 1)
+        if not 1 <= self.k <= self.d_sae:
+            raise ValueError(f"k = {self.k} must lie between 1 and d_sae = {self.d_sae}: no token can have more active features than there are")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NFMConfig:
+    """A neural factorization machine on sparse codes."""
+
+    d_factor: int
+    """Width of the factor embedding V (the paper's K = 300)."""
+    top_n: int | None = None
+    """The NFM sees only the largest `top_n` codes of a token; None shows it all."""
+    linear: bool = True
+    """With the linear path `codes @ W_lin + b_lin`."""
+    interaction: bool = True
+    """With the interaction path `MLP(bi_interaction)`."""
+    dropout: float = 0.15
+    """Dropout on the pooled interaction vector, in training only."""
+
+    def __post_init__(self):
+        at_least("d_factor", self.d_factor, 1)
+        if self.top_n is not None:
+            at_least("top_n", self.top_n, 1)
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout = {self.dropout!r} must lie in [0, 1)")
+        if not (self.linear or self.interaction):
+            raise ValueError("an NFM needs its linear path, its interaction path or both: linear = interaction = False leaves nothing")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How a model is fitted. Counts are in tokens, so that a change of batch size leaves the budget alone."""
+
+    n_tokens: int
+    """Training tokens seen, repeats included."""
+    batch_tokens: int = 1024
+    """Tokens per step."""
+    lr: float = 1e-3
+    """Adam's learning rate at the start."""
+    lr_end_factor: float = 0.1
+    """The learning rate falls linearly to `lr * lr_end_factor` ..."""
+    decay_fraction: float = 0.8
+    """... over this share of the steps, and stays there."""
+    clip_norm: float = 1.0
+    """Largest norm of the whole gradient."""
+    dead_after_tokens: int = 100_000
+    """A feature that has not fired for so many tokens counts as dead."""
+    first_position: FirstPosition = "drop"
+    """Whether windows' first positions, the attention sinks, are trained on."""
+    seed: int = 0
+    """Seed of initialisation, order of the tokens and dropout."""
+
+    def __post_init__(self):
+        at_least("batch_tokens", self.batch_tokens, 1)
+        at_least("n_tokens", self.n_tokens, self.batch_tokens)
+        at_least("lr", self.lr, 0)
+        at_least("clip_norm", self.clip_norm, 0)
+        at_least("dead_after_tokens", self.dead_after_tokens, 1)
+        choose("first_position", self.first_position, ("drop", "keep"))
+        if not 0 < self.decay_fraction <= 1:
+            raise ValueError(f"decay_fraction = {self.decay_fraction!r} must lie in (0, 1]")
+
+    @property
+    def n_steps(self) -> int:
+        """Optimiser steps: whole batches in `n_tokens`."""
+        return self.n_tokens // self.batch_tokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """All that decides a trained model: what it is, what it reads, how it is fitted and, if it builds on another, on which."""
+
+    kind: Literal["sae", "sequential", "joint", "secondary"]
+    """`sae` alone; `sequential`, an NFM on the error of a frozen SAE; `joint`, both at once; `secondary`, an SAE on a model's interaction path."""
+    harvest: HarvestConfig
+    sae: SAEConfig
+    nfm: NFMConfig | None = None
+    train: TrainConfig
+    base: "ModelConfig | None" = None
+    """The frozen model that `sequential` and `secondary` build on."""
+
+    def __post_init__(self):
+        choose("kind", self.kind, ("sae", "sequential", "joint", "secondary"))
+        if (self.kind in ("sequential", "joint")) != (self.nfm is not None):
+            raise ValueError(f"a {self.kind} model takes {'an NFM' if self.nfm is None else 'no NFM'}: nfm = {self.nfm!r}")
+        if (self.kind in ("sequential", "secondary")) != (self.base is not None):
+            raise ValueError(f"a {self.kind} model takes {'a base model' if self.base is None else 'no base model'}")
+        if self.nfm is not None and self.nfm.top_n is not None and self.nfm.top_n > self.sae.k:
+            raise ValueError(f"top_n = {self.nfm.top_n} is larger than k = {self.sae.k}: the NFM can see at most the k active features")
+
+    def with_seed(self, seed: int) -> "ModelConfig":
+        """The same model, and the same base, from another seed."""
+        base = self.base.with_seed(seed) if self.base else None
+        return replace(self, train=replace(self.train, seed=seed), base=base)
+
+
+def to_json(config) -> dict:
+    """A config as plain JSON values."""
+    return asdict(config)

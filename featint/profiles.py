@@ -1,0 +1,109 @@
+"""The sizes of a run. A profile is a function that returns a full set of configs; a new one is a few lines derived from another.
+
+All keep the paper's ratios: k / d_sae = 2.05 %, d_factor / d_in = 0.094, and d_sae / d_in at least 7 (paper: 15.6) where the machine allows it.
+"""
+
+from dataclasses import asdict, dataclass, replace
+
+from featint import store
+from featint.config import HarvestConfig, LMConfig, NFMConfig, SAEConfig, TrainConfig, choose
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """Everything that the chapters need to know about the size of a run."""
+
+    name: str
+    harvest: HarvestConfig
+    sae: SAEConfig
+    nfm: NFMConfig
+    train: TrainConfig
+    seeds: tuple[int, ...]
+    """Seeds of the chapters that compare seeds; the others take the first."""
+    splice_windows: int
+    """Test windows spliced back into the language model."""
+    bootstrap: int = 2000
+    """Draws of a cluster bootstrap."""
+    turned: tuple[str, ...] = ()
+    """Names of the knobs that differ from the profile as it stands."""
+
+    @property
+    def label(self) -> str:
+        """The name of the results folder: the profile's, or `custom/<name>-<hash>` once a knob is turned."""
+        return f"custom/{self.name}-{store.key(asdict(self))[:8]}" if self.turned else self.name
+
+
+def smoke() -> Profile:
+    """All stages in minutes on a slice of the real text; its numbers mean nothing."""
+    return Profile(
+        name="smoke",
+        harvest=HarvestConfig(train_windows=96, validation_windows=16, test_windows=48),
+        sae=SAEConfig(d_sae=1024, k=21),
+        nfm=NFMConfig(d_factor=54),
+        train=TrainConfig(n_tokens=40 * 512, batch_tokens=512, dead_after_tokens=10_000),
+        seeds=(0,), splice_windows=8, bootstrap=200,
+    )  # fmt: skip
+
+
+def laptop() -> Profile:
+    """The default: the whole corpus, one seed, minutes per model on two cores."""
+    return Profile(
+        name="laptop",
+        harvest=HarvestConfig(),
+        sae=SAEConfig(d_sae=4096, k=84),
+        nfm=NFMConfig(d_factor=54),
+        train=TrainConfig(n_tokens=1_000_000),
+        seeds=(0,), splice_windows=160,
+    )  # fmt: skip
+
+
+def full() -> Profile:
+    """As laptop, with five seeds, a wider dictionary and three times the tokens: an afternoon on two cores."""
+    small = laptop()
+    return replace(
+        small, name="full",
+        sae=SAEConfig(d_sae=8192, k=168),
+        train=replace(small.train, n_tokens=3_000_000),
+        seeds=(0, 1, 2, 3, 4), splice_windows=800,
+    )  # fmt: skip
+
+
+def paper() -> Profile:
+    """The paper's own sizes, for whoever has the machine: OpenLLaMA-3B, 50,000 features; never run here."""
+    small = full()
+    return replace(
+        small, name="paper",
+        harvest=HarvestConfig(lm=LMConfig(name="openlm-research/open_llama_3b"), hook_point="blocks.15.hook_resid_post"),
+        sae=SAEConfig(d_sae=50_000, k=1024),
+        nfm=NFMConfig(d_factor=300),
+        train=replace(small.train, n_tokens=50_000_000, lr=1e-4),
+    )  # fmt: skip
+
+
+PROFILES = {f.__name__: f for f in (smoke, laptop, full, paper)}
+KNOBS = {
+    "k": ("sae", "k"), "d_sae": ("sae", "d_sae"),
+    "d_factor": ("nfm", "d_factor"), "dropout": ("nfm", "dropout"),
+    "n_tokens": ("train", "n_tokens"), "batch_tokens": ("train", "batch_tokens"), "lr": ("train", "lr"),
+    "hook_point": ("harvest", "hook_point"), "lm": ("harvest", "lm"),
+}  # fmt: skip
+
+
+def get(name: str, **knobs) -> Profile:
+    """The profile of that name with some knobs turned; a knob that is None stays as it is.
+
+    Raises ValueError for an unknown profile or knob, or a value that its config refuses.
+    """
+    choose("profile", name, tuple(PROFILES))
+    profile = PROFILES[name]()
+    for knob, value in knobs.items():
+        choose("knob", knob, tuple(KNOBS))
+        stage, field = KNOBS[knob]
+        if value is None:
+            continue
+        if knob == "lm":
+            value = LMConfig(name=value)
+        config = getattr(profile, stage)
+        if value != getattr(config, field):
+            profile = replace(profile, **{stage: replace(config, **{field: value})}, turned=(*profile.turned, knob))
+    return profile

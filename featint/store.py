@@ -1,0 +1,193 @@
+"""Where things lie. Artefacts are folders named by the hash of the config that made them; they appear whole or not at all,
+and every file in them is checked against its sha256 when it is opened."""
+
+import errno
+import functools
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, is_dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+from featint.config import to_json
+
+PROJECT = Path(__file__).resolve().parents[1]
+DATA = PROJECT / "data"
+BUILD = PROJECT / "_build"
+MANIFEST = "manifest.json"
+FORMAT = 1  # raise it when the files inside artefacts change their meaning; older ones are then made anew
+STAMPED = ("torch", "numpy", "transformers", "transformer-lens", "pandas", "scipy", "statsmodels", "pingouin", "papermill")
+
+
+class StoreError(Exception):
+    """An artefact or file that is missing, damaged or cannot be written; the message says which and how to mend it."""
+
+
+def cache() -> Path:
+    """The folder of large, remakeable files: $FEATINT_CACHE, or `cache/` in the project."""
+    return Path(os.environ.get("FEATINT_CACHE") or PROJECT / "cache")
+
+
+def key(config) -> str:
+    """The first 16 hexadecimal digits of the sha256 of the config's canonical JSON."""
+    plain = to_json(config) if is_dataclass(config) else config
+    text = json.dumps({"format": FORMAT, "config": plain}, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def path(kind: str, config) -> Path:
+    """The folder in which the artefact of this kind and config lies, whether it exists or not."""
+    return cache() / kind / key(config)
+
+
+def exists(kind: str, config) -> bool:
+    """Whether the artefact has been made (its manifest is written last, with the folder's final name)."""
+    return (path(kind, config) / MANIFEST).exists()
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A finished folder: its path and its manifest (`kind`, `config`, `files`, `meta`, `provenance`)."""
+
+    path: Path
+    manifest: dict
+
+    @property
+    def meta(self) -> dict:
+        return self.manifest["meta"]
+
+    def file(self, name: str) -> Path:
+        """The path of one file in the artefact, after its size and sha256 have been checked.
+
+        Raises StoreError if the file is missing, truncated or altered.
+        """
+        if name not in self.manifest["files"]:
+            raise StoreError(f"{self.path} holds no {name!r}; it holds {', '.join(sorted(self.manifest['files']))}")
+        want, found = self.manifest["files"][name], self.path / name
+        remedy = f"delete the folder {self.path} and run the command again: it will be made anew"
+        if not found.exists():
+            raise StoreError(f"{found} is missing; {remedy}")
+        stat = found.stat()
+        if stat.st_size != want["bytes"]:
+            raise StoreError(f"{found} has {stat.st_size} bytes instead of {want['bytes']}: it is truncated or altered; {remedy}")
+        if sha256(found, stat.st_mtime_ns) != want["sha256"]:
+            raise StoreError(f"{found} does not match its sha256 {want['sha256'][:12]}...: it is corrupted; {remedy}")
+        return found
+
+
+@functools.lru_cache(maxsize=256)
+def sha256(file: Path, mtime_ns: int | None = None) -> str:
+    """The sha256 of a file, hexadecimal; read once per process as long as `mtime_ns` stays the same."""
+    with open(file, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def load(kind: str, config) -> Artefact:
+    """Open a finished artefact. Raises StoreError if there is none or its manifest cannot be read."""
+    folder = path(kind, config)
+    if not (folder / MANIFEST).exists():
+        raise StoreError(f"there is no {kind} artefact at {folder}: it has not been made for this config yet")
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        manifest["files"], manifest["meta"]
+    except (ValueError, KeyError) as e:
+        raise StoreError(f"{folder / MANIFEST} cannot be read ({e}); delete the folder {folder} and run the command again") from e
+    return Artefact(folder, manifest)
+
+
+@contextmanager
+def create(kind: str, config, meta: dict | None = None, seed: int | None = None) -> Iterator[Path]:
+    """Make an artefact: yields an empty folder to write into; if the block ends well it becomes the artefact.
+
+    `meta` may be filled inside the block; it is written into the manifest afterwards. On any exception the folder is removed.
+    """
+    final = path(kind, config)
+    with refuse_full_disk(final):
+        final.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=final.parent))
+    try:
+        with refuse_full_disk(final):
+            yield draft
+            files = {f.name: {"sha256": sha256(f, f.stat().st_mtime_ns), "bytes": f.stat().st_size} for f in sorted(draft.iterdir())}
+            write_json(draft / MANIFEST, {
+                "kind": kind, "config": to_json(config) if is_dataclass(config) else config,
+                "files": files, "meta": meta or {}, "provenance": provenance(seed=seed),
+            })  # fmt: skip
+            draft.chmod(0o755)
+            shutil.rmtree(final, ignore_errors=True)  # what lies here without a manifest, or is replaced on purpose
+            draft.rename(final)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+@contextmanager
+def refuse_full_disk(target: Path) -> Iterator[None]:
+    """Turn 'no space left' into a StoreError that names the folder and the space that is left."""
+    try:
+        yield
+    except OSError as e:
+        if e.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        at = next(p for p in (target, *target.parents) if p.exists())
+        free = shutil.disk_usage(at).free / 1e6
+        raise StoreError(f"the disk is full ({free:.0f} MB left at {at}) while writing {target}; nothing half-written was left behind. "
+                         "Free some space, or point FEATINT_CACHE at a larger disk") from e  # fmt: skip
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write a file atomically: under a temporary name in the same folder, then renamed."""
+    with refuse_full_disk(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent)
+        try:
+            with os.fdopen(handle, "w") as f:
+                f.write(text)
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, file)
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+
+
+def write_json(file: Path, content) -> None:
+    """Write JSON atomically; NaN and infinity are refused, because JSON has none."""
+    write_text(file, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def provenance(**more) -> dict:
+    """Where, when and with what something was made: time (UTC), commit, Python, machine, versions, and what the caller adds."""
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "python": sys.version.split()[0],
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
+        "device": device(),
+        "versions": {name: metadata.version(name) for name in STAMPED},
+        **more,
+    }
+
+
+def device() -> str:
+    """`cuda` where there is one, else `cpu`."""
+    import torch  # only here: the flow (Snakefile) asks for paths and should not wait for torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@functools.cache
+def commit() -> str:
+    """The project's git commit, with `+changes` if the work tree differs; `unknown` outside a clone."""
+    try:
+        run = functools.partial(subprocess.run, cwd=PROJECT, capture_output=True, text=True, check=True)
+        head = run(["git", "rev-parse", "--short=12", "HEAD"]).stdout.strip()
+        return head + ("+changes" if run(["git", "status", "--porcelain", "--", "featint", "notebooks"]).stdout.strip() else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
