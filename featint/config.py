@@ -1,7 +1,8 @@
 """The settings of every stage, one frozen dataclass each. A config's JSON form is its identity in the store (`featint.store`)."""
 
 import math
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
 FirstPosition = Literal["drop", "keep"]
@@ -87,7 +88,9 @@ class SAEConfig:
     def __post_init__(self):
         at_least("d_sae", self.d_sae, 1)
         if not 1 <= self.k <= self.d_sae:
-            raise ValueError(f"k = {self.k} must lie between 1 and d_sae = {self.d_sae}: no token can have more active features than there are")
+            raise ValueError(
+                f"k = {self.k} must lie between 1 and d_sae = {self.d_sae}: no token can have more active features than there are"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +132,10 @@ class TrainConfig:
     """The learning rate falls linearly to `lr * lr_end_factor` ..."""
     decay_fraction: float = 0.8
     """... over this share of the steps, and stays there."""
+    lr_scale: Mapping[str, float] = field(default_factory=dict)
+    """Factor on the learning rate of the parameters whose name begins so, e.g. {"sae": 0} freezes a joint model's SAE."""
+    adam_eps: float = 1e-8
+    """Adam's epsilon; the released code uses 1e-5."""
     clip_norm: float = 1.0
     """Largest norm of the whole gradient."""
     dead_after_tokens: int = 100_000
@@ -142,6 +149,8 @@ class TrainConfig:
         at_least("batch_tokens", self.batch_tokens, 1)
         at_least("n_tokens", self.n_tokens, self.batch_tokens)
         at_least("lr", self.lr, 0)
+        for prefix, factor in self.lr_scale.items():
+            at_least(f"lr_scale[{prefix!r}]", factor, 0)
         at_least("clip_norm", self.clip_norm, 0)
         at_least("dead_after_tokens", self.dead_after_tokens, 1)
         choose("first_position", self.first_position, ("drop", "keep"))

@@ -14,6 +14,8 @@ class Profile:
     """Everything that the chapters need to know about the size of a run."""
 
     name: str
+    d_in: int = 576
+    """Width of the activations at the hook point; the language model decides it, and training checks it."""
     harvest: HarvestConfig
     sae: SAEConfig
     nfm: NFMConfig
@@ -72,7 +74,7 @@ def paper() -> Profile:
     """The paper's own sizes, for whoever has the machine: OpenLLaMA-3B, 50,000 features; never run here."""
     small = full()
     return replace(
-        small, name="paper",
+        small, name="paper", d_in=3200,
         harvest=HarvestConfig(lm=LMConfig(name="openlm-research/open_llama_3b"), hook_point="blocks.15.hook_resid_post"),
         sae=SAEConfig(d_sae=50_000, k=1024),
         nfm=NFMConfig(d_factor=300),

@@ -143,14 +143,14 @@ def refuse_full_disk(target: Path) -> Iterator[None]:
                          "Free some space, or point FEATINT_CACHE at a larger disk") from e  # fmt: skip
 
 
-def write_text(file: Path, text: str) -> None:
+def write_bytes(file: Path, content: bytes) -> None:
     """Write a file atomically: under a temporary name in the same folder, then renamed."""
     with refuse_full_disk(file):
         file.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent)
         try:
-            with os.fdopen(handle, "w") as f:
-                f.write(text)
+            with os.fdopen(handle, "wb") as f:
+                f.write(content)
             os.chmod(temporary, 0o644)
             os.replace(temporary, file)
         finally:
@@ -159,7 +159,7 @@ def write_text(file: Path, text: str) -> None:
 
 def write_json(file: Path, content) -> None:
     """Write JSON atomically; NaN and infinity are refused, because JSON has none."""
-    write_text(file, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_bytes(file, (json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
 def provenance(**more) -> dict:

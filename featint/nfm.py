@@ -1,0 +1,64 @@
+"""The neural factorization machine on sparse codes (He & Chua 2017; paper, Methods: NFM)."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from featint import sparse
+from featint.config import NFMConfig
+from featint.sparse import Codes
+
+
+class NFM(nn.Module):
+    r"""A linear path and an interaction path, both from the same codes :math:`c`.
+
+    .. math::
+        \mathrm{linear\_out} &= c\, W_{lin} + b_{lin} \\
+        \mathrm{bi\_interaction} &= \tfrac12\left[(c V)^2 - c^2 V^2\right] = \sum_{i<j} c_i c_j \, V_i \odot V_j \\
+        \mathrm{interaction\_out} &= \mathrm{MLP}(\mathrm{dropout}(\mathrm{bi\_interaction}))
+
+    with MLP = Linear, ReLU, Linear. The paper's printed formula for the second line lacks the bracket. Initial values are the released
+    code's: N(0, 0.01^2) for `W_lin` and the MLP, N(0, 0.05^2) for `V`, zero for the biases.
+    """
+
+    def __init__(self, d_in: int, d_sae: int, config: NFMConfig, generator: torch.Generator | None = None):
+        super().__init__()
+        self.config = config
+
+        def normal(*shape: int, std: float) -> nn.Parameter:
+            return nn.Parameter(torch.empty(shape).normal_(0, std, generator=generator))
+
+        if config.linear:
+            self.W_lin = normal(d_sae, d_in, std=0.01)
+            self.b_lin = nn.Parameter(torch.zeros(d_in))
+        if config.interaction:
+            d = config.d_factor
+            self.V = normal(d_sae, d, std=0.05)
+            self.W_hidden, self.b_hidden = normal(d, d, std=0.01), nn.Parameter(torch.zeros(d))
+            self.W_out, self.b_out = normal(d, d_in, std=0.01), nn.Parameter(torch.zeros(d_in))
+
+    def visible(self, codes: Codes) -> Codes:
+        """The codes that both paths see: all, or the `top_n` largest of each token."""
+        return codes if self.config.top_n is None else codes.top(self.config.top_n)
+
+    def linear_out(self, codes: Codes) -> Float[Tensor, "batch d_in"]:
+        """The linear path, a second decoder with a bias."""
+        return sparse.decode(self.visible(codes), self.W_lin) + self.b_lin
+
+    def hidden(self, codes: Codes) -> Float[Tensor, "batch d_factor"]:
+        """The MLP's first layer before its ReLU: what the secondary SAE reads."""
+        pooled = sparse.bi_interaction(self.visible(codes), self.V)
+        return nn.functional.dropout(pooled, self.config.dropout, self.training) @ self.W_hidden + self.b_hidden
+
+    def interaction_out(self, codes: Codes) -> Float[Tensor, "batch d_in"]:
+        """The interaction path. Even without active features it writes a constant, through the MLP's biases."""
+        return self.hidden(codes).relu() @ self.W_out + self.b_out
+
+    def parts(self, codes: Codes) -> dict[str, Float[Tensor, "batch d_in"]]:
+        """The paths that this NFM has, by name: `linear_out`, `interaction_out`."""
+        parts = {}
+        if self.config.linear:
+            parts["linear_out"] = self.linear_out(codes)
+        if self.config.interaction:
+            parts["interaction_out"] = self.interaction_out(codes)
+        return parts

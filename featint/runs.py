@@ -1,0 +1,90 @@
+"""From a ModelConfig to a trained model: taken from the store if it is there, else trained and put there."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from featint import activations, store, train
+from featint.config import ModelConfig
+from featint.joint import JointSAE
+from featint.nfm import NFM
+from featint.sae import TopKSAE
+
+KIND = "models"
+VALIDATION_TOKENS = 4096
+
+
+@dataclass
+class Trained:
+    """A trained model with its records."""
+
+    config: ModelConfig
+    model: TopKSAE | JointSAE
+    history: pd.DataFrame
+    """As `train.Training.history`."""
+    fired_tokens: Tensor
+    """(d_sae,) training tokens on which each feature was active."""
+    silent_tokens: Tensor
+    """(d_sae,) training tokens since each feature was last active."""
+    provenance: dict
+    """Of the training: seed, time, versions, device, seconds."""
+
+    @property
+    def n_parameters(self) -> int:
+        return sum(p.numel() for p in self.model.parameters())
+
+
+def build(config: ModelConfig, d_in: int) -> TopKSAE | JointSAE:
+    """The untrained model; its seed decides its initial values. A sequential model takes over its base's SAE, run at its own k."""
+    generator = torch.Generator().manual_seed(config.train.seed)
+    sae = TopKSAE(d_in, config.sae, generator)
+    if config.nfm is None:
+        return sae
+    if config.kind == "sequential":
+        sae.load_state_dict(get(config.base).model.state_dict())
+    return JointSAE(sae, NFM(d_in, config.sae.d_sae, config.nfm, generator))
+
+
+def get(config: ModelConfig) -> Trained:
+    """The trained model of this config; trains it on the spot, with a progress bar, if the store lacks it.
+
+    Raises StoreError if its activations have not been harvested or an artefact is damaged.
+    """
+    if not store.exists(KIND, config):
+        fit(config)
+    artefact = store.load(KIND, config)
+    tensors = load_file(artefact.file("model.safetensors"))
+    counts = {name: tensors.pop(f"counts/{name}") for name in ("fired_tokens", "silent_tokens")}
+    sae = TopKSAE(artefact.meta["d_in"], config.sae)
+    model = sae if config.nfm is None else JointSAE(sae, NFM(artefact.meta["d_in"], config.sae.d_sae, config.nfm))
+    model.load_state_dict(tensors)
+    model.requires_grad_(False).eval().to(store.device())
+    return Trained(config, model, pd.DataFrame(artefact.meta["history"]), **counts, provenance=artefact.manifest["provenance"])
+
+
+def checkpoint_of(config: ModelConfig) -> Path:
+    """Where the unfinished training of this config keeps its state."""
+    return store.cache() / "checkpoints" / f"{store.key(config)}.safetensors"
+
+
+def fit(config: ModelConfig, label: str | None = None) -> Path:
+    """Train a model and store it; goes on from its checkpoint if an earlier run was killed. Returns the artefact's folder."""
+    began = time.monotonic()
+    acts = activations.load(config.harvest, "train", config.train.first_position)
+    model = build(config, acts.d_in).to(store.device())
+    batches = activations.Batches(acts, config.train.n_tokens, config.train.batch_tokens, config.train.seed)
+    # The same normalisation as in training: the validation split is z-scored with the training split's statistics.
+    held_out = activations.load(config.harvest, "validation", config.train.first_position)
+    validation = held_out.rows(torch.arange(min(VALIDATION_TOKENS, len(held_out)))).to(store.device())
+    training = train.fit(model, batches, config.train, validation=validation, checkpoint=checkpoint_of(config), label=label or config.kind)
+    meta = {"d_in": acts.d_in, "history": training.history.to_dict("records"), "seconds": round(time.monotonic() - began, 1)}
+    with store.create(KIND, config, meta, seed=config.train.seed) as folder:
+        state = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
+        counts = {"counts/fired_tokens": training.fired_tokens.cpu(), "counts/silent_tokens": training.silent_tokens.cpu()}
+        save_file(state | counts, folder / "model.safetensors")
+    return store.path(KIND, config)

@@ -1,0 +1,204 @@
+"""The one training loop. It fits any model that returns a `Reconstruction` to any batches, under any loss; it knows no model by name."""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from featint import sparse, store
+from featint.config import TrainConfig
+
+LOG_POINTS = 40
+CHECKPOINT_SECONDS = 60
+
+
+@dataclass
+class Training:
+    """What `fit` returns beside the fitted model."""
+
+    history: pd.DataFrame
+    """One row per logged step: step, tokens, loss (mean since the last row), validation_loss, lr, grad_norm, dead_share."""
+    fired_tokens: Tensor
+    """(d_sae,) tokens of training on which each feature was active: the number of its updates."""
+    silent_tokens: Tensor
+    """(d_sae,) tokens since each feature was last active."""
+
+
+def mse(x_hat: Tensor, x: Tensor) -> Tensor:
+    """Mean squared error over tokens and dimensions (the paper's loss, for all its models)."""
+    return (x_hat - x).square().mean()
+
+
+def lr_factor(step: int, config: TrainConfig) -> float:
+    """The share of the learning rate in force at a step: linear from 1 to `lr_end_factor`, then constant."""
+    progress = min(1.0, step / (config.decay_fraction * config.n_steps))
+    return 1 + (config.lr_end_factor - 1) * progress
+
+
+def optimizer_for(model: nn.Module, config: TrainConfig) -> torch.optim.Adam:
+    """Adam with one group per factor of `lr_scale`; a factor of 0 freezes its parameters.
+
+    Raises ValueError for a prefix that no parameter's name begins with.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    for prefix in config.lr_scale:
+        if not any(name.startswith(prefix) for name in names):
+            raise ValueError(f"lr_scale names {prefix!r}, but the model's parameters are {', '.join(names)}")
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        factor = next((f for prefix, f in config.lr_scale.items() if name.startswith(prefix)), 1.0)
+        parameter.requires_grad_(factor > 0)
+        if factor > 0:
+            groups.setdefault(factor, []).append(parameter)
+    return torch.optim.Adam(
+        [{"params": parameters, "lr": config.lr * factor, "factor": factor} for factor, parameters in groups.items()],
+        eps=config.adam_eps, fused=True,
+    )  # fmt: skip
+
+
+def fit(
+    model: nn.Module,
+    batches: Sequence[Tensor],
+    config: TrainConfig,
+    loss_fn: Callable[[Tensor, Tensor], Tensor] = mse,
+    validation: Tensor | None = None,
+    checkpoint: Path | None = None,
+    label: str = "fit",
+) -> Training:
+    """Fit `model` in place and return the history.
+
+    Parameters
+    ----------
+    model
+        Returns a `Reconstruction` for x (batch, d_in); `parameters()` on the device of the batches.
+    batches
+        `batches[step]` is the (batch_tokens, d_in) batch of that step, the same at every call, so that a run can resume.
+    loss_fn
+        From x_hat and x, both (batch, d_in), to a scalar.
+    validation
+        (n, d_in) held-out activations whose loss is logged; None logs none.
+    checkpoint
+        File written every minute and removed at the end. If it exists, the run goes on from there, to the same result bit for bit.
+
+    Raises FloatingPointError if the loss stops being finite, ValueError if the batches are too few.
+    """
+    if len(batches) < config.n_steps:
+        raise ValueError(
+            f"n_tokens = {config.n_tokens} needs {config.n_steps} batches of {config.batch_tokens} tokens, but there are {len(batches)}"
+        )
+    sparse.flush_denormals()
+    optimizer = optimizer_for(model, config)
+    torch.manual_seed(config.seed)  # dropout only: initial values and order come with the model and the batches
+    run = Run(model, optimizer, config)
+    if checkpoint is not None and checkpoint.exists():
+        run.restore(checkpoint)
+    every = max(1, config.n_steps // LOG_POINTS)
+    saved = time.monotonic()
+    model.train()
+    trained = [p for group in optimizer.param_groups for p in group["params"]]
+    with tqdm(total=config.n_steps, initial=run.step, desc=label, unit="step", disable=None) as bar:
+        while run.step < config.n_steps:
+            x = batches[run.step]
+            for group in optimizer.param_groups:
+                group["lr"] = config.lr * group["factor"] * lr_factor(run.step, config)
+            optimizer.zero_grad(set_to_none=True)
+            x_hat, codes = model(x)
+            loss = loss_fn(x_hat, x)
+            loss.backward()
+            grad_norm = nn.utils.clip_grad_norm_(trained, config.clip_norm)
+            optimizer.step()
+            run.count(codes, len(x), loss.detach(), grad_norm)
+            bar.update()
+            if run.step % every == 0 or run.step == config.n_steps:
+                run.log(validation, loss_fn)
+                bar.set_postfix(loss=f"{run.rows[-1]['loss']:.4f}")
+            if checkpoint is not None and time.monotonic() - saved > CHECKPOINT_SECONDS:
+                run.save(checkpoint)
+                saved = time.monotonic()
+    model.eval()
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
+    return Training(pd.DataFrame(run.rows), run.fired, run.silent)
+
+
+class Run:
+    """The state of a training run: all that must survive a kill."""
+
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Adam, config: TrainConfig):
+        self.model, self.optimizer, self.config = model, optimizer, config
+        self.step = 0
+        self.rows: list[dict] = []
+        device = next(model.parameters()).device
+        self.fired = torch.zeros(model.d_sae, dtype=torch.int64, device=device)
+        self.silent = self.fired.clone()
+        self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+        self.grad_norm = torch.zeros((), device=device)
+        self.since_log = 0
+
+    def count(self, codes: sparse.Codes, n_tokens: int, loss: Tensor, grad_norm: Tensor) -> None:
+        active = torch.bincount(codes.indices[codes.acts > 0], minlength=len(self.fired))
+        self.fired += active
+        self.silent = torch.where(active > 0, 0, self.silent + n_tokens)
+        self.loss_sum += loss
+        self.grad_norm = grad_norm
+        self.step += 1
+        self.since_log += 1
+
+    def log(self, validation: Tensor | None, loss_fn: Callable) -> None:
+        loss = self.loss_sum.item() / self.since_log
+        if not torch.isfinite(self.loss_sum):
+            raise FloatingPointError(f"the loss is {loss} at step {self.step}; lower the learning rate (lr = {self.config.lr})")
+        self.rows.append({
+            "step": self.step, "tokens": self.step * self.config.batch_tokens, "loss": loss,
+            "validation_loss": None if validation is None else self.validate(validation, loss_fn),
+            "lr": self.config.lr * lr_factor(self.step - 1, self.config), "grad_norm": self.grad_norm.item(),
+            "dead_share": (self.silent >= self.config.dead_after_tokens).double().mean().item(),
+        })  # fmt: skip
+        self.loss_sum.zero_()
+        self.since_log = 0
+
+    @torch.no_grad()
+    def validate(self, x: Tensor, loss_fn: Callable) -> float:
+        self.model.eval()
+        loss = loss_fn(self.model(x).x_hat, x).item()
+        self.model.train()
+        return loss
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor of the state under its name, the optimiser's moments beside their parameters."""
+        named = dict(self.model.named_parameters())
+        moments = {f"{moment}/{name}": value for name, p in named.items() for moment, value in self.optimizer.state.get(p, {}).items()}
+        counts = {"fired": self.fired, "silent": self.silent, "loss_sum": self.loss_sum, "grad_norm": self.grad_norm}
+        return {f"model/{name}": p.detach() for name, p in named.items()} | moments | counts | {"rng": torch.get_rng_state()}
+
+    def save(self, file: Path) -> None:
+        """Write the state atomically."""
+        meta = {"step": self.step, "since_log": self.since_log, "rows": self.rows}
+        content = save({name: value.contiguous() for name, value in self.tensors().items()}, {"run": json.dumps(meta)})
+        store.write_bytes(file, content)
+
+    def restore(self, file: Path) -> None:
+        """Take up the state that `save` wrote."""
+        try:
+            with safe_open(file, "pt") as f:
+                meta = json.loads(f.metadata()["run"])
+                state = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (safe_open is no dict)
+        except (SafetensorError, ValueError) as e:
+            raise store.StoreError(f"the checkpoint {file} cannot be read ({e}); delete it to start that training anew") from e
+        with torch.no_grad():
+            for name, p in self.model.named_parameters():
+                p.copy_(state[f"model/{name}"])
+                if p.requires_grad and f"step/{name}" in state:
+                    moments = {m: torch.empty_like(p).copy_(state[f"{m}/{name}"]) for m in ("exp_avg", "exp_avg_sq")}
+                    self.optimizer.state[p] = {"step": state[f"step/{name}"], **moments}
+        self.fired, self.silent, self.loss_sum, self.grad_norm = (state[n] for n in ("fired", "silent", "loss_sum", "grad_norm"))
+        torch.set_rng_state(state["rng"])
+        self.step, self.since_log, self.rows = meta["step"], meta["since_log"], meta["rows"]
