@@ -87,8 +87,9 @@ KNOBS = {
     "k": ("sae", "k"), "d_sae": ("sae", "d_sae"),
     "d_factor": ("nfm", "d_factor"), "dropout": ("nfm", "dropout"),
     "n_tokens": ("train", "n_tokens"), "batch_tokens": ("train", "batch_tokens"), "lr": ("train", "lr"),
-    "hook_point": ("harvest", "hook_point"), "lm": ("harvest", "lm"),
+    "hook_point": ("harvest", "hook_point"), "lm": ("harvest", "lm"), "d_in": (None, "d_in"), "seed": (None, "seeds"),
 }  # fmt: skip
+"""Parameters of the notebooks, with the stage's config and the field that each one sets."""
 
 
 def get(name: str, **knobs) -> Profile:
@@ -103,9 +104,9 @@ def get(name: str, **knobs) -> Profile:
         stage, field = KNOBS[knob]
         if value is None:
             continue
-        if knob == "lm":
-            value = LMConfig(name=value)
-        config = getattr(profile, stage)
+        value = {"lm": lambda v: LMConfig(name=v), "seed": lambda v: (v,)}.get(knob, lambda v: v)(value)
+        config = getattr(profile, stage) if stage else profile
         if value != getattr(config, field):
-            profile = replace(profile, **{stage: replace(config, **{field: value})}, turned=(*profile.turned, knob))
+            config = replace(config, **{field: value})
+            profile = replace(replace(profile, **{stage: config}) if stage else config, turned=(*profile.turned, knob))
     return profile

@@ -108,3 +108,9 @@ def sequential_published(p: Profile, seed: int) -> ModelConfig:
         nfm=replace(p.nfm, d_factor=max(1, round(p.nfm.d_factor * SEQUENTIAL_FACTOR_SHARE))),
         train=_train(p, seed, first_position="keep", lr_scale={"sae": 0}), base=sae_published(p, seed),
     )  # fmt: skip
+
+
+CHAPTERS: dict[str, tuple[str, ...]] = {
+    "reconstruction": ("sae", "sae_bias", "sequential", "joint", "joint_no_interaction", "sae_published", "sequential_published", "joint_published"),
+}
+"""The models that each results chapter reads. A notebook that is not listed, such as a walkthrough on toy data, needs none."""

@@ -1,0 +1,30 @@
+# The whole interface. PROFILE=smoke|laptop|full|paper chooses the size; laptop is the default.
+PROFILE ?= laptop
+BIN := .venv/bin
+SNAKEMAKE := $(BIN)/snakemake --cores all --rerun-incomplete --quiet rules progress
+
+.PHONY: book test smoke lint clean
+book: .venv/installed  ## compute what is missing, build the book in _build/html
+	$(SNAKEMAKE) --config profile=$(PROFILE)
+	@echo "The book: _build/$(if $(filter laptop,$(PROFILE)),,$(PROFILE)/_build/)html/book/intro.html"
+
+test: .venv/installed  ## the fast suite
+	$(BIN)/pytest -m "not smoke and not slow and not browser"
+
+smoke: .venv/installed  ## every stage on a slice of the real text, then what needs the real model or a browser
+	$(SNAKEMAKE) --config profile=smoke
+	$(BIN)/pytest -m "smoke or browser"
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/nbstripout --keep-id --extra-keys "metadata.papermill cell.metadata.papermill metadata.language_info" --verify notebooks/*.ipynb
+
+clean:  ## all that can be made again, except the environment and the cache
+	rm -rf _build .snakemake .pytest_cache .ruff_cache
+
+.venv/installed: pyproject.toml requirements.lock
+	python3 -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --constraint requirements.lock --editable ".[book,dev]"
+	touch $@

