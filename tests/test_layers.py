@@ -1,0 +1,71 @@
+"""Who may import whom. A module may use those in its own row; what is not in the table does not belong in the package."""
+
+import ast
+
+import pytest
+
+from featint.store import PROJECT
+
+ALLOWED = {
+    "config": "",
+    "store": "config",
+    "results": "config store",
+    "profiles": "config store",
+    "variants": "config profiles",
+    "assets": "store",
+    "corpora": "config store assets",
+    "activations": "config store",
+    "lm": "config store assets corpora",
+    "sparse": "",
+    "sae": "config sparse",
+    "nfm": "config sparse",
+    "joint": "sparse sae nfm",
+    "train": "config store sparse",
+    "runs": "config store activations sae nfm joint train",
+    "metrics": "",
+    "downstream": "config lm",
+    "geometry": "",
+    "stats": "",
+    "factorial": "stats",
+    "crossed": "stats factorial",
+    "stimuli": "config store",
+    "plots": "store",
+    "figures": "plots",
+    "notebook": "profiles store",
+    "ledger": "store results profiles config",
+}
+FREE = {"__main__", "__init__"}
+WALLS = {
+    "transformer_lens": {"lm"},
+    "transformers": {"lm"},
+    "torch": set(ALLOWED)
+    - {"config", "profiles", "variants", "results", "stats", "factorial", "crossed", "stimuli", "plots", "figures", "ledger"},
+}
+MODULES = sorted(f.stem for f in (PROJECT / "featint").glob("*.py"))
+
+
+def imports(module: str) -> set[str]:
+    """Dotted names that a module imports, anywhere in its file."""
+    found = set()
+    for node in ast.walk(ast.parse((PROJECT / "featint" / f"{module}.py").read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+    return found
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if m not in FREE])
+def test_imports_follow_the_table(module):
+    inside = {name.split(".")[1] for name in imports(module) if name.startswith("featint.")} & set(MODULES)
+    assert inside <= set(ALLOWED[module].split()), f"{module} may import only {ALLOWED[module] or 'nothing of ours'}"
+    outside = {name.split(".")[0] for name in imports(module)}
+    for library, allowed in WALLS.items():
+        assert library not in outside or module in allowed, f"{module} must not import {library}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_fits_on_a_few_screens(module):
+    lines = (PROJECT / "featint" / f"{module}.py").read_text().splitlines()
+    assert len(lines) <= 250
+    assert module == "__init__" or ast.get_docstring(ast.parse("\n".join(lines))), "every module says what it is for"

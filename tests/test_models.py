@@ -1,0 +1,153 @@
+"""The models against their formulas, written out densely, and against a net worked out by hand."""
+
+import pytest
+import torch
+
+from featint.config import NFMConfig, SAEConfig
+from featint.joint import JointSAE
+from featint.nfm import NFM
+from featint.sae import TopKSAE
+
+D_IN, D_SAE, K = 6, 20, 5
+
+
+def make(nfm: NFMConfig | None = None, bias: bool = False, seed: int = 0):
+    generator = torch.Generator().manual_seed(seed)
+    model = TopKSAE(D_IN, SAEConfig(d_sae=D_SAE, k=K, decoder_bias=bias), generator)
+    if nfm is not None:
+        model = JointSAE(model, NFM(D_IN, D_SAE, nfm, generator))
+    model = model.double()
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if name.rsplit(".")[-1].startswith("b_"):  # biases start at zero; give them values that a formula could get wrong
+                p.normal_(generator=generator)
+    return model.eval()
+
+
+MODELS = {
+    "sae": (None, False),
+    "sae_bias": (None, True),
+    "joint": (NFMConfig(d_factor=3), False),
+    "joint_bias": (NFMConfig(d_factor=3), True),
+    "joint_masked": (NFMConfig(d_factor=3, top_n=2), False),
+    "joint_no_interaction": (NFMConfig(d_factor=3, interaction=False), False),
+    "sae_interaction": (NFMConfig(d_factor=3, linear=False), True),
+}
+
+
+@pytest.fixture(params=MODELS)
+def model(request):
+    return make(*MODELS[request.param])
+
+
+@pytest.fixture
+def x():
+    return torch.randn(50, D_IN, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+def test_topk_sae_by_hand():
+    """Two inputs, three features; weights, pre-activations and sums worked out on paper."""
+    sae = TopKSAE(2, SAEConfig(d_sae=3, k=1))
+    with torch.no_grad():
+        sae.W_enc.copy_(torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]]))
+        sae.b_enc.copy_(torch.tensor([0.0, 0.0, -2.0]))
+        sae.W_dec.copy_(torch.tensor([[10.0, 0.0], [0.0, 10.0], [5.0, 5.0]]))
+    # [3, 1] -> pre-activations [3, 1, 2]: feature 0; [2, 4] -> [2, 4, 4 - 0]: b_enc makes it [2, 4, 4]; [-1, -1] -> all negative
+    x_hat, codes = sae(torch.tensor([[3.0, 1.0], [1.0, 4.0], [-1.0, -1.0]]))
+    assert codes.dense(3).tolist() == [[3, 0, 0], [0, 4, 0], [0, 0, 0]]
+    assert x_hat.tolist() == [[30, 0], [0, 40], [0, 0]]
+
+
+def test_encode_is_relu_then_topk_by_sorting(model, x):
+    sae = getattr(model, "sae", model)
+    pre = torch.relu(x @ sae.W_enc + sae.b_enc)
+    threshold = pre.sort(1, descending=True).values[:, K - 1 : K]
+    assert torch.allclose(model.encode(x).dense(D_SAE), torch.where(pre >= threshold, pre, 0), atol=1e-12)
+
+
+def test_forward_is_decode_of_encode_and_the_sum_of_its_parts(model, x):
+    x_hat, codes = model(x)
+    assert torch.equal(x_hat, model.decode(codes))
+    assert torch.allclose(x_hat, sum(model.parts(codes).values()), atol=1e-12)
+
+
+def test_joint_parts_match_the_papers_formulas(x):
+    for top_n in (None, 2):
+        model = make(NFMConfig(d_factor=3, top_n=top_n))
+        codes = model.encode(x)
+        c = codes.dense(D_SAE)
+        if top_n:
+            c = torch.where(c >= c.sort(1, descending=True).values[:, top_n - 1 : top_n], c, 0)
+        nfm, parts = model.nfm, model.parts(codes)
+        pairs = torch.zeros(len(x), 3, dtype=torch.float64)
+        for i in range(D_SAE):
+            for j in range(i + 1, D_SAE):
+                pairs += c[:, i : i + 1] * c[:, j : j + 1] * (nfm.V[i] * nfm.V[j])
+        hidden = pairs @ nfm.W_hidden + nfm.b_hidden
+        assert torch.allclose(parts["sae_out"], codes.dense(D_SAE) @ model.sae.W_dec, atol=1e-12)
+        assert torch.allclose(parts["linear_out"], c @ nfm.W_lin + nfm.b_lin, atol=1e-12)
+        assert torch.allclose(nfm.hidden(codes), hidden, atol=1e-12)
+        assert torch.allclose(parts["interaction_out"], hidden.clamp(min=0) @ nfm.W_out + nfm.b_out, atol=1e-12)
+
+
+def test_one_active_feature_has_nothing_to_interact_with(x):
+    generator = torch.Generator().manual_seed(0)
+    nfm = NFM(D_IN, D_SAE, NFMConfig(d_factor=3), generator).double().eval()
+    codes = TopKSAE(D_IN, SAEConfig(d_sae=D_SAE, k=1), generator).double().encode(x)
+    assert torch.allclose(nfm.hidden(codes), nfm.b_hidden.expand(len(x), -1), atol=1e-12)
+
+
+def test_permuting_features_permutes_codes_and_leaves_the_reconstruction(model, x):
+    order = torch.randperm(D_SAE, generator=torch.Generator().manual_seed(2))
+    x_hat, codes = model(x)
+    before = codes.dense(D_SAE)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            short = name.rsplit(".")[-1]
+            if short == "W_enc":
+                p.copy_(p[:, order].clone())
+            elif short in ("b_enc", "W_dec", "W_lin", "V"):
+                p.copy_(p[order].clone())
+    after, codes = model(x)
+    assert torch.allclose(codes.dense(D_SAE), before[:, order], atol=1e-12)
+    assert torch.allclose(after, x_hat, atol=1e-12)
+
+
+def test_decoder_and_linear_path_get_the_same_gradient_without_a_mask(x):
+    model = make(NFMConfig(d_factor=3)).train()
+    (model(x).x_hat - x).square().mean().backward()
+    assert torch.equal(model.sae.W_dec.grad, model.nfm.W_lin.grad)
+    masked = make(NFMConfig(d_factor=3, top_n=2)).train()
+    (masked(x).x_hat - x).square().mean().backward()
+    assert not torch.allclose(masked.sae.W_dec.grad, masked.nfm.W_lin.grad)
+
+
+def test_the_encoder_starts_as_the_decoders_transpose_but_is_not_tied():
+    sae = make()
+    assert torch.equal(sae.W_enc, sae.W_dec.T)
+    assert sae.W_enc.data_ptr() != sae.W_dec.data_ptr()
+
+
+def test_same_seed_same_model_and_another_seed_another():
+    same, other = make(NFMConfig(d_factor=3)), make(NFMConfig(d_factor=3), seed=1)
+    for (name, p), q, r in zip(make(NFMConfig(d_factor=3)).named_parameters(), same.parameters(), other.parameters(), strict=True):
+        assert torch.equal(p, q), name
+        assert r.ndim == 1 or not torch.equal(p, r), name
+
+
+def test_dropout_only_in_training(x):
+    model = make(NFMConfig(d_factor=3, dropout=0.5))
+    codes = model.encode(x)
+    assert torch.equal(model.nfm.hidden(codes), model.nfm.hidden(codes))
+    model.train()
+    torch.manual_seed(0)
+    assert not torch.equal(model.nfm.hidden(codes), model.nfm.hidden(codes))
+
+
+def test_initial_values_are_the_released_codes():
+    nfm = NFM(50, 4000, NFMConfig(d_factor=40), torch.Generator().manual_seed(0))
+    assert nfm.W_lin.std().item() == pytest.approx(0.01, rel=0.02)
+    assert nfm.V.std().item() == pytest.approx(0.05, rel=0.02)
+    sae = TopKSAE(50, SAEConfig(d_sae=4000, k=8), torch.Generator().manual_seed(0))
+    assert sae.W_dec.abs().max().item() == pytest.approx(4000**-0.5, rel=0.01)
+    assert sae.W_dec.square().sum(1).mean().item() == pytest.approx(50 / (3 * 4000), rel=0.02)  # d_in / (3 d_sae): variance of a uniform

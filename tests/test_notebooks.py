@@ -1,0 +1,74 @@
+"""Notebooks stay thin, clean and parameterised."""
+
+import ast
+
+import nbformat
+import pytest
+
+from featint import notebook
+
+FILES = sorted(notebook.FOLDER.glob("*.ipynb"))
+
+
+@pytest.fixture(params=FILES, ids=lambda f: f.stem)
+def cells(request):
+    return nbformat.read(request.param, as_version=4).cells
+
+
+def code(cells):
+    return [c for c in cells if c.cell_type == "code"]
+
+
+def test_no_outputs_and_no_counts_in_git(cells):
+    assert all(not c.outputs and c.execution_count is None for c in code(cells))
+
+
+def test_parameters_are_annotated_and_explained(cells):
+    tagged = [c for c in code(cells) if "parameters" in c.metadata.get("tags", [])]
+    assert len(tagged) == 1 and tagged[0] is code(cells)[0]
+    for node, line in zip(ast.parse(tagged[0].source).body, tagged[0].source.strip().splitlines(), strict=True):
+        assert isinstance(node, ast.AnnAssign) and "  # " in line, line
+
+
+def test_notebooks_call_the_package_and_draw(cells):
+    assert len(code(cells)) <= 15
+    for cell in code(cells):
+        tree = ast.parse(cell.source)
+        assert not any(isinstance(n, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef) for n in ast.walk(tree)), cell.source
+        assert len([line for line in cell.source.splitlines() if line.strip()]) <= 12, cell.source
+
+
+def test_a_chapter_begins_with_words(cells):
+    assert cells[0].cell_type == "markdown" and cells[0].source.startswith("# ")
+
+
+class TestStart:
+    """`notebook.start` catches what papermill only logs."""
+
+    def names(self, **more):
+        return {
+            "__annotations__": {"profile": str, "k": int, "n_shown": int},
+            "profile": "smoke",
+            "k": None,
+            "n_shown": 3,
+            "ast": ast,
+        } | more
+
+    def test_knobs_reach_the_profile(self):
+        assert notebook.start(self.names(k=5)).sae.k == 5
+        assert notebook.start(self.names()).label == "smoke"
+
+    def test_a_misspelt_parameter_is_refused(self):
+        with pytest.raises(ValueError, match="no parameter 'kk'; it has profile, k, n_shown"):
+            notebook.start(self.names(kk=5))
+
+    def test_unknown_notebooks_and_parameters_are_refused_before_anything_runs(self, tmp_path, monkeypatch):
+        with pytest.raises(ValueError, match="notebook = 'nothing' is not known"):
+            notebook.run("nothing", "smoke", {})
+        nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("k: int = 3  # a number", metadata={"tags": ["parameters"]})])
+        nb.metadata["kernelspec"] = {"name": "python3", "language": "python", "display_name": "Python 3"}
+        nbformat.write(nb, tmp_path / "tiny.ipynb")
+        monkeypatch.setattr(notebook, "FOLDER", tmp_path)
+        with pytest.raises(ValueError, match="tiny has no parameter 'kk'; it has k"):
+            notebook.run("tiny", "smoke", {"kk": 5}, tmp_path / "out.ipynb")
+        assert not (tmp_path / "out.ipynb").exists()

@@ -1,0 +1,107 @@
+"""Artefacts: whole or not at all, checked when opened, and errors that say what to do."""
+
+import errno
+import json
+
+import pytest
+
+from featint import store
+from featint.config import CorpusConfig, TrainConfig
+from featint.store import StoreError
+
+CONFIG = TrainConfig(n_tokens=2048)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("FEATINT_CACHE", str(tmp_path))
+    return tmp_path
+
+
+def make(text="hello", meta=None):
+    with store.create("things", CONFIG, meta, seed=7) as folder:
+        (folder / "a.txt").write_text(text)
+    return store.load("things", CONFIG)
+
+
+def test_create_then_load():
+    meta = {}
+    with store.create("things", CONFIG, meta, seed=7) as folder:
+        (folder / "a.txt").write_text("hello")
+        meta["rows"] = 3  # filled inside the block
+        assert not store.exists("things", CONFIG)
+    artefact = store.load("things", CONFIG)
+    assert artefact.file("a.txt").read_text() == "hello"
+    assert artefact.meta == {"rows": 3}
+    stamp = artefact.manifest["provenance"]
+    assert stamp["seed"] == 7 and stamp["device"] in ("cpu", "cuda") and "torch" in stamp["versions"] and stamp["time"].endswith("+00:00")
+    assert artefact.manifest["config"]["n_tokens"] == 2048
+
+
+def test_the_key_follows_the_config_and_nothing_else():
+    assert store.key(CONFIG) == store.key(TrainConfig(n_tokens=2048))
+    assert store.key(CONFIG) != store.key(TrainConfig(n_tokens=2049))
+    assert store.key(CONFIG) != store.key(CorpusConfig())
+
+
+@pytest.mark.parametrize(
+    "damage, complaint",
+    [
+        (lambda f: f.unlink(), "is missing"),
+        (lambda f: f.write_text("hell"), "has 4 bytes instead of 5"),
+        (lambda f: f.write_text("hallo"), "does not match its sha256"),
+    ],
+)
+def test_a_missing_truncated_or_corrupted_file_is_named_with_the_fix(damage, complaint):
+    artefact = make()
+    damage(artefact.path / "a.txt")
+    with pytest.raises(StoreError, match=f"a.txt {complaint}.*delete the folder {artefact.path}"):
+        artefact.file("a.txt")
+
+
+def test_a_missing_artefact_and_a_broken_manifest():
+    with pytest.raises(StoreError, match="has not been made"):
+        store.load("things", CONFIG)
+    (make().path / "manifest.json").write_text("{")
+    with pytest.raises(StoreError, match="manifest.json cannot be read.*delete the folder"):
+        store.load("things", CONFIG)
+
+
+@pytest.mark.parametrize("problem", [KeyboardInterrupt(), ValueError("no")])
+def test_an_interrupted_making_leaves_nothing(cache, problem):
+    with pytest.raises(type(problem)), store.create("things", CONFIG) as folder:
+        (folder / "a.txt").write_text("half")
+        raise problem
+    assert list((cache / "things").iterdir()) == []
+
+
+def test_a_full_disk_is_one_clear_message_and_leaves_nothing(cache):
+    with pytest.raises(StoreError, match="the disk is full .* MB left.*FEATINT_CACHE"), store.create("things", CONFIG) as folder:
+        (folder / "a.txt").write_text("half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert list((cache / "things").iterdir()) == []
+
+
+def test_a_full_disk_during_an_atomic_write_keeps_the_old_file(tmp_path, monkeypatch):
+    file = tmp_path / "x.json"
+    store.write_json(file, {"a": 1})
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(store.os, "replace", full)
+    with pytest.raises(StoreError, match="the disk is full"):
+        store.write_json(file, {"a": 2})
+    assert json.loads(file.read_text()) == {"a": 1}
+    assert [f.name for f in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_json_refuses_nan(tmp_path):
+    with pytest.raises(ValueError):
+        store.write_json(tmp_path / "x.json", {"a": float("nan")})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_making_again_replaces():
+    assert make("one").file("a.txt").read_text() == "one"
+    assert make("other").file("a.txt").read_text() == "other"

@@ -1,0 +1,136 @@
+"""The loop against a plain one, and its promises: determinism, resuming, freezing, accounting."""
+
+import pytest
+import torch
+
+from featint import train
+from featint.config import NFMConfig, SAEConfig, TrainConfig
+from featint.joint import JointSAE
+from featint.nfm import NFM
+from featint.sae import TopKSAE
+from featint.store import StoreError
+
+D_IN, D_SAE, BATCH, STEPS = 8, 32, 16, 30
+CONFIG = TrainConfig(n_tokens=BATCH * STEPS, batch_tokens=BATCH, lr=1e-2, dead_after_tokens=64)
+
+
+class Gaussian:
+    """Batches of noise, the same at every call; `kill_at` raises KeyboardInterrupt once, as Ctrl-C would."""
+
+    def __init__(self, kill_at=None):
+        self.kill_at = kill_at
+
+    def __len__(self):
+        return STEPS
+
+    def __getitem__(self, step):
+        if step == self.kill_at:
+            raise KeyboardInterrupt
+        return torch.randn(BATCH, D_IN, generator=torch.Generator().manual_seed(step))
+
+
+def make(joint: bool = True):
+    generator = torch.Generator().manual_seed(0)
+    sae = TopKSAE(D_IN, SAEConfig(d_sae=D_SAE, k=4), generator)
+    return JointSAE(sae, NFM(D_IN, D_SAE, NFMConfig(d_factor=5, dropout=0.3), generator)) if joint else sae
+
+
+def weights(model):
+    return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+def test_fit_equals_a_plain_loop_with_dense_autograd():
+    """The same 30 steps written with dense matrices, torch's own Adam and schedule, and no package code."""
+    model, config = make(joint=False), CONFIG
+    W_enc, b_enc, W_dec = (p.detach().double().clone().requires_grad_() for p in (model.W_enc, model.b_enc, model.W_dec))
+    adam = torch.optim.Adam([W_enc, b_enc, W_dec], lr=config.lr, fused=False)
+    schedule = torch.optim.lr_scheduler.LinearLR(adam, 1.0, config.lr_end_factor, total_iters=int(config.decay_fraction * STEPS))
+    for step in range(STEPS):
+        x = Gaussian()[step].double()
+        pre = torch.relu(x @ W_enc + b_enc)
+        codes = torch.zeros_like(pre).scatter(1, pre.topk(4).indices, pre.topk(4).values)
+        loss = ((codes @ W_dec - x) ** 2).mean()
+        adam.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_([W_enc, b_enc, W_dec], config.clip_norm)
+        adam.step()
+        schedule.step()
+    train.fit(model, Gaussian(), config)
+    for fitted, plain in zip((model.W_enc, model.b_enc, model.W_dec), (W_enc, b_enc, W_dec), strict=True):
+        assert torch.allclose(fitted.double(), plain, atol=2e-5)
+
+
+def test_same_seed_same_result_bit_for_bit():
+    first, second = make(), make()
+    a, b = train.fit(first, Gaussian(), CONFIG), train.fit(second, Gaussian(), CONFIG)
+    assert all(torch.equal(p, q) for p, q in zip(weights(first).values(), weights(second).values(), strict=True))
+    assert a.history.equals(b.history)
+
+
+def test_a_killed_run_resumes_to_the_same_result_bit_for_bit(tmp_path, monkeypatch):
+    whole, killed, resumed = make(), make(), make()
+    validation = torch.randn(40, D_IN, generator=torch.Generator().manual_seed(99))
+    expected = train.fit(whole, Gaussian(), CONFIG, validation=validation)
+    monkeypatch.setattr(train, "CHECKPOINT_SECONDS", 0)
+    file = tmp_path / "state.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        train.fit(killed, Gaussian(kill_at=17), CONFIG, validation=validation, checkpoint=file)
+    assert file.exists()
+    found = train.fit(resumed, Gaussian(), CONFIG, validation=validation, checkpoint=file)
+    assert all(torch.equal(p, q) for p, q in zip(weights(whole).values(), weights(resumed).values(), strict=True))
+    assert found.history.equals(expected.history)
+    assert torch.equal(found.fired_tokens, expected.fired_tokens)
+    assert not file.exists()  # a finished run leaves no checkpoint
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    file = tmp_path / "state.safetensors"
+    file.write_bytes(b"not a checkpoint at all")
+    with pytest.raises(StoreError, match="state.safetensors cannot be read.*delete it"):
+        train.fit(make(), Gaussian(), CONFIG, checkpoint=file)
+
+
+def test_lr_scale_freezes_and_speeds_up():
+    model = make()
+    before = weights(model)
+    config = TrainConfig(n_tokens=BATCH, batch_tokens=BATCH, lr=1e-3, lr_scale={"sae": 0, "nfm.W_lin": 3})
+    train.fit(model, Gaussian(), config)
+    moved = {name: (p - before[name]).abs().max().item() for name, p in weights(model).items()}
+    assert all(distance == 0 for name, distance in moved.items() if name.startswith("sae."))
+    # Adam's first step has the size of the learning rate, whatever the gradient
+    assert moved["nfm.W_lin"] == pytest.approx(3e-3, rel=1e-3)
+    assert moved["nfm.b_out"] == pytest.approx(1e-3, rel=1e-3)
+    with pytest.raises(ValueError, match="'nfm.nothing'"):
+        train.fit(make(), Gaussian(), TrainConfig(n_tokens=BATCH, batch_tokens=BATCH, lr_scale={"nfm.nothing": 1}))
+
+
+def test_firing_and_dead_accounting_in_tokens():
+    model = make(joint=False)
+    with torch.no_grad():
+        model.b_enc[3] = -1e9  # can never fire
+    training = train.fit(model, Gaussian(), CONFIG)
+    assert training.fired_tokens[3] == 0
+    assert training.silent_tokens[3] == BATCH * STEPS
+    assert training.fired_tokens.sum() <= 4 * BATCH * STEPS
+    share = (training.silent_tokens >= 64).double().mean().item()
+    assert training.history["dead_share"].iloc[-1] == pytest.approx(share)
+    assert share >= 1 / D_SAE
+
+
+def test_the_schedule_falls_linearly_then_stays():
+    config = TrainConfig(n_tokens=1000, batch_tokens=10, lr=1.0, lr_end_factor=0.1, decay_fraction=0.5)
+    assert [train.lr_factor(step, config) for step in (0, 25, 50, 99)] == pytest.approx([1, 0.55, 0.1, 0.1])
+
+
+def test_a_loss_that_is_not_finite_stops_the_run():
+    class Broken(Gaussian):
+        def __getitem__(self, step):
+            return super().__getitem__(step) * (float("nan") if step == 5 else 1)
+
+    with pytest.raises(FloatingPointError, match="lower the learning rate"):
+        train.fit(make(), Broken(), CONFIG)
+
+
+def test_too_few_batches_is_an_error():
+    with pytest.raises(ValueError, match="needs 31 batches of 16 tokens, but there are 30"):
+        train.fit(make(), Gaussian(), TrainConfig(n_tokens=BATCH * 31, batch_tokens=BATCH))
