@@ -1,0 +1,222 @@
+"""Roles and directives that put measured and printed numbers on a page; none of them is ever typed.
+
+{result}`reconstruction:joint/fvu/heldout`          a value of a chapter, here with four significant digits
+{result}`reconstruction:joint/fvu/heldout:.3f:ci`   with a format spec, and with its interval: 0.312 [0.305, 0.320]
+{result}`reconstruction:joint/fvu/heldout:n`        how many units stand behind it; `unit` gives the unit
+{paper}`abs_joint_recon_improvement`                what the paper prints, with its unit
+{verdict}`abs_joint_recon_improvement`              the ledger's verdict on it, linked to the ledger
+{ledger} (directive; option `chapter`)              the ledger, whole or of one chapter
+{rules} (directive)                                 how verdicts are reached
+{status} (directive)                                what ran, when, how long
+"""
+
+import json
+from pathlib import Path
+
+from docutils import nodes
+from docutils.parsers.rst import directives
+from docutils.statemachine import StringList
+from sphinx import addnodes
+from sphinx.application import Sphinx
+from sphinx.errors import ExtensionError
+from sphinx.util.docutils import SphinxDirective, SphinxRole
+
+from featint import results, store
+from featint.ledger import CLAIMS
+from featint.verdicts import RULES, VERDICTS, number
+
+
+def shown(value, spec: str | None = None) -> str:
+    """A number for readers: four significant digits unless `spec` says otherwise, a true minus, a dash where there is none."""
+    if value is None:
+        return "–"
+    if isinstance(value, dict):  # a value with its interval
+        return with_interval(value, spec)
+    if isinstance(value, str):
+        return value
+    return (format(value, spec) if spec else number(value)).replace("-", "−")
+
+
+def with_interval(value: dict, spec: str | None) -> str:
+    low_high = value.get("ci")
+    return shown(value["value"], spec) + (f" [{shown(low_high[0], spec)}, {shown(low_high[1], spec)}]" if low_high else "")
+
+
+def load(env, file: Path, remedy: str):
+    """A JSON file that the current page then depends on. Raises ExtensionError naming the page."""
+    env.note_dependency(str(file))
+    try:
+        return json.loads(file.read_text())
+    except (OSError, ValueError) as e:
+        raise ExtensionError(f"{env.docname}: {file} cannot be read ({e}); {remedy}") from e
+
+
+def ledger(env) -> list[dict]:
+    return load(env, store.DATA / "results" / env.config.featint_profile / "ledger.json", "`python -m featint ledger` writes it")
+
+
+def paper_values(env) -> dict[str, dict]:
+    return {entry["id"]: entry for entry in load(env, store.DATA / "paper_values.json", "it belongs to the project: restore it")}
+
+
+def pick(env, table: dict, key: str, where: str) -> dict:
+    """`table[key]`. Raises ExtensionError naming the page and the key."""
+    if key not in table:
+        raise ExtensionError(f"{env.docname}: {where} has no {key!r}; it has {', '.join(sorted(table))}")
+    return table[key]
+
+
+class Result(SphinxRole):
+    """A measured value; hovering shows its unit, n, protocol and where it comes from."""
+
+    def run(self):
+        chapter, _, rest = self.text.partition(":")
+        name, *options = rest.split(":")
+        self.env.note_dependency(str(store.DATA / "results" / self.config.featint_profile / f"{chapter}.json"))
+        try:
+            value = results.lookup(self.config.featint_profile, chapter, name)
+        except store.StoreError as e:
+            raise ExtensionError(f"{self.env.docname}: {{result}}`{self.text}`: {e}") from e
+        spec = next((option for option in options if option not in ("ci", "n", "unit")), None)
+        try:
+            if "n" in options or "unit" in options:
+                text = shown(value["n"]) if "n" in options else value["unit"]
+            else:
+                text = with_interval(value, spec) if "ci" in options else shown(value["value"], spec)
+        except ValueError as e:
+            raise ExtensionError(f"{self.env.docname}: {{result}}`{self.text}`: {spec!r} does not format {value['value']!r} ({e})") from e
+        unit, _, of = value["unit"].partition(";")
+        origin = f"{unit.strip() or 'no unit'}; n = {value['n']:,}{of.strip().removeprefix('n').rjust(1)}; {value['protocol']}; from {chapter}: {name}"
+        return [nodes.abbreviation(text, text, explanation=origin, classes=["result"])], []
+
+
+class Paper(SphinxRole):
+    """A number as the paper prints it; hovering shows where and how it is defined."""
+
+    def run(self):
+        entry = pick(self.env, paper_values(self.env), self.text, "data/paper_values.json")
+        text = f"{shown(entry['paper'])} {entry['unit']}".strip()
+        return [nodes.abbreviation(text, text, explanation=f"the paper, {entry['where']}: {entry['label']}", classes=["result"])], []
+
+
+class Verdict(SphinxRole):
+    """The verdict on one printed number, linked to its row in the ledger."""
+
+    def run(self):
+        entry = pick(self.env, {entry["id"]: entry for entry in ledger(self.env)}, self.text, "the ledger")
+        link = addnodes.pending_xref("", badge(entry["verdict"]), refdomain="std", reftype="ref", refexplicit=True, refwarn=True,
+                                     reftarget=f"ledger-{self.text}".lower(), refdoc=self.env.docname)  # fmt: skip
+        return [link], []
+
+
+class Badge(SphinxRole):
+    """The coloured word alone."""
+
+    def run(self):
+        return [badge(self.text)], []
+
+
+def badge(verdict: str) -> nodes.inline:
+    if verdict not in VERDICTS:
+        raise ExtensionError(f"{verdict!r} is no verdict; allowed: {', '.join(VERDICTS)}")
+    return nodes.inline(verdict, verdict, classes=["verdict", "verdict-" + verdict.replace(" ", "-")])
+
+
+class Markdown(SphinxDirective):
+    """A directive whose content is written by `text()` as MyST, headings allowed."""
+
+    def run(self):
+        box = nodes.Element()
+        box.document = self.state.document
+        self.state.nested_parse(StringList(self.text().splitlines(), self.env.docname), self.content_offset, box, match_titles=True)
+        return box.children
+
+
+class Ledger(Markdown):
+    """Tables of printed numbers, ours and the verdicts: all, one per claim, or those of one chapter."""
+
+    option_spec = {"chapter": directives.unchanged_required}
+
+    def text(self) -> str:
+        printed, claims, chapters = paper_values(self.env), {}, {}
+        for row in ledger(self.env):
+            row["entry"] = pick(self.env, printed, row["id"], "data/paper_values.json")
+            claims.setdefault(row["entry"]["claim"], []).append(row)
+            chapters.setdefault(row["chapter"], []).append(row)
+        if chapter := self.options.get("chapter"):
+            return self.table(pick(self.env, chapters, chapter, "the ledger"))
+        counts = {claim: [sum(row["verdict"] == verdict for row in rows) for verdict in VERDICTS] for claim, rows in claims.items()}
+        parts = [
+            "## In numbers", "| claim | " + " | ".join(VERDICTS) + " |\n|:--" + "|--:" * len(VERDICTS) + "|\n"
+            + "\n".join(f"| {self.heading(claim)} | " + " | ".join(str(n or "–") for n in row) + " |" for claim, row in counts.items()),
+        ]  # fmt: skip
+        for claim, rows in claims.items():
+            pages = " ".join(dict.fromkeys(self.page(row["chapter"]) for row in rows))
+            parts += [f"## {self.heading(claim)}", f"Measured in: {pages}.", self.table(rows, targets=True)]
+        return "\n\n".join(parts)
+
+    def heading(self, claim: str) -> str:
+        return f"{claim}: {CLAIMS[claim]}" if claim != "setting" else CLAIMS[claim].capitalize()
+
+    def page(self, chapter: str) -> str:
+        page = f"notebooks/{chapter}"
+        return f"{{doc}}`/{page}`" if page in self.env.found_docs else f"*{chapter}* (not written yet)"
+
+    def table(self, rows: list[dict], targets: bool = False) -> str:
+        lines = ["::::{div} ledger", "| number | paper | as published | controlled | verdict | why |", "|:--|--:|--:|--:|:--|:--|"]
+        for row in rows:
+            anchor, label = f"ledger-{row['id']}".lower(), row["entry"]["label"]
+            if targets:
+                self.env.get_domain("std").note_hyperlink_target(anchor, self.env.docname, anchor, label)
+                label = f'<span id="{anchor}"></span>{label}'
+            ours = [shown(row[protocol]) for protocol in ("as_published", "controlled")]
+            cells = [label, f"{{paper}}`{row['id']}`", *ours, f"{{badge}}`{row['verdict']}`", row["why"]]
+            lines.append("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |")
+        return "\n".join([*lines, "::::"])
+
+
+class Rules(Markdown):
+    """The rules of the verdicts, from the program that applies them."""
+
+    def text(self) -> str:
+        return "\n\n".join(f"{rule.name}\n: {rule.text}" for rule in RULES.values())
+
+
+class Status(Markdown):
+    """What ran, when and how long: the stamps in results files and executed notebooks."""
+
+    def text(self) -> str:
+        profile = self.config.featint_profile
+        folders = {
+            "results": (store.DATA / "results" / profile, "*.json"),
+            "notebooks": (Path(self.env.srcdir, "_build", "executed", profile, "notebooks"), "*.ipynb"),
+        }
+        found = {name: [f for f in sorted(folder.glob(pattern)) if f.stem.isidentifier()] for name, (folder, pattern) in folders.items()}
+        for folder, _ in folders.values():
+            self.env.note_dependency(str(folder))  # its time changes when a file comes or goes
+        runs = ["| notebook | started (UTC) | seconds | parameters |", "|:--|:--|--:|:--|"]
+        for file in found["notebooks"]:
+            run = load(self.env, file, "run it again")["metadata"]["papermill"]
+            given = ", ".join(f"`{k} = {v!r}`" for k, v in run["parameters"].items())
+            runs.append(f"| {file.stem} | {run['start_time'][:16].replace('T', ' ')} | {shown(run['duration'], '.0f')} | {given} |")
+        chapters = ["| results of | written (UTC) | commit | seed | computed on |", "|:--|:--|:--|--:|:--|"]
+        versions = {}
+        for file in found["results"]:
+            content = load(self.env, file, "run the chapter again")
+            if isinstance(content, dict) and "provenance" in content:
+                stamp = content["provenance"]
+                versions |= {"python": stamp["python"], **stamp["versions"]}
+                chapters.append(f"| {content['chapter']} | {stamp['time'][:16].replace('T', ' ')} | `{stamp['commit']}` | {stamp.get('seed')} "
+                                f"| {stamp['device']}; {stamp['machine']} |")  # fmt: skip
+        packages = ["| package | version |", "|:--|:--|", *(f"| {name} | {version} |" for name, version in versions.items())]
+        return "\n".join(
+            [f"## Notebooks, profile `{profile}`", "", *runs, "", "## Results", "", *chapters, "", "## Versions", "", *packages]
+        )
+
+
+def setup(app: Sphinx) -> None:
+    for name, role in {"result": Result, "paper": Paper, "verdict": Verdict, "badge": Badge}.items():
+        app.add_role(name, role())
+    app.add_directive("ledger", Ledger)
+    app.add_directive("rules", Rules)
+    app.add_directive("status", Status)
