@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 PATHS = {
     "own_path": ("sae_out",),
@@ -79,15 +79,21 @@ def by_article(
     return pd.DataFrame({"article": np.asarray(article), "tokens": 1, **columns}).groupby("article", sort=True).sum()
 
 
-def paths(model) -> Callable[[Tensor], dict[str, Tensor]]:
-    """For `by_article`: a model's reconstructions by every subset of its parts in `PATHS`, the mean |output| of each NFM path over
-    dimensions (`abs/<part>`), and the number of active features (`l0`)."""
+def paths(models: dict[str, nn.Module]) -> Callable[[Tensor], dict[str, Tensor]]:
+    """For `by_article`: what each model makes of x. Names begin with the model's.
+
+    `<model>/<path>` is the reconstruction by each subset of parts in `PATHS`, `<model>/abs/<part>` the mean |output| of an NFM path over the
+    dimensions, `<model>/l0` the number of active features.
+    """
 
     def reconstructions(x: Tensor) -> dict[str, Tensor]:
-        codes = model.encode(x)
-        parts = model.parts(codes)
-        sums = {name: sum(parts[part] for part in names if part in parts) for name, names in PATHS.items()}
-        sizes = {f"abs/{name}": part.abs().mean(1) for name, part in parts.items() if name != "sae_out"}
-        return sums | sizes | {"l0": (codes.acts > 0).sum(1)}
+        found = {}
+        for name, model in models.items():
+            codes = model.encode(x)
+            parts = model.parts(codes)
+            found |= {f"{name}/{path}": sum(parts[part] for part in wanted if part in parts) for path, wanted in PATHS.items()}
+            found |= {f"{name}/abs/{part}": value.abs().mean(1) for part, value in parts.items() if part != "sae_out"}
+            found[f"{name}/l0"] = (codes.acts > 0).sum(1)
+        return found
 
     return reconstructions

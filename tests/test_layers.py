@@ -32,14 +32,16 @@ ALLOWED = {
     "plots": "store",
     "figures": "plots",
     "notebook": "profiles store",
-    "ledger": "store results profiles config",
+    "verdicts": "",
+    "ledger": "store results profiles config variants verdicts",
+    "toy": "",
 }
 FREE = {"__main__", "__init__"}
 WALLS = {
     "transformer_lens": {"lm"},
     "transformers": {"lm"},
     "torch": set(ALLOWED)
-    - {"config", "profiles", "variants", "results", "stats", "factorial", "crossed", "stimuli", "plots", "figures", "ledger"},
+    - {"config", "profiles", "variants", "results", "stats", "factorial", "crossed", "stimuli", "plots", "figures", "ledger", "verdicts"},
 }
 MODULES = sorted(f.stem for f in (PROJECT / "featint").glob("*.py"))
 

@@ -54,15 +54,14 @@ def test_paths_add_up_parts_by_name():
     generator = torch.Generator().manual_seed(0)
     sae = TopKSAE(7, SAEConfig(d_sae=30, k=4), generator)
     model = JointSAE(sae, NFM(7, 30, NFMConfig(d_factor=3), generator)).eval()
-    found = metrics.paths(model)(X)
+    found = metrics.paths({"joint": model, "sae": sae})(X)
     parts = model.parts(model.encode(X))
-    assert torch.equal(found["own_path"], parts["sae_out"])
-    assert torch.allclose(found["all"], model(X).x_hat, atol=1e-5)
-    assert torch.allclose(found["plus_interaction"], parts["sae_out"] + parts["interaction_out"])
-    assert torch.allclose(found["abs/linear_out"], parts["linear_out"].abs().mean(1))
-    assert (found["l0"] <= 4).all()
-    alone = metrics.paths(sae)(X)
-    assert torch.equal(alone["own_path"], alone["all"]) and "abs/linear_out" not in alone
+    assert torch.equal(found["joint/own_path"], parts["sae_out"])
+    assert torch.allclose(found["joint/all"], model(X).x_hat, atol=1e-5)
+    assert torch.allclose(found["joint/plus_interaction"], parts["sae_out"] + parts["interaction_out"])
+    assert torch.allclose(found["joint/abs/linear_out"], parts["linear_out"].abs().mean(1))
+    assert (found["joint/l0"] <= 4).all()
+    assert torch.equal(found["sae/own_path"], found["sae/all"]) and "sae/abs/linear_out" not in found
 
 
 def test_density_counts_active_codes_only():
