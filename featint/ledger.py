@@ -1,7 +1,5 @@
 """The ledger: every number of the paper, the same number measured here, and a verdict by a rule that was written down first."""
 
-import functools
-import inspect
 import json
 import operator
 from collections.abc import Callable
@@ -22,24 +20,18 @@ CLAIMS = {
 FIELDS = ("id", "claim", "chapter", "label", "paper", "unit", "where", "definition", "rule", "as_published", "controlled")
 NEEDS = {"sign": ("side",), "reading": ("side",), "arithmetic": ("step",), "significance": ("p_value",), "untestable": ("reason",)}
 
+ADAM_BETAS = (0.9, 0.999)  # PyTorch's default, which training leaves as it is; a test compares the two
+
 # Settings that no config holds as such; the others are named in the entry as `<model>:<path in its ModelConfig>`.
 DERIVED: dict[str, Callable[[Profile], float]] = {
-    "adam_beta1": lambda p: adam_betas()[0],
-    "adam_beta2": lambda p: adam_betas()[1],
+    "adam_beta1": lambda _: ADAM_BETAS[0],
+    "adam_beta2": lambda _: ADAM_BETAS[1],
     "lr_end": lambda p: p.train.lr * p.train.lr_end_factor,
     "lr_decay_percent": lambda p: 100 * p.train.decay_fraction,
     "sparsity_percent": lambda p: 100 * p.sae.k / p.sae.d_sae,
     "held_out_percent": lambda p: 100 * (p.harvest.corpus.validation_fraction + p.harvest.corpus.test_fraction),
     "train_percent": lambda p: 100 - DERIVED["held_out_percent"](p),
 }
-
-
-@functools.cache
-def adam_betas() -> tuple[float, float]:
-    """PyTorch's default, which training leaves as it is."""
-    import torch  # only here: nothing else in the ledger needs it
-
-    return inspect.signature(torch.optim.Adam).parameters["betas"].default
 
 
 def split_key(key: str) -> tuple[str, str]:
@@ -102,12 +94,8 @@ def expected_unit(entry: dict, field: str) -> str | None:
     """The unit in which a result must come for the rule to compare it; None if any will do."""
     if field == "p_value":
         return "p"
-    compares = {
-        "effect": ("controlled",),
-        "size": ("as_published", "controlled"),
-        "arithmetic": ("as_published", "controlled"),
-        "reading": ("as_published",),
-    }
+    both = ("as_published", "controlled")
+    compares = {"effect": both, "size": both, "arithmetic": both, "reading": ("as_published",)}
     if field not in compares.get(entry["rule"], ()):
         return None
     return entry["compare"]["unit"] if "compare" in entry else entry["unit"]
