@@ -1,6 +1,7 @@
 # The whole interface. PROFILE=smoke|laptop|full|paper chooses the size; laptop is the default.
 PROFILE ?= laptop
 BIN := .venv/bin
+export OMP_WAIT_POLICY := passive  # see featint/__init__.py
 SNAKEMAKE := $(BIN)/snakemake --cores all --rerun-incomplete --quiet rules progress
 
 .PHONY: book test smoke lint clean

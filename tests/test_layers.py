@@ -15,7 +15,8 @@ ALLOWED = {
     "assets": "store",
     "corpora": "config store assets",
     "activations": "config store",
-    "lm": "config store assets corpora",
+    "lm": "config store assets",
+    "harvest": "config store corpora activations lm",
     "sparse": "",
     "sae": "config sparse",
     "nfm": "config sparse",
@@ -31,6 +32,7 @@ ALLOWED = {
     "stimuli": "config store",
     "plots": "store",
     "figures": "plots",
+    "figures_toy": "plots",
     "notebook": "profiles store",
     "verdicts": "",
     "ledger": "store results profiles config variants verdicts",
@@ -41,7 +43,7 @@ WALLS = {
     "transformer_lens": {"lm"},
     "transformers": {"lm"},
     "torch": set(ALLOWED)
-    - {"config", "profiles", "variants", "results", "stats", "factorial", "crossed", "stimuli", "plots", "figures", "ledger", "verdicts"},
+    - {"config", "profiles", "variants", "results", "stats", "factorial", "crossed", "stimuli", "plots", "figures", "figures_toy", "ledger", "verdicts"},
 }
 MODULES = sorted(f.stem for f in (PROJECT / "featint").glob("*.py"))
 
