@@ -21,15 +21,15 @@ def fetch(args):
 
 
 def windows(args):
-    from featint import lm
+    from featint import harvest
 
-    print(f"windows: {lm.windows(profile_of(args).harvest).path}")
+    print(f"windows: {harvest.windows(profile_of(args).harvest).path}")
 
 
 def harvest(args):
-    from featint import lm
+    from featint import harvest
 
-    print(f"activations: {lm.harvest(profile_of(args).harvest).path}")
+    print(f"activations: {harvest.harvest(profile_of(args).harvest).path}")
 
 
 def train(args):

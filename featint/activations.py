@@ -1,0 +1,162 @@
+"""Harvested activations as rows: memory-mapped, normalised with the training split's statistics, in reproducible random order."""
+
+import functools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float16, Int
+from safetensors.torch import load_file
+from torch import Tensor
+
+from featint import store
+from featint.config import FirstPosition, HarvestConfig, choose
+
+KIND = "activations"
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Activations:
+    """The activations of one split. A row is a token; attention sinks are left out unless asked for."""
+
+    config: HarvestConfig
+    first_position: FirstPosition
+    """Whether the attention sinks (windows' first positions and the separators within) are among the rows."""
+    shards: tuple[Tensor, ...]
+    """Memory-mapped float16, each (n, d_in): all positions, of which `where` picks the rows."""
+    starts: Int[Tensor, " n_shards"]
+    """Position in the whole split at which each shard begins."""
+    where: Int[Tensor, " n"]
+    """Position of each row in the whole split."""
+    mean: Float[Tensor, " d_in"]
+    """Of the training split, with or without sinks as in `first_position`."""
+    std: Float[Tensor, " d_in"]
+    """As `mean`; 1 where a dimension is constant."""
+    token: Int[Tensor, " n"]
+    """Token id of each row."""
+    article: Int[Tensor, " n"]
+    """Row of `titles`."""
+    topic: Int[Tensor, " n"]
+    """Index into `topics`."""
+    position: Int[Tensor, " n"]
+    """Position in the window, from 0."""
+    titles: list[str]
+    topics: list[str]
+
+    def __len__(self) -> int:
+        return len(self.where)
+
+    @property
+    def d_in(self) -> int:
+        return len(self.mean)
+
+    def raw(self, index: Int[Tensor, " n"]) -> Float16[Tensor, "n d_in"]:
+        """The rows of these numbers as stored, float16."""
+        where = self.where[index]
+        if len(self.shards) == 1:
+            return self.shards[0][where]
+        shard = torch.bucketize(where, self.starts, right=True) - 1
+        order = torch.argsort(shard)
+        parts = where[order].split(torch.bincount(shard, minlength=len(self.shards)).tolist())
+        x = torch.empty(len(where), self.d_in, dtype=torch.float16)
+        x[order] = torch.cat([self.shards[i][part - self.starts[i]] for i, part in enumerate(parts)])
+        return x
+
+    def rows(self, index: Int[Tensor, " n"]) -> Float[Tensor, "n d_in"]:
+        """The rows of these numbers, normalised, float32."""
+        return self.normalise(self.raw(index).float())
+
+    def pieces(self, n: int = 4096) -> "Pieces":
+        """All rows in order, normalised, `n` at a time: a sequence that reads a piece when it is asked for."""
+        return Pieces(self, n)
+
+    def subset(self, index: Int[Tensor, " m"]) -> "Activations":
+        """The activations of these rows only, in this order."""
+        labels = {name: getattr(self, name)[index] for name in ("where", "token", "article", "topic", "position")}
+        return replace(self, **labels)
+
+    def split_tokens(self, share: float, seed: int) -> tuple["Activations", "Activations"]:
+        """Part the rows at random, token by token, into 1 - `share` and `share` of them.
+
+        This is how the released code makes its validation set. Neighbours in a window fall on both sides, so that it is no held-out text.
+        """
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        cut = round(len(self) * share)
+        return self.subset(order[cut:].sort().values), self.subset(order[:cut].sort().values)
+
+    def normalise(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_in"]:
+        """(x - mean) / std per dimension."""
+        return (x - self.mean) / self.std
+
+    def denormalise(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_in"]:
+        """The inverse of `normalise`."""
+        return x * self.std + self.mean
+
+
+def load(config: HarvestConfig, split: str, first_position: FirstPosition = "drop") -> Activations:
+    """Open the harvested activations of a split: train, validation or test.
+
+    Raises StoreError if they have not been harvested or a file is damaged, ValueError for an unknown split.
+    """
+    choose("split", split, SPLITS)
+    choose("first_position", first_position, ("drop", "keep"))
+    if not store.exists(KIND, config):
+        raise store.StoreError(
+            f"the activations at {config.hook_point} of {config.lm.name!r} have not been harvested (no {store.path(KIND, config)}); "
+            "run `python -m featint harvest --profile laptop` with the profile that you use"
+        )
+    artefact = store.load(KIND, config)
+    shards = tuple(load_file(artefact.file(name))["x"].flatten(0, 1) for name in artefact.meta["shards"][split])
+    origin = load_file(artefact.file(f"{split}-origin.safetensors"))
+    where = torch.arange(len(origin["sink"])) if first_position == "keep" else (~origin["sink"]).nonzero().squeeze(1)
+    statistics = load_file(artefact.file("statistics.safetensors"))
+    mean, std = statistics[f"mean_{first_position}"], statistics[f"std_{first_position}"]
+    names = json.loads(artefact.file("names.json").read_text(encoding="utf-8"))
+    return Activations(
+        config, first_position, shards, torch.tensor([0, *map(len, shards)][:-1]).cumsum(0), where, mean, torch.where(std > 0, std, 1.0),
+        **{name: origin[name][where].long() for name in ("token", "article", "topic", "position")}, **names,
+    )  # fmt: skip
+
+
+class Pieces(Sequence):
+    """See `Activations.pieces`."""
+
+    def __init__(self, activations: Activations, n: int):
+        self.activations, self.n = activations, n
+
+    def __len__(self) -> int:
+        return -(-len(self.activations) // self.n)
+
+    def __getitem__(self, i: int) -> Float[Tensor, "n d_in"]:
+        if not 0 <= i < len(self):
+            raise IndexError(f"piece {i} is not among the {len(self)}")
+        index = torch.arange(i * self.n, min((i + 1) * self.n, len(self.activations)))
+        return self.activations.rows(index).to(store.device())
+
+
+class Batches:
+    """Random batches for training: `batches[step]` is the same at every call. Every epoch is a new permutation of all rows."""
+
+    def __init__(self, activations: Activations, n_tokens: int, batch_tokens: int, seed: int):
+        if len(activations) == 0:
+            raise ValueError("there are no activations to draw batches from")
+        self.activations, self.batch_tokens, self.seed = activations, batch_tokens, seed
+        self.n_steps = n_tokens // batch_tokens
+        self.order = functools.lru_cache(maxsize=2)(self._order)  # a batch may reach over the end of an epoch
+
+    def _order(self, epoch: int) -> np.ndarray:
+        return np.random.default_rng([self.seed, epoch]).permutation(len(self.activations))
+
+    def __len__(self) -> int:
+        return self.n_steps
+
+    def __getitem__(self, step: int) -> Float[Tensor, "batch_tokens d_in"]:
+        """The normalised rows of a step, float32, on the device that `store.device` names. Raises IndexError beyond the last step."""
+        if not 0 <= step < self.n_steps:
+            raise IndexError(f"step {step} is not among the {self.n_steps} batches")
+        epoch, row = np.divmod(np.arange(step * self.batch_tokens, (step + 1) * self.batch_tokens), len(self.activations))
+        index = np.concatenate([self.order(e)[row[epoch == e]] for e in np.unique(epoch)])
+        return self.activations.rows(torch.from_numpy(index)).to(store.device())

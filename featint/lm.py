@@ -1,0 +1,207 @@
+"""The language model: load it, read its activations, splice others in. The only module that knows transformers and TransformerLens."""
+
+import errno
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import transformers
+from jaxtyping import Float, Int
+from safetensors import SafetensorError
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from featint import assets, store
+from featint.config import FirstPosition, LMConfig, choose
+
+PACKAGED = "smollm2-135m-instruct"
+SEPARATOR = "<|endoftext|>"
+SITES = ("hook_resid_pre", "hook_resid_post", "hook_mlp_out")
+"""Where a hook both reads and replaces what the rest of the model sees. The bridge's `hook_resid_mid` is not among them: it is the input of
+the second layer norm, so that replacing it would leave the residual stream itself as it was."""
+BATCH_WINDOWS = 8
+"""Windows per forward pass: more are not faster on a CPU, and logits take 25 MB per window of 128 tokens."""
+
+transformers.utils.logging.disable_progress_bar()  # of weights; downloads keep theirs
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A causal language model behind TransformerLens' bridge, with its tokenizer."""
+
+    config: LMConfig
+    bridge: TransformerBridge
+    tokenizer: transformers.PreTrainedTokenizerBase
+
+    @property
+    def d_model(self) -> int:
+        return self.bridge.cfg.d_model
+
+    @property
+    def n_layers(self) -> int:
+        return self.bridge.cfg.n_layers
+
+    @property
+    def separator(self) -> int:
+        return separator(self.tokenizer)
+
+    def sinks(self, tokens: Int[Tensor, "*shape"]) -> Tensor:
+        """Where the attention sinks are: at separators, wherever in a window they stand. Their activations are a hundred times the others'."""
+        return tokens == self.separator
+
+
+class Reading(NamedTuple):
+    """What a forward pass up to a hook point leaves behind: enough to go on from there."""
+
+    hook_point: str
+    sinks: Tensor
+    """(batch, seq) which positions are attention sinks."""
+    x: Float[Tensor, "batch seq d_model"]
+    """The activation at the hook point, float32."""
+    entering: Float[Tensor, "batch seq d_model"]
+    """The residual stream that enters the hook point's block, in the model's precision."""
+
+
+def load(config: LMConfig, dtype: str = "float32") -> LanguageModel:
+    """Load a language model in the given precision, `float32` or `bfloat16`.
+
+    Raises ValueError if the name is neither the packaged model's nor a folder's nor one that Hugging Face can deliver.
+    """
+    choose("dtype", dtype, ("float32", "bfloat16"))
+    tokens = tokenizer(config)
+    with known(config):
+        model = AutoModelForCausalLM.from_pretrained(folder(config), dtype=getattr(torch, dtype), local_files_only=is_local(config))
+    model = model.to(store.device()).eval().requires_grad_(False)
+    bridge = TransformerBridge.boot_transformers(folder(config), hf_model=model, tokenizer=tokens, device=store.device(), dtype=model.dtype)
+    return LanguageModel(config, bridge, tokens)
+
+
+def tokenizer(config: LMConfig) -> transformers.PreTrainedTokenizerBase:
+    """The tokenizer alone. Raises as `load`."""
+    with known(config):
+        return AutoTokenizer.from_pretrained(folder(config), local_files_only=is_local(config))
+
+
+def encoder(config: LMConfig) -> tuple[Callable[[list[str]], list[list[int]]], int]:
+    """A function from texts to token ids, and the separator's id, as `corpora.windows` wants them."""
+    tokens = tokenizer(config)
+    return lambda texts: tokens(texts, add_special_tokens=False)["input_ids"], separator(tokens)
+
+
+def separator(tokens: transformers.PreTrainedTokenizerBase) -> int:
+    """The token between articles: `<|endoftext|>` where the vocabulary has it, else the one that begins or ends a text."""
+    found = [tokens.get_vocab().get(SEPARATOR), tokens.bos_token_id, tokens.eos_token_id]
+    return next(i for i in found if i is not None)
+
+
+def is_local(config: LMConfig) -> bool:
+    return config.name == PACKAGED or Path(config.name).is_dir()
+
+
+@contextmanager
+def known(config: LMConfig) -> Iterator[None]:
+    """Turn transformers' many ways of not finding a model into one ValueError."""
+    try:
+        yield
+    except (OSError, ValueError) as e:
+        raise ValueError(
+            f"lm = {config.name!r} cannot be loaded. Allowed: {PACKAGED!r}, a folder with a Hugging Face causal LM, "
+            f"or the name of one on the Hugging Face hub (needs the network). transformers said: {str(e).splitlines()[0]}"
+        ) from e
+
+
+def folder(config: LMConfig) -> str:
+    """What `from_pretrained` opens: for the packaged model the folder of its safetensors copy, made on first use."""
+    if config.name != PACKAGED:
+        return config.name
+    identity = {"lm": assets.identity(PACKAGED)}
+    if not store.exists("lm", identity):
+        convert(assets.path(PACKAGED), identity)
+    artefact = store.load("lm", identity)
+    for name in artefact.manifest["files"]:
+        artefact.file(name)
+    return str(artefact.path)
+
+
+def convert(gguf: Path, identity: dict) -> None:
+    """Copy the packaged GGUF into safetensors, which load twenty times as fast."""
+    source = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name, "local_files_only": True}
+    model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+    plain = {name: value for name, value in model.config.to_dict().items() if name != "quantization_config"}
+    # A model read from GGUF counts as quantised and refuses to be saved; a fresh one with the same weights does not.
+    fresh = AutoModelForCausalLM.from_config(type(model.config).from_dict(plain), dtype=torch.float32)
+    fresh.load_state_dict(model.state_dict())
+    with store.create("lm", identity) as draft:
+        try:
+            fresh.save_pretrained(draft)
+            AutoTokenizer.from_pretrained(**source).save_pretrained(draft)
+        except SafetensorError as e:
+            raise OSError(errno.ENOSPC if "os error 28" in str(e) else errno.EIO, str(e)) from e
+
+
+def block_of(lm: LanguageModel, hook_point: str) -> int:
+    """The block of a hook point. Raises ValueError for a place that the model does not have or that cannot be both read and written."""
+    found = re.fullmatch(rf"blocks\.(\d+)\.({'|'.join(SITES)})", hook_point)
+    if not found or int(found[1]) >= lm.n_layers:
+        raise ValueError(
+            f"hook_point = {hook_point!r} is not known; allowed: blocks.N.SITE with N from 0 to {lm.n_layers - 1} "
+            f"({lm.config.name} has {lm.n_layers} blocks) and SITE one of {', '.join(SITES)}"
+        )
+    return int(found[1])
+
+
+@torch.no_grad()
+def read(lm: LanguageModel, tokens: Int[Tensor, "batch seq"], hook_point: str) -> Reading:
+    """Run the model as far as the hook point's block and return what is there."""
+    block, got = block_of(lm, hook_point), {}
+    hooks = [(name, lambda x, hook, name=name: got.__setitem__(name, x)) for name in (f"blocks.{block}.hook_resid_pre", hook_point)]
+    stop = block + 1 if block + 1 < lm.n_layers else None  # after the last block there is nothing to stop before
+    tokens = tokens.to(store.device())
+    lm.bridge.run_with_hooks(tokens, fwd_hooks=hooks[: 1 + (hooks[0][0] != hook_point)], stop_at_layer=stop, return_type=None)
+    return Reading(hook_point, lm.sinks(tokens), got[hook_point].float(), got[hooks[0][0]])
+
+
+@torch.no_grad()
+def resume(
+    lm: LanguageModel, reading: Reading, edit: Callable[[Tensor], Tensor] | None = None, first_position: FirstPosition = "drop"
+) -> Float[Tensor, "batch seq d_vocab"]:
+    """Run the model on from a reading, with the activation x replaced by `edit(x)`; None runs it clean. Returns the logits.
+
+    `edit` takes and returns (batch, seq, d_model) in float32. `first_position="drop"` leaves the attention sinks, i.e. every window's
+    first position and the separators within, as they were. The hooks are gone afterwards, whatever happens.
+    """
+    choose("first_position", first_position, ("drop", "keep"))
+    block = block_of(lm, reading.hook_point)
+
+    def replace(x: Tensor, hook) -> Tensor:
+        edited = edit(x.to(torch.float32, copy=True)).to(x.dtype)
+        return edited if first_position == "keep" else torch.where(reading.sinks[..., None], x, edited)
+
+    hooks = [] if edit is None else [(reading.hook_point, replace)]
+    with skipping(lm.bridge.blocks[:block]):
+        return lm.bridge.run_with_hooks(reading.entering, fwd_hooks=hooks, start_at_layer=block, return_type="logits")
+
+
+def splice(
+    lm: LanguageModel, tokens: Int[Tensor, "batch seq"], hook_point: str, edit: Callable[[Tensor], Tensor],
+    first_position: FirstPosition = "drop",
+) -> Float[Tensor, "batch seq d_vocab"]:  # fmt: skip
+    """Logits of the model with the activation x at the hook point replaced by `edit(x)`; see `resume`."""
+    return resume(lm, read(lm, tokens, hook_point), edit, first_position)
+
+
+@contextmanager
+def skipping(blocks) -> Iterator[None]:
+    """Let blocks pass their input on. With `start_at_layer` alone the bridge would compute them and throw the result away."""
+    for block in blocks:  # past the bridge's own __setattr__, which would hand the attribute on to the original block
+        vars(block)["forward"] = lambda hidden_states, *args, **kwargs: hidden_states
+    try:
+        yield
+    finally:
+        for block in blocks:
+            del vars(block)["forward"]
