@@ -142,6 +142,8 @@ class TrainConfig:
     """A feature that has not fired for so many tokens counts as dead."""
     first_position: FirstPosition = "drop"
     """Whether windows' first positions, the attention sinks, are trained on."""
+    holdout_share: float = 0.0
+    """Share of the training split's tokens, drawn at random, that is left out: the released code's validation set (0.1 there)."""
     seed: int = 0
     """Seed of initialisation, order of the tokens and dropout."""
 
@@ -154,6 +156,8 @@ class TrainConfig:
         at_least("clip_norm", self.clip_norm, 0)
         at_least("dead_after_tokens", self.dead_after_tokens, 1)
         choose("first_position", self.first_position, ("drop", "keep"))
+        if not 0 <= self.holdout_share < 1:
+            raise ValueError(f"holdout_share = {self.holdout_share!r} must lie in [0, 1)")
         if not 0 < self.decay_fraction <= 1:
             raise ValueError(f"decay_fraction = {self.decay_fraction!r} must lie in (0, 1]")
 

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from featint import activations, store, train
+from featint.activations import Activations
 from featint.config import ModelConfig
 from featint.joint import JointSAE
 from featint.nfm import NFM
@@ -17,6 +18,7 @@ from featint.sae import TopKSAE
 
 KIND = "models"
 VALIDATION_TOKENS = 4096
+HOLDOUT_SEED = 0  # not the training's: all seeds of a model leave out the same tokens
 
 
 @dataclass
@@ -72,15 +74,21 @@ def checkpoint_of(config: ModelConfig) -> Path:
     return store.cache() / "checkpoints" / f"{store.key(config)}.safetensors"
 
 
+def training_tokens(config: ModelConfig) -> tuple[Activations, Activations]:
+    """The activations that a model is trained on, and those of the training windows that are held out from it (none unless it asks for them)."""
+    acts = activations.load(config.harvest, "train", config.train.first_position)
+    return acts.split_tokens(config.train.holdout_share, seed=HOLDOUT_SEED)
+
+
 def fit(config: ModelConfig, label: str | None = None) -> Path:
     """Train a model and store it; goes on from its checkpoint if an earlier run was killed. Returns the artefact's folder."""
     began = time.monotonic()
-    acts = activations.load(config.harvest, "train", config.train.first_position)
+    acts, _ = training_tokens(config)
     model = build(config, acts.d_in).to(store.device())
     batches = activations.Batches(acts, config.train.n_tokens, config.train.batch_tokens, config.train.seed)
     # The same normalisation as in training: the validation split is z-scored with the training split's statistics.
     held_out = activations.load(config.harvest, "validation", config.train.first_position)
-    validation = held_out.rows(torch.arange(min(VALIDATION_TOKENS, len(held_out)))).to(store.device())
+    validation = held_out.pieces(VALIDATION_TOKENS)[0]
     training = train.fit(model, batches, config.train, validation=validation, checkpoint=checkpoint_of(config), label=label or config.kind)
     meta = {"d_in": acts.d_in, "history": training.history.to_dict("records"), "seconds": round(time.monotonic() - began, 1)}
     with store.create(KIND, config, meta, seed=config.train.seed) as folder:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from featint.config import ModelConfig, choose
+from featint.config import ModelConfig, TrainConfig, choose
 from featint.profiles import Profile
 
 VARIANTS: dict[str, Callable[[Profile, int], ModelConfig]] = {}
@@ -31,7 +31,12 @@ def describe(name: str) -> str:
     return VARIANTS[name].__doc__.split("\n")[0]
 
 
-def _train(profile: Profile, seed: int, **changes):
+def _published(profile: Profile, seed: int, **changes) -> TrainConfig:
+    """Trained as the released code does: first positions kept, a tenth of the tokens held out at random."""
+    return _train(profile, seed, first_position="keep", holdout_share=0.1, **changes)
+
+
+def _train(profile: Profile, seed: int, **changes) -> TrainConfig:
     return replace(profile.train, seed=seed, **changes)
 
 
@@ -90,13 +95,13 @@ def sequential(p: Profile, seed: int) -> ModelConfig:
 @variant
 def sae_published(p: Profile, seed: int) -> ModelConfig:
     """As `sae`, trained with the windows' first positions kept, as the released code does."""
-    return replace(sae(p, seed), train=_train(p, seed, first_position="keep"))
+    return replace(sae(p, seed), train=_published(p, seed))
 
 
 @variant
 def joint_published(p: Profile, seed: int) -> ModelConfig:
     """As `joint`, trained with the windows' first positions kept, as the released code does."""
-    return replace(joint(p, seed), train=_train(p, seed, first_position="keep"))
+    return replace(joint(p, seed), train=_published(p, seed))
 
 
 @variant
@@ -106,11 +111,20 @@ def sequential_published(p: Profile, seed: int) -> ModelConfig:
         kind="sequential", harvest=p.harvest,
         sae=replace(p.sae, k=max(1, round(p.sae.k * SEQUENTIAL_K_SHARE))),
         nfm=replace(p.nfm, d_factor=max(1, round(p.nfm.d_factor * SEQUENTIAL_FACTOR_SHARE))),
-        train=_train(p, seed, first_position="keep", lr_scale={"sae": 0}), base=sae_published(p, seed),
+        train=_published(p, seed, lr_scale={"sae": 0}), base=sae_published(p, seed),
     )  # fmt: skip
 
 
 CHAPTERS: dict[str, tuple[str, ...]] = {
-    "reconstruction": ("sae", "sae_bias", "sequential", "joint", "joint_no_interaction", "sae_published", "sequential_published", "joint_published"),
+    "reconstruction": (
+        "sae",
+        "sae_bias",
+        "sequential",
+        "joint",
+        "joint_no_interaction",
+        "sae_published",
+        "sequential_published",
+        "joint_published",
+    ),
 }
 """The models that each results chapter reads. A notebook that is not listed, such as a walkthrough on toy data, needs none."""
