@@ -14,7 +14,13 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
 
+from featint import kernels
+
 ROWS = 512  # tokens encoded at a time: their pre-activations stay in one buffer, so that fresh memory need not be paged in
+
+# The two halves of embedding_bag's own gradient. They are private to PyTorch: where a version lacks them, plain indexing takes over.
+DOTS = getattr(torch.ops.aten, "_embedding_bag_per_sample_weights_backward", None)
+WEIGHT_GRAD = getattr(torch.ops.aten, "_embedding_bag_dense_backward", None)
 
 
 class Codes(NamedTuple):
@@ -80,11 +86,6 @@ def dense_bi_interaction(codes, V):
     return (vectors[:, i] * vectors[:, j]).sum(1)
 
 
-def encoder_weight(d_in: int, d_sae: int) -> Float[Tensor, "d_in d_sae"]:
-    """Uninitialised memory for `W_enc`: of shape (d_in, d_sae), but a feature's weights lie next to each other, as the gradient's do."""
-    return torch.empty(d_sae, d_in).T
-
-
 def flush_denormals() -> None:
     """Let the CPU round numbers below 1e-38 to 0. They appear in Adam's moments, and cost a hundred times an ordinary number."""
     torch.set_flush_denormal(True)
@@ -93,12 +94,7 @@ def flush_denormals() -> None:
 class _Encode(Function):
     @staticmethod
     def forward(ctx, x, W_enc, b_enc, k):
-        acts, indices = x.new_empty(len(x), k), torch.empty(len(x), k, dtype=torch.int64, device=x.device)
-        pre_acts = x.new_empty(min(len(x), ROWS), W_enc.shape[1])
-        for start in range(0, len(x), ROWS):
-            rows = slice(start, start + ROWS)
-            block = torch.addmm(b_enc, x[rows], W_enc, out=pre_acts[: len(x[rows])])
-            torch.topk(block, k, sorted=False, out=(acts[rows], indices[rows]))
+        acts, indices = _top_pre_acts(x, W_enc, b_enc, k)
         acts.relu_()
         ctx.save_for_backward(x, W_enc, acts, indices)
         ctx.mark_non_differentiable(indices)
@@ -122,7 +118,7 @@ class _Encode(Function):
 class _Decode(Function):
     @staticmethod
     def forward(ctx, acts, indices, *tables):
-        table = tables[0] if len(tables) == 1 else torch.stack(tables).sum(0)
+        table = sum(tables[1:], tables[0])
         ctx.save_for_backward(acts, indices, table)
         return _bag(acts, indices, table)
 
@@ -155,25 +151,82 @@ class _BiInteraction(Function):
         return d_acts, None, d_V
 
 
+def _top_pre_acts(x, W_enc, b_enc, k):
+    """The k largest of x @ W_enc + b_enc and their features, (batch, k) each, a block of tokens at a time."""
+    compiled = kernels.usable(x, W_enc, b_enc)
+    n = k + k // 2  # candidates of a search in bfloat16
+    if compiled and x.dtype == torch.float32 and n <= W_enc.shape[1] and kernels.fast_bfloat16():
+        find = _search(x, W_enc, b_enc, k, n)
+    else:
+        pre_acts = x.new_empty(min(len(x), ROWS), W_enc.shape[1])
+
+        def find(rows):
+            block = torch.addmm(b_enc, rows, W_enc, out=pre_acts[: len(rows)])
+            return kernels.top(block, k) if compiled else torch.topk(block, k, sorted=False)
+
+    acts, indices = x.new_empty(len(x), k), torch.empty(len(x), k, dtype=torch.int64, device=x.device)
+    for start in range(0, len(x), ROWS):
+        rows = slice(start, start + ROWS)
+        acts[rows], indices[rows] = find(x[rows])
+    return acts, indices
+
+
+def _search(x, W_enc, b_enc, k, n):
+    """A function that finds the k largest pre-activations of some tokens among n candidates from a product in bfloat16.
+
+    The candidates are computed again in float32, so the values are as exact as ever. A feature is missed only if its own rounding error
+    is twice that of any candidate; a token whose k-th value is so close to the last candidate that less would do is searched in float32.
+    """
+    features, narrow = W_enc.T.contiguous(), W_enc.T.bfloat16()
+    narrow_bias, pre_acts = b_enc.bfloat16(), x.new_empty(min(len(x), ROWS), W_enc.shape[1], dtype=torch.bfloat16)
+
+    def find(rows):
+        block = torch.addmm(narrow_bias, rows.bfloat16(), narrow.T, out=pre_acts[: len(rows)])
+        rough, candidates = kernels.top(block, n)
+        exact = kernels.row_dots(rows, candidates, features) + b_enc[candidates]
+        acts, places = exact.topk(k, sorted=False)
+        indices = candidates.gather(1, places)
+        unsure = acts.amin(1) < rough.amin(1) + 2 * (rough - exact).abs().amax(1)
+        if unsure.any():
+            acts[unsure], indices[unsure] = kernels.top(torch.addmm(b_enc, rows[unsure], W_enc), k)
+        return acts, indices
+
+    return find
+
+
 def _bag(acts, indices, table):
     """Sum over k of acts[b, k] * table[indices[b, k]]: (batch, d)."""
+    if kernels.usable(acts, table):
+        return kernels.bag(acts, indices, table)
     return F.embedding_bag(indices, table.contiguous(), per_sample_weights=acts, mode="sum")
 
 
 def _row_dots(rows, indices, table):
     """rows[b] . table[indices[b, k]]: (batch, k)."""
-    dots = rows.new_empty(indices.shape)
-    for start in range(0, len(rows), ROWS // 8):  # few tokens at a time: the gathered rows take batch x k x d floats
-        part = slice(start, start + ROWS // 8)
-        torch.bmm(table[indices[part]], rows[part, :, None], out=dots[part, :, None])
-    return dots
+    if kernels.usable(rows, table):
+        return kernels.row_dots(rows, indices, table)
+    if DOTS is not None:
+        starts, tokens = _offsets(indices)
+        return DOTS(rows.contiguous(), table.contiguous(), indices.flatten(), starts, tokens, 0).view_as(indices)
+    blocks = zip(rows.split(32), indices.split(32), strict=True)  # the gathered rows take tokens x k x d floats
+    return torch.cat([torch.bmm(table[i], r[:, :, None])[:, :, 0] for r, i in blocks])
 
 
 def _weight_grad(rows, acts, indices, d_sae):
     """Sum over b, k of acts[b, k] * rows[b] into row indices[b, k]: (d_sae, d)."""
+    if kernels.usable(rows, acts):
+        return kernels.weight_grad(rows, acts, indices, d_sae)
+    if WEIGHT_GRAD is not None:
+        starts, tokens = _offsets(indices)
+        return WEIGHT_GRAD(rows.contiguous(), indices.flatten(), tokens, starts, starts, d_sae, False, 0, acts.flatten())
+    grad = rows.new_zeros(d_sae, rows.shape[1])
+    for r, a, i in zip(rows.split(32), acts.split(32), indices.split(32), strict=True):
+        grad.index_add_(0, i.flatten(), (a[:, :, None] * r[:, None]).flatten(0, 1))
+    return grad
+
+
+def _offsets(indices):
+    """Where each token's entries start in the flattened codes, and the token of each entry."""
     batch, k = indices.shape
-    bag = torch.arange(batch, device=rows.device).repeat_interleave(k)
-    size = torch.full((batch,), k, device=rows.device)
-    return torch.ops.aten._embedding_bag_dense_backward(
-        rows.contiguous(), indices.flatten(), bag, size, size, d_sae, False, 0, acts.flatten()
-    )
+    count = torch.arange(batch, device=indices.device)
+    return count * k, count.repeat_interleave(k)

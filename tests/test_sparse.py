@@ -3,10 +3,24 @@
 import pytest
 import torch
 
-from featint import sparse
+from featint import kernels, sparse
 from featint.sparse import Codes
 
 D_IN, D_SAE, D_FACTOR, K = 6, 40, 5, 7
+
+
+@pytest.fixture(params=["compiled", "plain", "public"], autouse=True)
+def implementation(request, monkeypatch):
+    """Each test runs with the compiled kernels, in plain PyTorch, and without PyTorch's private operations."""
+    if request.param == "compiled":
+        if kernels.library() is None:
+            pytest.skip("no C++ compiler; un-skip by installing g++ or clang++ with OpenMP")
+    else:
+        monkeypatch.setattr(kernels, "library", lambda: None)
+    if request.param == "public":
+        monkeypatch.setattr(sparse, "DOTS", None)
+        monkeypatch.setattr(sparse, "WEIGHT_GRAD", None)
+    return request.param
 
 
 def random(*shape, seed=0):
@@ -143,8 +157,8 @@ def test_frozen_weights_get_no_gradient():
     assert W.grad is None and codes.acts.grad is not None
 
 
-def test_encoder_weight_and_its_gradient_lie_alike():
-    W_enc = torch.nn.Parameter(sparse.encoder_weight(D_IN, D_SAE).normal_())
+def test_gradient_lies_in_memory_as_the_encoder_weight_does():
+    W_enc = torch.nn.Parameter(torch.randn(D_SAE, D_IN).t())
     sparse.encode(torch.randn(4, D_IN), W_enc, torch.zeros(D_SAE), K).acts.sum().backward()
     assert W_enc.shape == (D_IN, D_SAE) and W_enc.grad.stride() == W_enc.stride() == (1, D_IN)
 
@@ -164,3 +178,16 @@ def test_same_bits_every_time():
     first = step()
     for _ in range(5):
         assert all(map(torch.equal, step(), first))
+
+
+@pytest.mark.parametrize("closeness", [1, 1e-3, 1e-6])
+def test_search_in_bfloat16_is_exact(closeness, monkeypatch):
+    """Also where features are so alike that bfloat16 cannot tell them apart, and every token must be searched again."""
+    monkeypatch.setattr(kernels, "fast_bfloat16", lambda: True)
+    x, shared, W_enc = random(70, 24), random(24, 1, seed=1), random(24, 300, seed=2)
+    x, W_enc, b_enc = (t.float() for t in (x, shared + closeness * W_enc, closeness * random(300, seed=3)))
+    codes = sparse.encode(x, W_enc, b_enc, 20)
+    reference = sparse.dense_encode(x.double(), W_enc.double(), b_enc.double(), 20)
+    torch.testing.assert_close(codes.acts.sort(1, descending=True).values, reference.acts.float(), rtol=1e-5, atol=1e-5)
+    if closeness == 1:
+        torch.testing.assert_close(codes.dense(300), reference.dense(300).float(), rtol=1e-5, atol=1e-5)
