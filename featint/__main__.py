@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from featint import store
+from featint.notebook import NotebookError
 
 
 def profile_of(args):
@@ -114,7 +115,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         args.run(args)
-    except (ValueError, FloatingPointError, store.StoreError) as e:
+    except (ValueError, FloatingPointError, store.StoreError, NotebookError) as e:
         print(f"featint {args.step}: {e}", file=sys.stderr)
         return 2
     return 0

@@ -215,6 +215,13 @@ def frame(profile: Profile) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("id")
 
 
+def chapter(profile: Profile, name: str) -> pd.DataFrame:
+    """The ledger's rows of one chapter, as a table for its last page: what, paper, as published, controlled, verdict."""
+    rows = frame(profile)
+    columns = {"label": "what", "paper": "paper", "as_published": "ours, as published", "controlled": "ours, controlled", "verdict": "verdict"}
+    return rows.loc[rows["chapter"] == name, list(columns)].rename(columns=columns).reset_index(drop=True)
+
+
 def summary(profile: Profile) -> pd.DataFrame:
     """How many numbers of each claim got each verdict: rows are claims, columns verdicts."""
     rows = frame(profile)

@@ -2,13 +2,20 @@
 
 import os
 import tempfile
+import time
 from pathlib import Path
 from types import ModuleType
+
+import pandas as pd
 
 from featint import profiles, store
 from featint.profiles import Profile
 
 FOLDER = store.PROJECT / "notebooks"
+
+
+class NotebookError(Exception):
+    """A notebook in which a cell failed; the message names cell, error and the copy that shows it."""
 
 
 def start(namespace: dict) -> Profile:
@@ -31,6 +38,15 @@ def start(namespace: dict) -> Profile:
     return profiles.get(namespace["profile"], **knobs)
 
 
+def provenance(profile: Profile, began: float) -> pd.DataFrame:
+    """For a chapter's last table: what ran, with what, where, when, and the seconds since `began` (`time.monotonic`)."""
+    stamp = store.provenance()
+    versions = ", ".join(f"{name} {version}" for name, version in stamp.pop("versions").items())
+    rows = {"profile": profile.label, "seeds": ", ".join(map(str, profile.seeds))} | stamp
+    rows |= {"seconds": f"{time.monotonic() - began:.0f}", "versions": versions}
+    return pd.DataFrame({"what": rows.keys(), "value": map(str, rows.values())})
+
+
 def names() -> list[str]:
     """The notebooks there are."""
     return sorted(file.stem for file in FOLDER.glob("*.ipynb"))
@@ -46,8 +62,8 @@ def run(name: str, profile_name: str, parameters: dict, out: Path | None = None)
 
     A walkthrough on toy data has no `profile` parameter and runs the same in all of them.
 
-    Raises ValueError for an unknown notebook or parameter. If a cell fails, papermill's error passes through and the failed copy is kept
-    beside the place of the good one, as `<name>.failed.ipynb`.
+    Raises ValueError for an unknown notebook or parameter, NotebookError if a cell fails; the failed copy is then kept beside the place of
+    the good one, as `<name>.failed.ipynb`.
     """
     import papermill  # only here: a chapter that calls `start` should not wait for it
 
@@ -67,9 +83,10 @@ def run(name: str, profile_name: str, parameters: dict, out: Path | None = None)
     try:
         papermill.execute_notebook(source, temporary, parameters, kernel_name="python3", cwd=store.PROJECT, progress_bar=False)
         os.replace(temporary, out)
-    except papermill.PapermillExecutionError:
-        os.replace(temporary, out.with_suffix(".failed.ipynb"))
-        raise
+    except papermill.PapermillExecutionError as e:
+        failed = out.with_suffix(".failed.ipynb")
+        os.replace(temporary, failed)
+        raise NotebookError(f"{name} failed in cell {e.exec_count}: {e.ename}: {e.evalue}. The copy with the whole traceback: {failed}") from e
     finally:
         Path(temporary).unlink(missing_ok=True)
     out.with_suffix(".failed.ipynb").unlink(missing_ok=True)

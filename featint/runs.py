@@ -33,8 +33,10 @@ class Trained:
     """(d_sae,) training tokens on which each feature was active."""
     silent_tokens: Tensor
     """(d_sae,) training tokens since each feature was last active."""
+    seconds: float
+    """How long the training took."""
     provenance: dict
-    """Of the training: seed, time, versions, device, seconds."""
+    """Of the training: seed, time, versions, device."""
 
     @property
     def n_parameters(self) -> int:
@@ -66,7 +68,14 @@ def get(config: ModelConfig) -> Trained:
     model = sae if config.nfm is None else JointSAE(sae, NFM(artefact.meta["d_in"], config.sae.d_sae, config.nfm))
     model.load_state_dict(tensors)
     model.requires_grad_(False).eval().to(store.device())
-    return Trained(config, model, pd.DataFrame(artefact.meta["history"]), **counts, provenance=artefact.manifest["provenance"])
+    return Trained(
+        config,
+        model,
+        pd.DataFrame(artefact.meta["history"]),
+        **counts,
+        seconds=artefact.meta["seconds"],
+        provenance=artefact.manifest["provenance"],
+    )
 
 
 def checkpoint_of(config: ModelConfig) -> Path:

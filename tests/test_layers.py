@@ -26,6 +26,7 @@ ALLOWED = {
     "metrics": "",
     "downstream": "config lm",
     "geometry": "",
+    "contributions": "geometry",
     "stats": "",
     "factorial": "stats",
     "crossed": "stats factorial",
@@ -37,6 +38,7 @@ ALLOWED = {
     "verdicts": "",
     "ledger": "store results profiles config variants verdicts",
     "toy": "",
+    "reconstruction": "activations metrics profiles results runs stats variants",
 }
 FREE = {"__main__", "__init__"}
 WALLS = {
