@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from featint import store
-from featint.config import FirstPosition, HarvestConfig, choose
+from featint.config import HarvestConfig, choose
 
 KIND = "activations"
 SPLITS = ("train", "validation", "test")
@@ -23,7 +23,7 @@ class Activations:
     """The activations of one split. A row is a token; attention sinks are left out unless asked for."""
 
     config: HarvestConfig
-    first_position: FirstPosition
+    first_position: str
     """Whether the attention sinks (windows' first positions and the separators within) are among the rows."""
     shards: tuple[Tensor, ...]
     """Memory-mapped float16, each (n, d_in): all positions, of which `where` picks the rows."""
@@ -96,7 +96,7 @@ class Activations:
         return x * self.std + self.mean
 
 
-def load(config: HarvestConfig, split: str, first_position: FirstPosition = "drop") -> Activations:
+def load(config: HarvestConfig, split: str, first_position: str = "drop") -> Activations:
     """Open the harvested activations of a split: train, validation or test.
 
     Raises StoreError if they have not been harvested or a file is damaged, ValueError for an unknown split.
@@ -158,5 +158,5 @@ class Batches:
         if not 0 <= step < self.n_steps:
             raise IndexError(f"step {step} is not among the {self.n_steps} batches")
         epoch, row = np.divmod(np.arange(step * self.batch_tokens, (step + 1) * self.batch_tokens), len(self.activations))
-        index = np.concatenate([self.order(e)[row[epoch == e]] for e in np.unique(epoch)])
+        index = np.concatenate([self.order(e)[row[epoch == e]] for e in np.unique(epoch).tolist()])
         return self.activations.rows(torch.from_numpy(index)).to(store.device())

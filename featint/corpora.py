@@ -72,7 +72,7 @@ def source(config: CorpusConfig) -> Path:
 
 
 def articles(config: CorpusConfig) -> list[Article]:
-    """All articles by title, with plain spaces and without pages that only list what a name may refer to.
+    """All articles by title, with plain spaces and without those that open by saying what their name "may refer to".
 
     Raises ValueError if the file is not JSON of the form {title: {"extract": text, "topic": label}} with text in it.
     """

@@ -17,7 +17,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from featint import assets, store
-from featint.config import FirstPosition, LMConfig, choose
+from featint.config import LMConfig, choose
 
 PACKAGED = "smollm2-135m-instruct"
 SEPARATOR = "<|endoftext|>"
@@ -168,7 +168,7 @@ def read(lm: LanguageModel, tokens: Int[Tensor, "batch seq"], hook_point: str) -
 
 @torch.no_grad()
 def resume(
-    lm: LanguageModel, reading: Reading, edit: Callable[[Tensor], Tensor] | None = None, first_position: FirstPosition = "drop"
+    lm: LanguageModel, reading: Reading, edit: Callable[[Tensor], Tensor] | None = None, first_position: str = "drop"
 ) -> Float[Tensor, "batch seq d_vocab"]:
     """Run the model on from a reading, with the activation x replaced by `edit(x)`; None runs it clean. Returns the logits.
 
@@ -189,7 +189,7 @@ def resume(
 
 def splice(
     lm: LanguageModel, tokens: Int[Tensor, "batch seq"], hook_point: str, edit: Callable[[Tensor], Tensor],
-    first_position: FirstPosition = "drop",
+    first_position: str = "drop",
 ) -> Float[Tensor, "batch seq d_vocab"]:  # fmt: skip
     """Logits of the model with the activation x at the hook point replaced by `edit(x)`; see `resume`."""
     return resume(lm, read(lm, tokens, hook_point), edit, first_position)

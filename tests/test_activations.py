@@ -1,0 +1,169 @@
+"""Harvested activations: statistics, rows, order, resuming, bad input."""
+
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from featint import activations, harvest, lm, profiles, store
+from featint.config import HarvestConfig
+from featint.store import StoreError
+
+
+@pytest.fixture
+def harvested(tiny_harvest, monkeypatch):
+    """The tiny harvest, in shards so small that every split has several."""
+    monkeypatch.setattr(harvest, "SHARD_WINDOWS", 8)
+    harvest.harvest(tiny_harvest)
+    return tiny_harvest
+
+
+def direct(config, split, first_position):
+    """The rows that should be there, read straight from the model."""
+    model, windows = lm.load(config.lm), harvest.windows(config).windows[split]
+    x = torch.cat([lm.read(model, part, config.hook_point).x for part in windows.tokens.split(lm.BATCH_WINDOWS)]).half()
+    return x[windows.tokens != 0] if first_position == "drop" else x.flatten(0, 1)
+
+
+@pytest.mark.parametrize("first_position", ["drop", "keep"])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_rows_are_the_models_activations(harvested, split, first_position):
+    acts = activations.load(harvested, split, first_position)
+    x = direct(harvested, split, first_position)
+    assert len(acts) == len(x) and acts.d_in == 32 and len(acts.shards) > 1
+    index = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
+    assert torch.equal(acts.raw(index), x[index])
+    assert torch.equal(acts.raw(torch.tensor([3, 3, 0])), x[[3, 3, 0]])
+
+
+@pytest.mark.parametrize("first_position", ["drop", "keep"])
+def test_statistics_are_the_training_splits(harvested, first_position):
+    x = direct(harvested, "train", first_position).double().numpy()
+    for split in activations.SPLITS:
+        acts = activations.load(harvested, split, first_position)
+        np.testing.assert_allclose(acts.mean, x.mean(0), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(acts.std, x.std(0), rtol=1e-5)
+    rows = activations.load(harvested, "train", first_position).rows(torch.arange(len(x)))
+    assert rows.dtype == torch.float32
+    np.testing.assert_allclose(rows.mean(0), 0, atol=1e-5)
+    np.testing.assert_allclose(rows.std(0, correction=0), 1, rtol=1e-4)
+
+
+def test_denormalise_inverts_normalise(harvested):
+    acts = activations.load(harvested, "test")
+    x = acts.raw(torch.arange(len(acts))).float()
+    torch.testing.assert_close(acts.denormalise(acts.normalise(x)), x, rtol=1e-5, atol=1e-5)
+
+
+def test_every_row_knows_its_origin(harvested):
+    windows = harvest.windows(harvested).windows["test"]
+    acts = activations.load(harvested, "test")
+    rows = (windows.tokens != 0).nonzero()
+    assert torch.equal(acts.position, rows[:, 1])
+    for name, want in (("token", windows.tokens), ("article", windows.article), ("topic", windows.topic)):
+        assert torch.equal(getattr(acts, name), want[rows[:, 0], rows[:, 1]])
+    assert acts.position.min() == 1 and (acts.token != 0).all()
+    assert len(acts.titles) == 60 and acts.topics == ["Geography", "History", "Mathematics"]
+
+
+def test_window_counts_are_obeyed_and_too_many_refused(tiny_harvest):
+    config = replace(tiny_harvest, train_windows=5, validation_windows=2, test_windows=3)
+    harvest.harvest(config)
+    assert [len(activations.load(config, split, "keep")) for split in activations.SPLITS] == [5 * 16, 2 * 16, 3 * 16]
+    with pytest.raises(ValueError, match="9999 windows were asked for, but the corpus has"):
+        harvest.harvest(replace(config, test_windows=9999))
+    assert list((store.cache() / "activations").iterdir()) == [store.path("activations", config)]
+
+
+def test_a_killed_harvest_goes_on_where_it_was(tiny_harvest, monkeypatch):
+    monkeypatch.setattr(harvest, "SHARD_WINDOWS", 8)
+    real, calls = lm.read, []
+
+    def interrupted(*args):
+        calls.append(args)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(lm, "read", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        harvest.harvest(tiny_harvest)
+    assert not store.exists("activations", tiny_harvest)
+    harvest.harvest(tiny_harvest)
+    n_batches = sum(-(-len(w.tokens) // 8) for w in harvest.windows(tiny_harvest).windows.values())
+    assert len(calls) == n_batches + 1  # only the interrupted batch was read twice
+    assert torch.equal(activations.load(tiny_harvest, "train", "keep").raw(torch.arange(50)), direct(tiny_harvest, "train", "keep")[:50])
+    assert [f.name for f in (store.cache() / "activations").iterdir()] == [store.key(tiny_harvest)]
+
+
+def test_too_large_for_float16(tiny_harvest, monkeypatch):
+    real = lm.read
+    monkeypatch.setattr(lm, "read", lambda *args: (r := real(*args))._replace(x=r.x * 1e6))
+    with pytest.raises(StoreError, match="blocks.1.hook_resid_post .* do not fit into float16"):
+        harvest.harvest(tiny_harvest)
+
+
+def test_unknown_hook_point_leaves_nothing(tiny_harvest):
+    with pytest.raises(ValueError, match="hook_point = 'blocks.9.hook_resid_post' is not known"):
+        harvest.harvest(replace(tiny_harvest, hook_point="blocks.9.hook_resid_post"))
+    assert not (store.cache() / "activations").exists()
+
+
+def test_batches_are_reproducible_permutations(harvested):
+    acts = activations.load(harvested, "train")
+    n = len(acts)
+    batches = activations.Batches(acts, n_tokens=2 * n, batch_tokens=50, seed=3)
+    assert len(batches) == 2 * n // 50 and batches[0].shape == (50, 32)
+    seen = torch.cat([batches[step] for step in range(len(batches))])
+    everything = acts.rows(torch.arange(n))
+    for epoch in (seen[:n], seen[n:]):  # a whole epoch holds every row once; the second is cut off at the last whole batch
+        distances = torch.cdist(epoch, everything, compute_mode="donot_use_mm_for_euclid_dist")
+        assert (distances.min(1).values == 0).all()
+    assert torch.equal(seen[:n].sort(0).values, everything.sort(0).values)
+    assert not torch.equal(seen[:50], seen[n : n + 50])
+    fresh = activations.Batches(acts, n_tokens=2 * n, batch_tokens=50, seed=3)
+    assert torch.equal(fresh[len(fresh) - 1], batches[len(batches) - 1])  # any step, without those before
+    assert not torch.equal(activations.Batches(acts, 2 * n, 50, seed=4)[0], batches[0])
+    with pytest.raises(IndexError, match="is not among"):
+        batches[len(batches)]
+
+
+def test_missing_harvest_names_the_command():
+    with pytest.raises(StoreError, match="have not been harvested .*python -m featint harvest --profile laptop"):
+        activations.load(HarvestConfig(), "train")
+
+
+def test_unknown_split(tiny_harvest):
+    with pytest.raises(ValueError, match="split = 'dev' is not known; allowed: 'train', 'validation', 'test'"):
+        activations.load(tiny_harvest, "dev")
+
+
+@pytest.mark.parametrize("damage", [lambda f: f.write_bytes(f.read_bytes()[:-8]), lambda f: f.unlink()])
+def test_a_damaged_shard_is_noticed(harvested, damage):
+    damage(store.load("activations", harvested).path / "train-00001.safetensors")
+    with pytest.raises(StoreError, match="train-00001.safetensors"):
+        activations.load(harvested, "train")
+
+
+def test_a_constant_dimension_stays_finite(harvested):
+    acts = activations.load(harvested, "train")
+    files = [store.load("activations", harvested).path / f"train-{i:05d}.safetensors" for i in range(len(acts.shards))]
+    x = torch.cat([load_file(f)["x"] for f in files])
+    assert torch.isfinite(acts.rows(torch.arange(len(acts)))).all() and len(x) == len(harvest.windows(harvested).windows["train"].tokens)
+
+
+@pytest.mark.smoke
+def test_drawing_a_batch_is_fast():
+    """1024 random rows of the real activations; the limit leaves room for a busy machine (2 ms when idle)."""
+    acts = activations.load(profiles.smoke().harvest, "train")
+    batches = activations.Batches(acts, 40 * 1024, 1024, seed=0)
+    batches[0]
+    times = []
+    for step in range(1, 40):
+        began = time.perf_counter()
+        batches[step]
+        times.append(time.perf_counter() - began)
+    assert sorted(times)[len(times) // 2] < 0.02

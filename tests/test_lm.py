@@ -1,0 +1,195 @@
+"""Reading and splicing, on a tiny random Llama; against transformers alone where that can say what is right."""
+
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM
+
+from featint import activations, harvest, lm, store
+from featint.config import HarvestConfig, LMConfig
+from featint.store import StoreError
+
+SITES = [
+    "blocks.1.hook_resid_pre",
+    "blocks.1.hook_resid_post",
+    "blocks.1.hook_mlp_out",
+    "blocks.0.hook_resid_pre",
+    "blocks.3.hook_resid_post",
+]
+
+
+@pytest.fixture(scope="module")
+def model(lm_folder):
+    return lm.load(LMConfig(name=str(lm_folder)))
+
+
+@pytest.fixture(scope="module")
+def tokens():
+    tokens = torch.randint(2, 20, (3, 12), generator=torch.Generator().manual_seed(0))
+    tokens[:, 0] = tokens[1, 5] = 0  # the separator
+    return tokens
+
+
+@contextmanager
+def replaced(module, edit):
+    """transformers' own way: a forward hook on a module of a plain model."""
+    handle = module.register_forward_hook(lambda m, args, out: edit(out))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@pytest.fixture(scope="module")
+def plain(lm_folder):
+    return AutoModelForCausalLM.from_pretrained(lm_folder, attn_implementation="eager").eval().requires_grad_(False)
+
+
+def n_hooks(model):
+    return sum(len(hook.fwd_hooks) for hook in model.bridge.hook_dict.values())
+
+
+def test_load_knows_its_sizes(model):
+    assert (model.d_model, model.n_layers, model.separator) == (32, 4, 0)
+
+
+def test_clean_logits_are_those_of_transformers(model, plain, tokens):
+    logits = lm.resume(model, lm.read(model, tokens, "blocks.1.hook_resid_post"))
+    torch.testing.assert_close(logits, plain(tokens).logits, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("hook_point", SITES)
+def test_identity_leaves_logits_bit_equal(model, tokens, hook_point):
+    clean = model.bridge(tokens)
+    for first_position in ("drop", "keep"):
+        assert torch.equal(lm.splice(model, tokens, hook_point, lambda x: x, first_position), clean)
+
+
+def test_the_site_is_the_output_of_its_block(model, plain, tokens):
+    hidden = plain(tokens, output_hidden_states=True).hidden_states
+    torch.testing.assert_close(lm.read(model, tokens, "blocks.1.hook_resid_post").x, hidden[2], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(lm.read(model, tokens, "blocks.1.hook_resid_pre").x, hidden[1], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "hook_point, module_of",
+    [
+        ("blocks.1.hook_resid_post", lambda m: m.model.layers[1]),
+        ("blocks.2.hook_resid_pre", lambda m: m.model.layers[1]),
+        ("blocks.1.hook_mlp_out", lambda m: m.model.layers[1].mlp),
+        ("blocks.3.hook_resid_post", lambda m: m.model.layers[3]),
+    ],
+)
+def test_splice_does_what_a_plain_hook_does(model, plain, tokens, hook_point, module_of):
+    def edit(x):
+        return x.roll(1, -1) * 1.5 + 0.1
+
+    with replaced(module_of(plain), edit):
+        wanted = plain(tokens).logits
+    torch.testing.assert_close(lm.splice(model, tokens, hook_point, edit, "keep"), wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_sinks_stay_clean_unless_told_otherwise(model, tokens):
+    seen = {}
+    for first_position in ("drop", "keep"):
+        reading = lm.read(model, tokens, "blocks.1.hook_resid_post")
+        with model.bridge.hooks(fwd_hooks=[("blocks.2.hook_resid_pre", lambda x, hook, k=first_position: seen.__setitem__(k, x))]):
+            lm.resume(model, reading, torch.zeros_like, first_position)
+    assert (seen["keep"] == 0).all()
+    sinks = tokens == 0
+    assert sinks[1, 5] and torch.equal(seen["drop"][sinks], lm.read(model, tokens, "blocks.1.hook_resid_post").x[sinks])
+    assert (seen["drop"][~sinks] == 0).all()
+
+
+def test_edit_may_change_its_argument_in_place(model, tokens):
+    hook_point = "blocks.1.hook_resid_post"
+    assert torch.equal(lm.splice(model, tokens, hook_point, lambda x: x.mul_(2)), lm.splice(model, tokens, hook_point, lambda x: 2 * x))
+
+
+def test_hooks_are_gone_after_an_exception(model, tokens):
+    before, clean = n_hooks(model), model.bridge(tokens)
+    with pytest.raises(RuntimeError, match="on purpose"):
+        lm.splice(model, tokens, "blocks.1.hook_resid_post", lambda x: (_ for _ in ()).throw(RuntimeError("on purpose")))
+    assert n_hooks(model) == before
+    assert torch.equal(model.bridge(tokens), clean)  # and no block is skipped any more
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_splice_receives_what_harvest_stored(tiny_harvest, dtype):
+    config = replace(tiny_harvest, dtype=dtype)
+    harvest.harvest(config)
+    stored = activations.load(config, "test", "keep")
+    model, tokens = lm.load(config.lm, dtype), harvest.windows(config).windows["test"].tokens[: lm.BATCH_WINDOWS]
+    seen = []
+    lm.splice(model, tokens, config.hook_point, lambda x: seen.append(x) or x)
+    assert torch.equal(seen[0].half().flatten(0, 1), stored.raw(torch.arange(tokens.numel())))
+
+
+@pytest.mark.parametrize(
+    "config, block", [(GPT2Config(n_embd=32, n_layer=3, n_head=2, vocab_size=20, n_positions=32), GPT2LMHeadModel),
+    (GPTNeoXConfig(hidden_size=32, num_hidden_layers=3, num_attention_heads=2, intermediate_size=64, vocab_size=20, max_position_embeddings=32), GPTNeoXForCausalLM)],
+)  # fmt: skip
+def test_other_architectures(lm_folder, tmp_path, tokens, config, block):
+    torch.manual_seed(0)
+    block(config).save_pretrained(tmp_path)
+    for file in lm_folder.glob("tokenizer*"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    model = lm.load(LMConfig(name=str(tmp_path)))
+    clean = model.bridge(tokens)
+    assert torch.equal(lm.splice(model, tokens, "blocks.1.hook_resid_post", lambda x: x), clean)
+    by_hook = model.bridge.run_with_hooks(tokens, fwd_hooks=[("blocks.1.hook_resid_post", lambda x, hook: 0 * x)])
+    assert torch.equal(lm.splice(model, tokens, "blocks.1.hook_resid_post", lambda x: 0 * x, "keep"), by_hook)
+
+
+@pytest.mark.parametrize(
+    "name", ["blocks.4.hook_resid_post", "blocks.1.hook_resid_mid", "blocks.1.hook_resid", "layers.1", "blocks.-1.hook_resid_post"]
+)
+def test_unknown_hook_point(model, tokens, name):
+    with pytest.raises(
+        ValueError, match=f"hook_point = '{name}' is not known; allowed: blocks.N.SITE with N from 0 to 3 .*hook_resid_pre, hook_resid_post"
+    ):
+        lm.read(model, tokens, name)
+
+
+def test_unknown_model(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ValueError, match="lm = 'no/such-model' cannot be loaded. Allowed: 'smollm2-135m-instruct', a folder"):
+        lm.load(LMConfig(name="no/such-model"))
+
+
+def test_a_folder_without_a_model(tmp_path):
+    with pytest.raises(ValueError, match="cannot be loaded"):
+        lm.load(LMConfig(name=str(tmp_path)))
+
+
+def test_unknown_dtype_and_first_position(model, tokens):
+    with pytest.raises(ValueError, match="dtype = 'float16' is not known; allowed: 'float32', 'bfloat16'"):
+        lm.load(model.config, "float16")
+    with pytest.raises(ValueError, match="first_position = 'skip' is not known"):
+        lm.splice(model, tokens, "blocks.1.hook_resid_post", lambda x: x, "skip")
+
+
+@pytest.mark.smoke
+def test_the_packaged_model():
+    """The real model: identity bit-equal, sinks at separators, predictions that make sense."""
+    config = HarvestConfig(train_windows=8)
+    model, windows = lm.load(config.lm), harvest.windows(config).windows["train"].first(8)
+    assert (model.d_model, model.n_layers, model.separator) == (576, 30, 0)
+    clean = model.bridge(windows.tokens)
+    assert torch.equal(lm.splice(model, windows.tokens, config.hook_point, lambda x: x), clean)
+    loss = torch.nn.functional.cross_entropy(clean[:, :-1].flatten(0, 1), windows.tokens[:, 1:].flatten())
+    assert 2 < loss < 4  # nats per token; a uniform guess has 10.8
+    reading = lm.read(model, windows.tokens, config.hook_point)
+    norm = reading.x.norm(dim=-1)
+    assert norm[reading.sinks].median() > 50 * norm[~reading.sinks].median()
+    assert norm[reading.sinks].min() > norm[~reading.sinks].max()
+
+
+@pytest.mark.smoke
+def test_a_damaged_copy_of_the_packaged_model_is_refused(tmp_path, monkeypatch):
+    real = store.load("lm", {"lm": lm.assets.identity(lm.PACKAGED)})
+    monkeypatch.setattr(real.__class__, "file", lambda self, name: (_ for _ in ()).throw(StoreError(f"{name} is corrupted")))
+    with pytest.raises(StoreError, match="is corrupted"):
+        lm.load(LMConfig())
