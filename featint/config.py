@@ -107,6 +107,10 @@ class NFMConfig:
     """With the interaction path `MLP(bi_interaction)`."""
     dropout: float = 0.15
     """Dropout on the pooled interaction vector, in training only."""
+    form: Literal["nfm", "polynomial", "mlp"] = "nfm"
+    """What the interaction path makes of the codes: an NFM's pairwise products (the paper), a polynomial of second and third order, or an MLP."""
+    normalise: bool = False
+    """The interaction path sees each token's codes divided by their root mean square, so that products do not grow with its norm."""
 
     def __post_init__(self):
         at_least("d_factor", self.d_factor, 1)
@@ -114,6 +118,7 @@ class NFMConfig:
             at_least("top_n", self.top_n, 1)
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout = {self.dropout!r} must lie in [0, 1)")
+        choose("form", self.form, ("nfm", "polynomial", "mlp"))
         if not (self.linear or self.interaction):
             raise ValueError("an NFM needs its linear path, its interaction path or both: linear = interaction = False leaves nothing")
 
@@ -178,14 +183,14 @@ class ModelConfig:
     nfm: NFMConfig | None = None
     train: TrainConfig
     base: "ModelConfig | None" = None
-    """The frozen model that `sequential` and `secondary` build on."""
+    """The finished model that `sequential` and `secondary` build on, that a warm `joint` starts from, and whose error an `sae` is fitted to."""
 
     def __post_init__(self):
         choose("kind", self.kind, ("sae", "sequential", "joint", "secondary"))
         if (self.kind in ("sequential", "joint")) != (self.nfm is not None):
             raise ValueError(f"a {self.kind} model takes {'an NFM' if self.nfm is None else 'no NFM'}: nfm = {self.nfm!r}")
-        if (self.kind in ("sequential", "secondary")) != (self.base is not None):
-            raise ValueError(f"a {self.kind} model takes {'a base model' if self.base is None else 'no base model'}")
+        if self.kind in ("sequential", "secondary") and self.base is None:
+            raise ValueError(f"a {self.kind} model takes a base model")
         if self.nfm is not None and self.nfm.top_n is not None and self.nfm.top_n > self.sae.k:
             raise ValueError(f"top_n = {self.nfm.top_n} is larger than k = {self.sae.k}: the NFM can see at most the k active features")
 

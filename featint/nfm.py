@@ -19,6 +19,9 @@ class NFM(nn.Module):
 
     with MLP = Linear, ReLU, Linear. The paper's printed formula for the second line lacks the bracket. Initial values are the released
     code's: N(0, 0.01^2) for `W_lin` and the MLP, N(0, 0.05^2) for `V`, zero for the biases.
+
+    Two rivals share its layout. `mlp` feeds :math:`c V` itself to the MLP. `polynomial` is a low-rank polynomial of second and third order
+    (the decoder of PolySAE, arXiv 2602.01322): :math:`[(c V)^2, (c V)^3]\, W_{out} + b_{out}`, without hidden layer.
     """
 
     def __init__(self, d_in: int, d_sae: int, config: NFMConfig, generator: torch.Generator | None = None):
@@ -34,7 +37,10 @@ class NFM(nn.Module):
         if config.interaction:
             d = config.d_factor
             self.V = normal(d_sae, d, std=0.05)
-            self.W_hidden, self.b_hidden = normal(d, d, std=0.01), nn.Parameter(torch.zeros(d))
+            if config.form == "polynomial":
+                d = 2 * d  # squares and cubes
+            else:
+                self.W_hidden, self.b_hidden = normal(d, d, std=0.01), nn.Parameter(torch.zeros(d))
             self.W_out, self.b_out = normal(d, d_in, std=0.01), nn.Parameter(torch.zeros(d_in))
 
     def visible(self, codes: Codes) -> Codes:
@@ -45,14 +51,27 @@ class NFM(nn.Module):
         """The linear path, a second decoder with a bias."""
         return sparse.decode(self.visible(codes), self.W_lin) + self.b_lin
 
+    def pooled(self, codes: Codes) -> Float[Tensor, "batch d_pooled"]:
+        """What the codes are pooled to, with dropout in training: d_factor wide, twice that for `polynomial`."""
+        codes = self.visible(codes)
+        if self.config.normalise:
+            codes = Codes(codes.acts / codes.acts.square().mean(1, keepdim=True).sqrt().clamp(min=1e-6), codes.indices)
+        if self.config.form == "nfm":
+            pooled = sparse.bi_interaction(codes, self.V)
+        else:
+            pooled = sparse.decode(codes, self.V)
+        if self.config.form == "polynomial":
+            pooled = torch.cat([pooled.square(), pooled.pow(3)], 1)
+        return nn.functional.dropout(pooled, self.config.dropout, self.training)
+
     def hidden(self, codes: Codes) -> Float[Tensor, "batch d_factor"]:
-        """The MLP's first layer before its ReLU: what the secondary SAE reads."""
-        pooled = sparse.bi_interaction(self.visible(codes), self.V)
-        return nn.functional.dropout(pooled, self.config.dropout, self.training) @ self.W_hidden + self.b_hidden
+        """The MLP's first layer before its ReLU: what the secondary SAE reads. `polynomial` has none."""
+        return self.pooled(codes) @ self.W_hidden + self.b_hidden
 
     def interaction_out(self, codes: Codes) -> Float[Tensor, "batch d_in"]:
         """The interaction path. Even without active features it writes a constant, through the MLP's biases."""
-        return self.hidden(codes).relu() @ self.W_out + self.b_out
+        top = self.pooled(codes) if self.config.form == "polynomial" else self.hidden(codes).relu()
+        return top @ self.W_out + self.b_out
 
     def parts(self, codes: Codes) -> dict[str, Float[Tensor, "batch d_in"]]:
         """The paths that this NFM has, by name: `linear_out`, `interaction_out`."""

@@ -1,6 +1,7 @@
 """From a ModelConfig to a trained model: taken from the store if it is there, else trained and put there."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,12 +45,12 @@ class Trained:
 
 
 def build(config: ModelConfig, d_in: int) -> TopKSAE | JointSAE:
-    """The untrained model; its seed decides its initial values. A sequential model takes over its base's SAE, run at its own k."""
+    """The untrained model; its seed decides its initial values. A sequential or warm joint model takes over its base's SAE, at its own k."""
     generator = torch.Generator().manual_seed(config.train.seed)
     sae = TopKSAE(d_in, config.sae, generator)
     if config.nfm is None:
         return sae
-    if config.kind == "sequential":
+    if config.base is not None:
         sae.load_state_dict(get(config.base).model.state_dict())
     return JointSAE(sae, NFM(d_in, config.sae.d_sae, config.nfm, generator))
 
@@ -89,15 +90,32 @@ def training_tokens(config: ModelConfig) -> tuple[Activations, Activations]:
     return acts.split_tokens(config.train.holdout_share, seed=HOLDOUT_SEED)
 
 
+class Errors(Sequence):
+    """Batches of x turned into batches of a finished model's error, x - x_hat."""
+
+    def __init__(self, batches: Sequence[Tensor], model: TopKSAE | JointSAE):
+        self.batches, self.model = batches, model
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, step: int) -> Tensor:
+        x = self.batches[step]
+        return x - self.model(x).x_hat
+
+
 def fit(config: ModelConfig, label: str | None = None) -> Path:
     """Train a model and store it; goes on from its checkpoint if an earlier run was killed. Returns the artefact's folder."""
     began = time.monotonic()
     acts, _ = training_tokens(config)
     model = build(config, acts.d_in).to(store.device())
-    batches = activations.Batches(acts, config.train.n_tokens, config.train.batch_tokens, config.train.seed)
+    batches: Sequence[Tensor] = activations.Batches(acts, config.train.n_tokens, config.train.batch_tokens, config.train.seed)
     # The same normalisation as in training: the validation split is z-scored with the training split's statistics.
     held_out = activations.load(config.harvest, "validation", config.train.first_position)
     validation = held_out.pieces(VALIDATION_TOKENS)[0]
+    if config.kind == "sae" and config.base is not None:
+        base = get(config.base).model
+        batches, validation = Errors(batches, base), validation - base(validation).x_hat
     training = train.fit(model, batches, config.train, validation=validation, checkpoint=checkpoint_of(config), label=label or config.kind)
     meta = {"d_in": acts.d_in, "history": training.history.to_dict("records"), "seconds": round(time.monotonic() - began, 1)}
     with store.create(KIND, config, meta, seed=config.train.seed) as folder:

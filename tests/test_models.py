@@ -32,6 +32,8 @@ MODELS = {
     "joint_masked": (NFMConfig(d_factor=3, top_n=2), False),
     "joint_no_interaction": (NFMConfig(d_factor=3, interaction=False), False),
     "sae_interaction": (NFMConfig(d_factor=3, linear=False), True),
+    "polynomial": (NFMConfig(d_factor=3, linear=False, form="polynomial"), True),
+    "mlp": (NFMConfig(d_factor=3, form="mlp", normalise=True), False),
 }
 
 
@@ -88,6 +90,27 @@ def test_joint_parts_match_the_papers_formulas(x):
         assert torch.allclose(parts["linear_out"], c @ nfm.W_lin + nfm.b_lin, atol=1e-12)
         assert torch.allclose(nfm.hidden(codes), hidden, atol=1e-12)
         assert torch.allclose(parts["interaction_out"], hidden.clamp(min=0) @ nfm.W_out + nfm.b_out, atol=1e-12)
+
+
+def test_the_rivals_of_the_nfm_by_their_formulas(x):
+    for form in ("polynomial", "mlp"):
+        model = make(NFMConfig(d_factor=3, linear=False, form=form), bias=True)
+        codes, nfm = model.encode(x), model.nfm
+        s = codes.dense(D_SAE) @ nfm.V
+        if form == "polynomial":
+            wanted = s**2 @ nfm.W_out[:3] + s**3 @ nfm.W_out[3:] + nfm.b_out
+        else:
+            wanted = (s @ nfm.W_hidden + nfm.b_hidden).clamp(min=0) @ nfm.W_out + nfm.b_out
+        assert torch.allclose(model.parts(codes)["interaction_out"], wanted, atol=1e-12)
+
+
+def test_normalised_codes_make_the_interactions_blind_to_a_tokens_norm(x):
+    nfm = make(NFMConfig(d_factor=3, normalise=True)).nfm
+    codes = make().encode(x)
+    louder = codes._replace(acts=7 * codes.acts)
+    assert torch.allclose(nfm.interaction_out(codes), nfm.interaction_out(louder), atol=1e-12)
+    unit = codes._replace(acts=codes.acts / codes.acts.square().mean(1, keepdim=True).sqrt())
+    assert torch.allclose(nfm.interaction_out(codes), make(NFMConfig(d_factor=3)).nfm.interaction_out(unit), atol=1e-12)
 
 
 def test_one_active_feature_has_nothing_to_interact_with(x):
