@@ -3,17 +3,15 @@
 #   snakemake --cores all --config profile=smoke another one
 import sys
 
-from featint import notebook, profiles, store, variants
+from featint import notebook, profiles, sources, store, variants
 
 PROFILE = config.get("profile", "laptop")
 profile = profiles.get(PROFILE)
 FEATINT = f"{sys.executable} -m featint"
 MANIFEST = store.MANIFEST
 
-# What a stage's result depends on besides its config, which is in its path.
-READING = [f"featint/{m}.py" for m in ("assets", "corpora", "lm")]
-TRAINING = [f"featint/{m}.py" for m in ("activations", "sparse", "sae", "nfm", "joint", "train", "runs")]
-PACKAGE = sorted(map(str, store.PROJECT.glob("featint/*.py")))
+# What an artefact depends on besides its config, which is in its path.
+READING, TRAINING = sources.of_stage("harvest"), sources.of_stage("runs")
 PAGES = [str(f) for f in sorted(store.PROJECT.glob("book/**/*")) if f.is_file() and "__pycache__" not in f.parts]
 
 ACTIVATIONS = store.path("activations", profile.harvest) / MANIFEST
@@ -79,7 +77,7 @@ rule train:
 rule execute:
     input:
         "notebooks/{name}.ipynb",
-        PACKAGE,
+        lambda w: sources.of_notebook(notebook.FOLDER / f"{w.name}.ipynb"),
         models=lambda w: models_of(w.name),
     output:
         store.BUILD / "executed" / PROFILE / "notebooks" / "{name}.ipynb",

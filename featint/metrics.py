@@ -22,8 +22,8 @@ def squared_error(x: Float[Tensor, "batch d_in"], x_hat: Float[Tensor, "batch d_
     return (x.double() - x_hat.double()).square().sum(1)
 
 
-def fvu(sse: float, sst: float) -> float:
-    """Fraction of variance unexplained: sum of squared errors over sum of squared distances from the mean of the whole set."""
+def fvu(sse: float | pd.Series, sst: float | pd.Series) -> float | pd.Series:
+    """Fraction of variance unexplained: sum of squared errors over sum of squared distances from the mean of the whole set. Numbers, or columns of draws."""
     return sse / sst
 
 

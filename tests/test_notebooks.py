@@ -3,6 +3,7 @@
 import ast
 
 import nbformat
+import papermill
 import pytest
 
 from featint import notebook
@@ -11,8 +12,13 @@ FILES = sorted(notebook.FOLDER.glob("*.ipynb"))
 
 
 @pytest.fixture(params=FILES, ids=lambda f: f.stem)
-def cells(request):
-    return nbformat.read(request.param, as_version=4).cells
+def file(request):
+    return request.param
+
+
+@pytest.fixture
+def cells(file):
+    return nbformat.read(file, as_version=4).cells
 
 
 def code(cells):
@@ -23,11 +29,14 @@ def test_no_outputs_and_no_counts_in_git(cells):
     assert all(not c.outputs and c.execution_count is None for c in code(cells))
 
 
-def test_parameters_are_annotated_and_explained(cells):
+def test_parameters_are_annotated_explained_and_seen_by_papermill(cells, file):
     tagged = [c for c in code(cells) if "parameters" in c.metadata.get("tags", [])]
     assert len(tagged) == 1 and tagged[0] is code(cells)[0]
     for node, line in zip(ast.parse(tagged[0].source).body, tagged[0].source.strip().splitlines(), strict=True):
         assert isinstance(node, ast.AnnAssign) and "  # " in line, line
+    seen = papermill.inspect_notebook(file)
+    assert list(seen) == [node.target.id for node in ast.parse(tagged[0].source).body], "papermill reads `name: type = value  # help` with one ="
+    assert all(parameter["help"] for parameter in seen.values())
 
 
 def test_notebooks_call_the_package_and_draw(cells):

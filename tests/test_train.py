@@ -1,5 +1,7 @@
 """The loop against a plain one, and its promises: determinism, resuming, freezing, accounting."""
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 
@@ -14,7 +16,7 @@ D_IN, D_SAE, BATCH, STEPS = 8, 32, 16, 30
 CONFIG = TrainConfig(n_tokens=BATCH * STEPS, batch_tokens=BATCH, lr=1e-2, dead_after_tokens=64)
 
 
-class Gaussian:
+class Gaussian(Sequence):
     """Batches of noise, the same at every call; `kill_at` raises KeyboardInterrupt once, as Ctrl-C would."""
 
     def __init__(self, kill_at=None):

@@ -1,0 +1,58 @@
+"""`python -m featint`: one clear line and exit status 2 for a user's mistake; places of outputs otherwise."""
+
+import errno
+
+import pytest
+
+from featint import __main__ as cli
+from featint import store
+
+
+@pytest.mark.parametrize(
+    "words, complaint",
+    [
+        ("train --model joint --profile huge", "profile = 'huge' is not known; allowed: 'smoke', 'laptop', 'full', 'paper'"),
+        ("train --model joints --profile smoke", "model = 'joints' is not known; allowed: 'sae'"),
+        ("train --model sae --profile smoke", "have not been harvested"),
+        ("notebook nothing --profile smoke", "notebook = 'nothing' is not known; there are "),
+        ("notebook reconstruction --profile smoke -p kk=3", "reconstruction has no parameter 'kk'; it has profile, seed, k"),
+        ("notebook reconstruction --profile smoke -p k", "--parameter 'k' must be name=value"),
+        ("doctor --profile huge", "profile = 'huge' is not known"),
+    ],
+)
+def test_mistakes_are_one_line_and_status_2(words, complaint, capsys):
+    assert cli.main(words.split()) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and complaint in err and err.count("\n") == 1
+
+
+def test_a_full_disk_is_one_line_too(monkeypatch, capsys):
+    def full(_):
+        with store.refuse_full_disk(store.cache()):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(cli, "ledger", full)
+    assert cli.main(["ledger", "--profile", "smoke"]) == 2
+    assert "the disk is full" in capsys.readouterr().err
+
+
+def test_an_unexpected_error_is_not_hidden(monkeypatch):
+    def bug(_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(cli, "doctor", bug)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["doctor"])
+
+
+def test_doctor_says_what_is_missing(capsys):
+    assert cli.main(["doctor", "--profile", "smoke"]) == 0
+    out = capsys.readouterr().out
+    assert "activations: missing" in out and "joint: 0 of 1 seeds trained" in out
+
+
+@pytest.mark.parametrize(
+    "text, value", [("32", 32), ("1e-3", 1e-3), ("None", None), ("blocks.3.hook_mlp_out", "blocks.3.hook_mlp_out"), ("laptop", "laptop")]
+)
+def test_parameters_are_read_as_python_where_they_can_be(text, value):
+    assert cli.literal(text) == value

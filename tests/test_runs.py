@@ -1,0 +1,111 @@
+"""From a config to a trained model and a chapter's numbers, on the tiny language model: store, resume, damage, end to end."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from featint import activations, harvest, metrics, profiles, reconstruction, runs, store, train, variants
+from featint.config import NFMConfig, SAEConfig, TrainConfig
+from featint.store import StoreError
+
+
+@pytest.fixture
+def p(tiny_harvest):
+    """A profile of seconds: the tiny model's activations, 64 features."""
+    harvest.harvest(tiny_harvest)
+    return replace(
+        profiles.smoke(), d_in=32, harvest=tiny_harvest, sae=SAEConfig(d_sae=64, k=4), nfm=NFMConfig(d_factor=3),
+        train=TrainConfig(n_tokens=64 * 60, batch_tokens=64, lr=1e-2, dead_after_tokens=1000), bootstrap=50,
+    )  # fmt: skip
+
+
+def test_a_trained_model_is_stored_and_comes_back_the_same(p):
+    config = variants.get("joint", p)
+    assert not store.exists(runs.KIND, config)
+    first, again = runs.get(config), runs.get(config)
+    for (name, a), (_, b) in zip(first.model.state_dict().items(), again.model.state_dict().items(), strict=True):
+        assert torch.equal(a, b), name
+    assert first.history["loss"].iloc[-1] < first.history["loss"].iloc[0]
+    assert again.provenance["seed"] == 0 and again.n_parameters == sum(q.numel() for q in first.model.parameters())
+    x = torch.randn(5, 32)
+    assert torch.equal(first.model(x).x_hat, again.model(x).x_hat)
+    assert not first.model.training
+
+
+def test_a_sequential_model_holds_its_base_unchanged_at_its_own_k(p):
+    config = variants.get("sequential_published", p)
+    trained, base = runs.get(config), runs.get(config.base)
+    for a, b in zip(trained.model.sae.parameters(), base.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert trained.model.sae.config.k == 1 and base.model.config.k == 4
+
+
+def test_a_killed_training_goes_on_to_the_same_model(p, monkeypatch):
+    config = variants.get("sae", p)
+    expected = {name: value.clone() for name, value in runs.get(config).model.state_dict().items()}
+    (store.path(runs.KIND, config) / store.MANIFEST).unlink()
+    monkeypatch.setattr(train, "CHECKPOINT_SECONDS", 0)
+    count = train.Run.count
+
+    def killed(self, *arguments):
+        count(self, *arguments)
+        if self.step == 41:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
+        m.setattr(train.Run, "count", killed)
+        runs.fit(config)
+    assert runs.checkpoint_of(config).exists() and not store.exists(runs.KIND, config)
+    resumed = runs.get(config).model.state_dict()
+    assert all(torch.equal(expected[name], resumed[name]) for name in expected)
+    assert not runs.checkpoint_of(config).exists()
+
+
+def test_a_damaged_model_is_refused(p):
+    config = variants.get("sae", p)
+    runs.fit(config)
+    file = store.path(runs.KIND, config) / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(StoreError, match="model.safetensors does not match its sha256.*delete the folder"):
+        runs.get(config)
+
+
+def test_missing_activations_say_which_command_makes_them(p):
+    config = variants.get("sae", replace(p, harvest=replace(p.harvest, hook_point="blocks.2.hook_resid_post")))
+    with pytest.raises(StoreError, match="python -m featint harvest"):
+        runs.get(config)
+
+
+def test_held_out_tokens_are_left_out_and_the_same_for_all_seeds(p):
+    whole = activations.load(p.harvest, "train", "keep")
+    kept, held_out = runs.training_tokens(variants.get("joint_published", p, seed=0))
+    assert len(held_out) == round(0.1 * len(whole))
+    assert sorted(kept.where.tolist() + held_out.where.tolist()) == whole.where.tolist()
+    assert torch.equal(held_out.where, runs.training_tokens(variants.get("joint_published", p, seed=1))[1].where)
+    assert len(runs.training_tokens(variants.get("joint", p))[1]) == 0
+
+
+def test_the_reconstruction_chapters_numbers_end_to_end(p):
+    models = {name: runs.get(variants.get(name, p)) for name in variants.CHAPTERS["reconstruction"]}
+    test = activations.load(p.harvest, "test")
+    sums = metrics.by_article(metrics.paths({n: m.model for n, m in models.items() if "published" not in n}), test.pieces(37), test.article)
+    table = reconstruction.controlled(sums, test.d_in, p.bootstrap)
+    published = reconstruction.as_published(models, p)
+    found = reconstruction.values(published, table)
+
+    # against plain sums over the whole test split
+    x = test.rows(torch.arange(len(test))).double()
+    errors = {name: (models[name].model(x.float()).x_hat.double() - x).square().sum().item() for name in ("sae", "joint")}
+    assert found["joint/gain_vs_sae/controlled"].value == pytest.approx(100 * (1 - errors["joint"] / errors["sae"]), rel=1e-4)
+    assert found["sae/mse/controlled"].value == pytest.approx(errors["sae"] / x.numel(), rel=1e-4)
+    fvu = errors["joint"] / (x - x.mean(0)).square().sum().item()
+    assert table.loc["joint/fvu/all", "value"] == pytest.approx(fvu, rel=1e-4)
+    assert table.loc["sequential/linear_share", "value"] + table.loc["sequential/interaction_share", "value"] == pytest.approx(100)
+    # what must hold of any trained models: the whole explains more than nothing, and the published baseline is a part of the model
+    assert all(table.loc[f"{name}/fvu/all", "value"] < 1 for name in ("sae", "joint", "sequential"))
+    assert published.estimates.loc["joint_own_path/mse", "value"] > published.estimates.loc["joint/mse", "value"]
+    assert set(published.n) == {"joint", "sequential_train", "sequential_validation", "sae"}
+    assert (reconstruction.overview(models)["dead"] <= 1).all()

@@ -1,0 +1,35 @@
+"""The flow's picture of what depends on what, against Python's own: the modules that an import really loads."""
+
+import json
+import subprocess
+import sys
+
+import nbformat
+import pytest
+
+from featint import sources
+
+
+@pytest.mark.parametrize("module", ["runs", "metrics", "reconstruction", "ledger"])
+def test_closure_is_what_python_loads(module):
+    code = f"import sys, json, featint.{module}; print(json.dumps([m.split('.')[1] for m in sys.modules if m.startswith('featint.')]))"
+    loaded = set(json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout))
+    listed = {f.stem for f in sources.closure([module]) if f.suffix == ".py"}
+    assert loaded <= listed
+    assert {m for m in listed - loaded} <= {"kernels"}  # may be imported inside a function
+
+
+def test_a_models_key_stands_for_its_config_but_not_for_its_code():
+    watched = {f.name for f in sources.of_stage("runs")}
+    assert {"sae.py", "nfm.py", "joint.py", "train.py", "sparse.py", "_kernels.cpp"} <= watched
+    assert not {"config.py", "profiles.py", "plots.py", "lm.py"} & watched
+
+
+def test_a_notebook_is_touched_by_what_it_imports(tmp_path):
+    file = tmp_path / "a.ipynb"
+    cells = [
+        nbformat.v4.new_code_cell("from featint import toy\nfrom featint.metrics import fvu"),
+        nbformat.v4.new_markdown_cell("from featint import lm"),
+    ]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), file)
+    assert {f.stem for f in sources.of_notebook(file)} == {"toy", "metrics"}
