@@ -93,7 +93,7 @@ class PathMoments:
         for name, part in parts.items():
             if not torch.isfinite(part).all():
                 raise ValueError(f"part {name!r} has values that are not finite within tokens {self.n} to {self.n + len(part) - 1}")
-        stacked = torch.stack([part.double() for part in parts.values()])
+        stacked = torch.stack([part.detach().double() for part in parts.values()])
         self.names, self.n = names, self.n + stacked.shape[1]
         self.sums = self.sums + stacked.sum(dim=1)
         self.products = self.products + stacked.flatten(1) @ stacked.flatten(1).T
@@ -103,7 +103,7 @@ class PathMoments:
         if self.n < 2:
             raise ValueError(f"{self.n} tokens have no variance: at least 2 are needed")
         covariance = self.products / self.n - (self.sums / self.n) @ (self.sums / self.n).T
-        return pd.DataFrame(covariance.numpy(), index=self.names, columns=self.names)
+        return pd.DataFrame(covariance.cpu().numpy(), index=self.names, columns=self.names)
 
 
 def path_contributions(covariance: pd.DataFrame, target: str = "x") -> pd.DataFrame:

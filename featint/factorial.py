@@ -61,7 +61,7 @@ def cells(design: pd.DataFrame, values: pd.DataFrame, factors: Factors, unit: st
     position = 4 * codes + cell
     if (twice := pd.Series(position).duplicated().to_numpy()).any():
         at = twice.argmax()
-        raise ValueError(f"{unit} {design[unit].iloc[at]!r} has {_label(cell[at], factors)} twice: again in row {design.index[at]!r}")
+        raise ValueError(f"{unit} {design[unit].iloc[at]!r} has {_label(int(cell[at]), factors)} twice: again in row {design.index[at]!r}")
     if missing := sorted(set(range(4 * len(units))) - set(position)):
         raise ValueError(f"{unit} {units[missing[0] // 4]!r} has no {_label(missing[0] % 4, factors)}: each {unit} needs all four cells")
     if len(units) < 2:

@@ -16,7 +16,8 @@ MIN_FEATURES, MAX_FEATURES = 20, 72_000  # five parameters of a mixture want dat
 
 
 def checked(W: Float[Tensor, "rows columns"], name: str = "W_dec") -> Float[Tensor, "rows columns"]:
-    """W in float32 or better. Raises ValueError, naming the rows, for values that are not finite and for rows of zeros."""
+    """W on the CPU without its gradient, in float32 or better. Raises ValueError, naming the rows, for values that are not finite and for rows of zeros."""
+    W = W.detach().cpu()
     finite = torch.isfinite(W).all(dim=1)
     if not finite.all():
         raise ValueError(f"{name} has values that are not finite in {_rows(~finite)}: the training has diverged")

@@ -26,7 +26,7 @@ def test_ratios_by_hand():
 
 def test_ratios_agree_with_float64():
     W_dec, nfm = weights()
-    ratios = c.contribution_ratios(W_dec, nfm.W_lin.detach(), nfm.V.detach())
+    ratios = c.contribution_ratios(W_dec, nfm.W_lin, nfm.V)
     r, l_, e = (np.linalg.norm(W.detach().double().numpy(), axis=1) for W in (W_dec, nfm.W_lin, nfm.V))
     assert ratios.linear.to_numpy() == pytest.approx(l_ / (r + l_ + e), rel=1e-12)
     assert ratios.nfm.to_numpy() == pytest.approx((l_ + e) / (r + l_ + e), rel=1e-12)
@@ -44,7 +44,7 @@ def test_null_is_a_fresh_nfm():
     """Norms drawn from chi distributions against those of the weights that our NFM really starts with."""
     W_dec, nfm = weights(d_sae=3000)
     drawn = c.initial_ratios(W_dec, d_factor=6, seed=1)
-    fresh = c.contribution_ratios(W_dec, nfm.W_lin.detach(), nfm.V.detach())
+    fresh = c.contribution_ratios(W_dec, nfm.W_lin, nfm.V)
     for part in c.SHARES:
         assert st.ks_2samp(drawn[part], fresh[part]).pvalue > 0.01
     same = c.initial_ratios(W_dec, d_factor=6, seed=1)
@@ -83,7 +83,7 @@ def test_bad_weights_are_named():
     V = nfm.V.detach().clone()
     V[3, 0] = float("nan")
     with pytest.raises(ValueError, match="V has values that are not finite in row 3"):
-        c.contribution_ratios(W_dec, nfm.W_lin.detach(), V)
+        c.contribution_ratios(W_dec, nfm.W_lin, V)
 
 
 def parts_of_x_hat(n=500, d=8, seed=0):
