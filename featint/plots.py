@@ -36,7 +36,7 @@ COLOURS = {
 }  # fmt: skip
 """One colour per role, the same in every chapter; chosen to stay apart under the three common colour-vision deficiencies."""
 DARK = {
-    INK: "#e6ebf0", GRID: "#3c4650", "#0b4fb3": "#7eaef6", "#d5420c": "#b8672e", "#28a566": "#3fe0a0", "#4a4420": "#f7dc58",
+    INK: "#e6ebf0", "#000000": "#e6ebf0", GRID: "#3c4650", "#0b4fb3": "#7eaef6", "#d5420c": "#b8672e", "#28a566": "#3fe0a0", "#4a4420": "#f7dc58",
     "#7d1f66": "#dc2f95", "#8992a1": "#b9c4d2", "#b5770d": "#e3a94a", "#12456e": "#a9d4f5",
 }  # fmt: skip
 """What each of them becomes on a dark page."""

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shlex
+import zlib
 from pathlib import Path
 
 import featint_roles
@@ -127,4 +128,5 @@ def setup(app: Sphinx) -> dict:
     app.connect("autodoc-process-docstring", plain_docstring)
     featint_roles.setup(app)
     featint_theme.setup(app)
-    return {"parallel_read_safe": False, "parallel_write_safe": True}
+    code = b"".join(file.read_bytes() for file in sorted(Path(__file__).parent.glob("*.py")))
+    return {"env_version": zlib.crc32(code), "parallel_read_safe": False, "parallel_write_safe": True}  # new code: every page is read again

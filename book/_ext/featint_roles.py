@@ -16,7 +16,6 @@ from pathlib import Path
 from docutils import nodes
 from docutils.parsers.rst import directives
 from docutils.statemachine import StringList
-from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective, SphinxRole
@@ -104,8 +103,8 @@ class Verdict(SphinxRole):
 
     def run(self):
         entry = pick(self.env, {entry["id"]: entry for entry in ledger(self.env)}, self.text, "the ledger")
-        link = addnodes.pending_xref("", badge(entry["verdict"]), refdomain="std", reftype="ref", refexplicit=True, refwarn=True,
-                                     reftarget=f"ledger-{self.text}".lower(), refdoc=self.env.docname)  # fmt: skip
+        page = self.env.app.builder.get_relative_uri(self.env.docname, "book/ledger")
+        link = nodes.reference("", "", badge(entry["verdict"]), internal=True, refuri=f"{page}#{anchor(self.text)}")
         return [link], []
 
 
@@ -114,6 +113,11 @@ class Badge(SphinxRole):
 
     def run(self):
         return [badge(self.text)], []
+
+
+def anchor(key: str) -> str:
+    """The place of a number's row on the ledger page."""
+    return f"ledger-{key}".lower()
 
 
 def badge(verdict: str) -> nodes.inline:
@@ -138,10 +142,10 @@ class Ledger(Markdown):
     option_spec = {"chapter": directives.unchanged_required}
 
     def text(self) -> str:
-        printed, claims, chapters = paper_values(self.env), {}, {}
+        printed, claims, chapters = paper_values(self.env), {claim: [] for claim in CLAIMS}, {}
         for row in ledger(self.env):
             row["entry"] = pick(self.env, printed, row["id"], "data/paper_values.json")
-            claims.setdefault(row["entry"]["claim"], []).append(row)
+            claims[row["entry"]["claim"]].append(row)
             chapters.setdefault(row["chapter"], []).append(row)
         if chapter := self.options.get("chapter"):
             return self.table(pick(self.env, chapters, chapter, "the ledger"))
@@ -151,7 +155,7 @@ class Ledger(Markdown):
             + "\n".join(f"| {self.heading(claim)} | " + " | ".join(str(n or "–") for n in row) + " |" for claim, row in counts.items()),
         ]  # fmt: skip
         for claim, rows in claims.items():
-            pages = " ".join(dict.fromkeys(self.page(row["chapter"]) for row in rows))
+            pages = ", ".join(dict.fromkeys(self.page(row["chapter"]) for row in rows))
             parts += [f"## {self.heading(claim)}", f"Measured in: {pages}.", self.table(rows, targets=True)]
         return "\n\n".join(parts)
 
@@ -163,14 +167,17 @@ class Ledger(Markdown):
         return f"{{doc}}`/{page}`" if page in self.env.found_docs else f"*{chapter}* (not written yet)"
 
     def table(self, rows: list[dict], targets: bool = False) -> str:
-        lines = ["::::{div} ledger", "| number | paper | as published | controlled | verdict | why |", "|:--|--:|--:|--:|:--|:--|"]
+        lines = [
+            "::::{div} ledger full-width",
+            "| number | verdict | paper | as published | controlled | why |",
+            "|:--|:--|--:|--:|--:|:--|",
+        ]
         for row in rows:
-            anchor, label = f"ledger-{row['id']}".lower(), row["entry"]["label"]
+            label = row["entry"]["label"]
             if targets:
-                self.env.get_domain("std").note_hyperlink_target(anchor, self.env.docname, anchor, label)
-                label = f'<span id="{anchor}"></span>{label}'
+                label = f'<span id="{anchor(row["id"])}"></span>{label}'
             ours = [shown(row[protocol]) for protocol in ("as_published", "controlled")]
-            cells = [label, f"{{paper}}`{row['id']}`", *ours, f"{{badge}}`{row['verdict']}`", row["why"]]
+            cells = [label, f"{{badge}}`{row['verdict']}`", f"{{paper}}`{row['id']}`", *ours, row["why"]]
             lines.append("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |")
         return "\n".join([*lines, "::::"])
 
@@ -179,6 +186,7 @@ class Rules(Markdown):
     """The rules of the verdicts, from the program that applies them."""
 
     def text(self) -> str:
+        self.env.note_dependency(str(store.PROJECT / "featint" / "verdicts.py"))
         return "\n\n".join(f"{rule.name}\n: {rule.text}" for rule in RULES.values())
 
 

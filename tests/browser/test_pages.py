@@ -1,0 +1,124 @@
+"""Every page, at desk and at phone size, light and dark: nothing fails, nothing comes from elsewhere, nothing sticks out, all can be read."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
+
+SIZES = {"desk": {"width": 1360, "height": 900}, "phone": {"width": 390, "height": 844}}
+BROKEN_IMAGES = "() => [...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.src)"
+NO_ALT = "() => [...document.querySelectorAll('main img')].filter(i => !i.alt.trim()).map(i => i.src)"
+NO_CAPTION = "() => [...document.querySelectorAll('main figure')].filter(f => !f.innerText.trim()).length"
+MATHS = "() => [...document.querySelectorAll('main .math')].filter(m => !m.querySelector('mjx-container')).map(m => m.textContent)"
+BAD_MATHS = "() => [...document.querySelectorAll('mjx-merror')].map(m => m.textContent)"
+OVERFLOW = "() => document.documentElement.scrollWidth - window.innerWidth"
+RULES = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}}
+
+
+@pytest.fixture
+def visit(browser, site):
+    """Open a page and wait until its scripts, pictures and formulas are done; collects all that goes wrong on the way."""
+    contexts = []
+
+    def open_page(path: str, size: str, scheme: str):
+        context = browser.new_context(viewport=SIZES[size], color_scheme=scheme)
+        contexts.append(context)
+        page, troubles = context.new_page(), []
+        page.on("console", lambda m: m.type == "error" and troubles.append(f"console: {m.text}"))
+        page.on("pageerror", lambda e: troubles.append(f"script: {e}"))
+        page.on("request", lambda r: r.url.startswith((site, "data:", "blob:")) or troubles.append(f"off-host: {r.url}"))
+        page.on("requestfailed", lambda r: troubles.append(f"failed: {r.url}"))
+        page.on("response", lambda r: r.status >= 400 and troubles.append(f"{r.status}: {r.url}"))
+        page.goto(f"{site}/{path}", wait_until="load")
+        page.evaluate(
+            "() => { for (const i of document.images) i.loading = 'eager'; for (const d of document.querySelectorAll('details')) d.open = true }"
+        )
+        page.wait_for_function("() => !window.MathJax || !MathJax.startup || MathJax.startup.promise.then(() => true)")
+        page.wait_for_load_state("networkidle")
+        return page, troubles
+
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_page_loads_whole_and_fits(visit, page_path, size):
+    page, troubles = visit(page_path, size, "light")
+    assert troubles == []
+    assert page.evaluate(OVERFLOW) <= 0
+    assert page.evaluate(BROKEN_IMAGES) == []
+    assert page.evaluate(NO_ALT) == []
+    assert page.evaluate(NO_CAPTION) == 0
+    assert page.evaluate(MATHS) == []
+    assert page.evaluate(BAD_MATHS) == []
+
+
+@pytest.mark.parametrize(("size", "scheme"), [("desk", "light"), ("phone", "dark")])
+def test_page_is_accessible(visit, page_path, size, scheme):
+    page, _ = visit(page_path, size, scheme)
+    assert page.locator("html").get_attribute("data-theme") == scheme
+    found = Axe().run(page, options=RULES).response["violations"]
+    assert [(v["id"], [n["html"][:200] for n in v["nodes"][:3]]) for v in found] == []
+
+
+def test_page_is_light_enough(html, page_path):
+    assert (html / page_path).stat().st_size < 1_500_000 or Path(page_path).stem == "atlas"
+
+
+def test_figures_follow_the_theme_button(visit, html):
+    """One picture on a light system: dark ink on a bright page, and after the button was pressed light ink on a dark page."""
+    with_figures = [f for f in sorted(html.glob("notebooks/*.html")) if "dark-light" in f.read_text()]
+    if not with_figures:
+        pytest.skip("the book has no figures yet; un-skip when a notebook shows one")
+    page, _ = visit(str(with_figures[0].relative_to(html)), "desk", "light")
+    seen = {}
+    for _ in range(3):
+        figure = page.locator("figure img.dark-light").first
+        grey = np.asarray(Image.open(io.BytesIO(figure.screenshot())).convert("L"))
+        seen[page.locator("html").get_attribute("data-theme")] = (np.median(grey), grey.min(), grey.max())
+        page.locator("button.theme-switch-button").first.click()
+    (light, ink, _), (dark, _, bright) = seen["light"], seen["dark"]
+    assert light > 240 and ink < 60
+    assert dark < 40 and bright > 200
+
+
+def test_theme_button_changes_the_theme(visit):
+    page, _ = visit("book/intro.html", "desk", "light")
+    seen = set()
+    for _ in range(3):
+        seen.add(page.locator("html").get_attribute("data-theme"))
+        page.locator("button.theme-switch-button").first.click()
+    assert seen == {"light", "dark"}
+
+
+def test_search_finds_a_glossary_word(visit):
+    page, troubles = visit("search.html?q=superposition", "desk", "light")
+    page.wait_for_selector("#search-results li a")
+    assert any("glossary" in link for link in page.locator("#search-results li a").evaluate_all("links => links.map(a => a.href)"))
+    assert troubles == []
+
+
+def test_terms_have_previews(visit):
+    page, _ = visit("book/intro.html", "desk", "light")
+    page.locator("main a[href*='#term-']").first.hover()
+    page.wait_for_selector(".tippy-box")
+    assert len(page.locator(".tippy-box").inner_text()) > 20
+
+
+def test_notebooks_can_be_downloaded_clean_and_executed(visit, html):
+    notebooks = sorted(html.glob("notebooks/*.html"))
+    if not notebooks:
+        pytest.skip("the book has no notebooks yet; un-skip when one is listed in _toc.yml")
+    page, _ = visit(str(notebooks[0].relative_to(html)), "desk", "light")
+    outputs = {}
+    for link in page.locator("a.download").all():
+        with page.expect_download() as download:
+            link.click()
+        notebook = json.loads(download.value.path().read_text())
+        outputs["executed" in link.inner_text()] = sum(len(cell.get("outputs", [])) for cell in notebook["cells"])
+    assert outputs[True] > 0 and outputs[False] == 0
