@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import statsmodels.formula.api as smf
 from scipy import stats
+from threadpoolctl import threadpool_limits
 
 from featint.factorial import WEIGHTS, Factors, cell_index
 
@@ -153,7 +154,8 @@ def mixed_model(data: Crossed) -> Test:
     frame = pd.DataFrame({"y": data.values.ravel() / scale, "prompt": prompt, "word": word, "a": a[word], "b": b[word], "whole": 1})
     frame["ab"] = frame.a * frame.b
     random = {"word": "0 + C(word)", "prompt": "0 + C(prompt)"} | {f"prompt_{x}": f"0 + C(prompt):{x}" for x in ("a", "b", "ab")}
-    with warnings.catch_warnings():  # a component at its bound of 0 is reported as trouble; whether the fit converged is checked below
+    # one thread: on a few hundred rows more of them cost time, most of all beside other work
+    with threadpool_limits(1), warnings.catch_warnings():  # a component at its bound of 0 is reported as trouble; whether the fit converged is checked below
         warnings.simplefilter("ignore")
         fit = smf.mixedlm("y ~ a + b + ab", frame, groups="whole", re_formula="0", vc_formula=random).fit(
             reml=True, method=["lbfgs", "powell"]

@@ -72,7 +72,7 @@ def test_both_random_is_the_mixed_model(seed):
 
 def test_mixed_model_does_not_depend_on_the_unit():
     """Shifts of 1e-4 logit, as published, must be analysed as well as shifts of 1."""
-    data = simulate(2, sd_slope=1.5)
+    data = simulate(2, n_prompts=8, n_words=5, sd_slope=1.5)
     small = crossed.mixed_model(data._replace(values=1e-4 * data.values))
     assert small.t == pytest.approx(crossed.mixed_model(data).t, rel=1e-6)
 
@@ -168,7 +168,7 @@ def test_a_clamp_that_does_nothing_gives_a_reason():
 
 
 def test_analyse_lists_all_tests():
-    table = crossed.analyse(simulate(6))
+    table = crossed.analyse(simulate(6, n_prompts=8, n_words=5))
     assert table.test.tolist() == ["by prompt", "by word", "both random", "mixed model", "published"]
     assert table.estimate.to_numpy() == pytest.approx([table.estimate[0]] * 5)
     assert (table.reason == "").all()
