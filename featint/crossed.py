@@ -88,7 +88,7 @@ class Test(NamedTuple):
     test: str
     estimate: float
     """Difference of differences, in units of the values."""
-    se: float
+    se: float | None
     df: float
     """Denominator degrees of freedom; inf for the mixed model's z."""
     t: float | None
@@ -143,7 +143,7 @@ def tests(data: Crossed) -> list[Test]:
 def mixed_model(data: Crossed) -> Test:
     """The same contrast from a mixed model (statsmodels, REML): fixed 2x2, random words, random prompts and prompt x effect slopes; Wald's z.
 
-    A second opinion on `tests`' "both random", not bound to complete tables; z ignores how few prompts and words there are.
+    A second opinion on `tests`' "both random"; z ignores how few prompts and words there are.
     """
     scale = data.values.std()
     estimate = tests(data)[0].estimate
@@ -154,14 +154,15 @@ def mixed_model(data: Crossed) -> Test:
     frame = pd.DataFrame({"y": data.values.ravel() / scale, "prompt": prompt, "word": word, "a": a[word], "b": b[word], "whole": 1})
     frame["ab"] = frame.a * frame.b
     random = {"word": "0 + C(word)", "prompt": "0 + C(prompt)"} | {f"prompt_{x}": f"0 + C(prompt):{x}" for x in ("a", "b", "ab")}
-    # one thread: on a few hundred rows more of them cost time, most of all beside other work
-    with threadpool_limits(1), warnings.catch_warnings():  # a component at its bound of 0 is reported as trouble; whether the fit converged is checked below
+    # One thread: on a few hundred rows more of them cost time, most of all beside other work. No warnings: statsmodels takes a component at
+    # its bound of 0 for trouble; whether the fit converged is checked below.
+    with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         fit = smf.mixedlm("y ~ a + b + ab", frame, groups="whole", re_formula="0", vc_formula=random).fit(
             reml=True, method=["lbfgs", "powell"]
         )
     if not (fit.converged and np.isfinite(fit.bse["ab"])):
-        return Test("mixed model", estimate, 0.0, np.inf, None, None, None, None, "the fit did not converge")
+        return Test("mixed model", estimate, None, np.inf, None, None, None, None, "the fit did not converge")
     return _test("mixed model", float(fit.params["ab"]) * scale, float(fit.bse["ab"] * scale) ** 2, np.inf)
 
 
@@ -184,7 +185,7 @@ def published(data: Crossed) -> Test:
 
 def analyse(data: Crossed) -> pd.DataFrame:
     """All tests of one contrast, one row each with the fields of `Test`: by prompt, by word, both random, mixed model, published."""
-    table = pd.DataFrame([*tests(data), mixed_model(data), published(data)]).astype({c: object for c in ("t", "p", "lo", "hi")})
+    table = pd.DataFrame([*tests(data), mixed_model(data), published(data)]).astype({c: object for c in ("se", "t", "p", "lo", "hi")})
     return table.where(table.notna(), None)
 
 
