@@ -107,18 +107,23 @@ def list_modules(app: Sphinx, docname: str, source: list[str]) -> None:
     source[0] = source[0].replace("<!-- modules -->", "\n\n".join(sections))
 
 
+MARKUP = re.compile(r"""(?mx)
+    (?P<kept> ^(?P<indent>\ *)\.\.\ .*(?:\n(?:(?P=indent)\ +.*|\ *$))*   # a directive with what is indented below it
+            | ``[^`]+`` | :\w+:`[^`]+` )
+    | `(?P<code>[^`]+)`
+    | (?P<sign>[|*])
+""")  # fmt: skip
+
+
 def plain_docstring(app: Sphinx, what: str, name: str, obj, options, lines: list[str]) -> None:
-    """Let |x| and * in docstrings be what they look like; only `code` and directives such as `.. math::` are markup here."""
-    depth = None  # indentation of the directive that the line belongs to
-    for i, line in enumerate(lines):
-        indent = len(line) - len(line.lstrip())
-        if depth is not None and line.strip() and indent <= depth:
-            depth = None
-        if line.lstrip().startswith(".. "):
-            depth = indent
-        if depth is None:
-            parts = re.split(r"(`[^`]*`)", line)
-            lines[i] = "".join(part if part.startswith("`") else re.sub(r"([|*])", r"\\\1", part) for part in parts)
+    """Let |x|, * and `Class`es in docstrings be what they look like; only `code` and directives such as `.. math::` are markup here."""
+
+    def written(match: re.Match) -> str:
+        if match["kept"]:
+            return match["kept"]
+        return f"\\{match['sign']}" if match["sign"] else f"\\ ``{' '.join(match['code'].split())}``\\ "
+
+    lines[:] = MARKUP.sub(written, "\n".join(lines)).split("\n")
 
 
 def setup(app: Sphinx) -> dict:
