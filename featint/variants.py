@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from featint.config import ModelConfig, TrainConfig, choose
+from featint.config import ModelConfig, SAEConfig, TrainConfig, choose
 from featint.profiles import Profile
 
 VARIANTS: dict[str, Callable[[Profile, int], ModelConfig]] = {}
@@ -55,9 +55,13 @@ def sae_bias(p: Profile, seed: int) -> ModelConfig:
 @variant
 def sae_matched(p: Profile, seed: int) -> ModelConfig:
     """TopK SAE as wide as it takes to have the joint model's number of parameters."""
+    return replace(sae(p, seed), sae=replace(p.sae, d_sae=p.sae.d_sae + round(_nfm_parameters(p) / (2 * p.d_in + 1))))
+
+
+def _nfm_parameters(p: Profile) -> int:
+    """Those of linear path, factors and MLP."""
     d_in, d_sae, d_factor = p.d_in, p.sae.d_sae, p.nfm.d_factor
-    nfm = d_sae * (d_in + d_factor) + d_factor * (d_factor + 1) + d_in * (d_factor + 2)
-    return replace(sae(p, seed), sae=replace(p.sae, d_sae=d_sae + round(nfm / (2 * d_in + 1))))
+    return d_sae * (d_in + d_factor) + d_factor * (d_factor + 1) + d_in * (d_factor + 2)
 
 
 @variant
@@ -109,10 +113,78 @@ def sequential_published(p: Profile, seed: int) -> ModelConfig:
     """NFM on the error of the SAE run at a quarter of its k, first positions kept, as the released code does."""
     return ModelConfig(
         kind="sequential", harvest=p.harvest,
-        sae=replace(p.sae, k=max(1, round(p.sae.k * SEQUENTIAL_K_SHARE))),
+        sae=replace(p.sae, k=_cut(p)),
         nfm=replace(p.nfm, d_factor=max(1, round(p.nfm.d_factor * SEQUENTIAL_FACTOR_SHARE))),
         train=_published(p, seed, lr_scale={"sae": 0}), base=sae_published(p, seed),
     )  # fmt: skip
+
+
+@variant
+def sae_fast_decoder(p: Profile, seed: int) -> ModelConfig:
+    """TopK SAE with decoder bias whose decoder learns at twice the rate: what two copies of it amount to under Adam."""
+    return replace(sae_bias(p, seed), train=_train(p, seed, lr_scale={"W_dec": 2}))
+
+
+@variant
+def sae_frozen_decoder(p: Profile, seed: int) -> ModelConfig:
+    """TopK SAE whose decoder stays at its random initial values (a floor, arXiv 2602.14111)."""
+    return replace(sae_bias(p, seed), train=_train(p, seed, lr_scale={"W_dec": 0}))
+
+
+@variant
+def sae_soft_decoder(p: Profile, seed: int) -> ModelConfig:
+    """TopK SAE whose decoder learns at a fiftieth of the rate and stays near its random initial values."""
+    return replace(sae_bias(p, seed), train=_train(p, seed, lr_scale={"W_dec": 0.02}))
+
+
+@variant
+def sae_frozen_encoder(p: Profile, seed: int) -> ModelConfig:
+    """TopK SAE whose encoder stays at its random initial values."""
+    return replace(sae_bias(p, seed), train=_train(p, seed, lr_scale={"W_enc": 0, "b_enc": 0}))
+
+
+def _cut(p: Profile) -> int:
+    return max(1, round(p.sae.k * SEQUENTIAL_K_SHARE))
+
+
+@variant
+def sae_cut(p: Profile, seed: int) -> ModelConfig:
+    """TopK SAE trained at the quarter of k at which the released code runs the sequential model's SAE."""
+    return replace(sae_bias(p, seed), sae=replace(p.sae, k=_cut(p), decoder_bias=True))
+
+
+@variant
+def sequential_cut(p: Profile, seed: int) -> ModelConfig:
+    """NFM fitted to the error of the finished SAE run at a quarter of its k."""
+    return replace(sequential(p, seed), sae=replace(p.sae, k=_cut(p)))
+
+
+@variant
+def residual_sae(p: Profile, seed: int) -> ModelConfig:
+    """A second TopK SAE on the finished SAE's error, with the NFM's number of parameters, k and optimiser."""
+    return replace(sae(p, seed), sae=replace(p.sae, d_sae=max(p.sae.k, round(_nfm_parameters(p) / (2 * p.d_in + 1)))), base=sae(p, seed))
+
+
+SECONDARY_EXPANSION = 25
+SECONDARY_K_SHARE = 0.02
+
+
+def _secondary(base: ModelConfig) -> ModelConfig:
+    width = SECONDARY_EXPANSION * base.nfm.d_factor
+    sae = SAEConfig(d_sae=width, k=max(1, round(SECONDARY_K_SHARE * width)))
+    return ModelConfig(kind="secondary", harvest=base.harvest, sae=sae, train=replace(base.train, lr_scale={}), base=base)
+
+
+@variant
+def secondary(p: Profile, seed: int) -> ModelConfig:
+    """TopK SAE on the inside of the sequential model's interaction path, 25 features per dimension and 2 % of them active."""
+    return _secondary(sequential(p, seed))
+
+
+@variant
+def secondary_published(p: Profile, seed: int) -> ModelConfig:
+    """As `secondary`, on the model as published."""
+    return _secondary(sequential_published(p, seed))
 
 
 CHAPTERS: dict[str, tuple[str, ...]] = {
@@ -126,5 +198,7 @@ CHAPTERS: dict[str, tuple[str, ...]] = {
         "sequential_published",
         "joint_published",
     ),
+    "interactions": ("sequential", "secondary", "sequential_published", "secondary_published"),
+    "two_decoders": ("sae", "joint", "joint_no_interaction", "joint_masked"),
 }
 """The models that each results chapter reads. A notebook that is not listed, such as a walkthrough on toy data, needs none."""

@@ -23,8 +23,9 @@ ALLOWED = {
     "sae": "config sparse",
     "nfm": "config sparse",
     "joint": "sparse sae nfm",
+    "secondary": "sae sparse",
     "train": "config store sparse",
-    "runs": "config store activations sae nfm joint train",
+    "runs": "config store activations sae nfm joint secondary train",
     "metrics": "",
     "downstream": "config activations corpora lm",
     "geometry": "",
@@ -36,10 +37,12 @@ ALLOWED = {
     "plots": "store",
     "figures": "plots",
     "figures_toy": "plots",
+    "figures_gain": "plots",
     "notebook": "profiles store",
     "verdicts": "",
     "ledger": "store results profiles config variants verdicts",
     "toy": "",
+    "two_decoders": "activations config joint metrics nfm profiles results runs sae stats train",
     "reconstruction": "activations metrics profiles results runs stats variants",
 }
 FREE = {"__main__", "__init__"}
@@ -47,7 +50,7 @@ WALLS = {
     "transformer_lens": {"lm"},
     "transformers": {"lm"},
     "torch": set(ALLOWED)
-    - {"config", "profiles", "variants", "results", "stats", "factorial", "crossed", "stimuli", "plots", "figures", "figures_toy", "ledger", "verdicts"},
+    - {"config", "profiles", "variants", "results", "stats", "factorial", "crossed", "stimuli", "plots", "figures", "figures_toy", "figures_gain", "ledger", "verdicts"},
 }
 MODULES = sorted(f.stem for f in (PROJECT / "featint").glob("*.py"))
 
