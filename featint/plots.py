@@ -98,7 +98,7 @@ def show(drawn: Axes | Figure, name: str, caption: str, alt: str) -> None:
     options = f":name: fig-{name}\n:alt: {alt}\n:class: dark-light"
     source = base64.b64encode(picture.encode()).decode()
     display({
-        "text/markdown": f"```{{figure}} /{file.relative_to(PROJECT).as_posix()}\n{options}\n\n{caption}\n```",
+        "text/markdown": f":::{{figure}} /{file.relative_to(PROJECT).as_posix()}\n{options}\n\n{caption}\n:::",
         "text/html": f'<figure><img alt="{html.escape(alt)}" src="data:image/svg+xml;base64,{source}"><figcaption>{html.escape(caption)}</figcaption></figure>',
         "text/plain": f"{caption} [{alt}]",
     }, raw=True)  # fmt: skip
@@ -118,7 +118,7 @@ def table(frame: pd.DataFrame, name: str, caption: str, formats: dict[str, str] 
     pipes = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     caption = " ".join(caption.split())
     display({
-        "text/markdown": f"```{{table}} {caption}\n:name: tab-{name}\n\n{pipes}\n```",
+        "text/markdown": f":::{{table}} {caption}\n:name: tab-{name}\n\n{pipes}\n:::",
         "text/html": pd.DataFrame(cells, columns=frame.columns).style.hide(axis="index").set_caption(html.escape(caption)).to_html(),
         "text/plain": f"{caption}\n{pipes}",
     }, raw=True)  # fmt: skip

@@ -127,6 +127,7 @@ def plain_docstring(app: Sphinx, what: str, name: str, obj, options, lines: list
 
 
 def setup(app: Sphinx) -> dict:
+    app.setup_extension("sphinx.ext.autodoc")
     app.add_config_value("featint_profile", profile(), "env", str)  # another profile: every page is read again
     app.connect("source-read", swap_in_executed)
     app.connect("source-read", list_modules)

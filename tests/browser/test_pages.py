@@ -16,6 +16,7 @@ CHECKS = {
     "broken images": "() => [...document.images].filter(i => !i.naturalWidth).map(i => i.src)",
     "images without alt text": "() => [...document.querySelectorAll('main img')].filter(i => !i.alt.trim()).map(i => i.src)",
     "figures without caption": "() => [...document.querySelectorAll('main figure')].filter(f => !f.innerText.trim()).length",
+    "markup left as text": "() => document.querySelector('main').innerText.match(/(```|:::)\\{[a-z-]+\\}.*/g) || []",
     "formulas left as text": "() => [...document.querySelectorAll('main .math')].filter(m => !m.querySelector('mjx-container')).map(m => m.textContent)",
     "broken formulas": "() => [...document.querySelectorAll('mjx-merror')].map(m => m.textContent)",
 }
