@@ -10,9 +10,9 @@ def launch_only_if_public(app: Sphinx, config: Config) -> None:
     Jupyter Book itself refuses to be asked for buttons while there is no address.
     """
     options = config.html_theme_options
-    public = bool(options.get("repository_url"))
-    options |= {"use_repository_button": public, "use_issues_button": public}
-    if not public:
+    if options.get("repository_url"):
+        options |= {"use_repository_button": True, "use_issues_button": True}
+    else:
         for name in ("launch_buttons", "repository_url", "path_to_docs", "repository_branch"):
             options.pop(name, None)
 

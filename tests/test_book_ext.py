@@ -1,0 +1,162 @@
+"""The book's extension, on a small book of its own built by Sphinx: executed copies are shown, numbers are read, and nothing is skipped over."""
+
+import io
+import json
+import re
+from pathlib import Path
+
+import pytest
+from bs4 import BeautifulSoup
+from sphinx.application import Sphinx
+from sphinx.errors import ExtensionError
+
+from featint import store
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::PendingDeprecationWarning")  # Sphinx's own
+
+ROOT = Path(__file__).resolve().parents[1]
+CONF = """
+extensions = ["myst_nb", "sphinx_design", "featint_book"]
+nb_execution_mode = "off"
+html_theme = "basic"
+exclude_patterns = ["_build", "html", "jupyter_execute"]
+"""
+FVU = {"value": 0.31234, "ci": [0.305, 0.32], "n": 1502, "unit": "FVU; n articles", "protocol": "controlled"}
+RUN = {"parameters": {"k": 42}, "start_time": "2026-01-01T10:00:00", "end_time": "2026-01-01T10:00:05", "duration": 5.0, "exception": None}
+SOURCE = "k: int | None = None  # active features | per token\nlr: float = 1e-3  # learning rate"
+
+
+def notebook(*, output: str | None = None, papermill: dict | None = None) -> dict:
+    """A notebook with a title, a cell of parameters and one cell that may have an output."""
+    outputs = [] if output is None else [{"output_type": "stream", "name": "stdout", "text": output}]
+    cell = {"metadata": {}, "cell_type": "code", "execution_count": None, "outputs": []}
+    return {
+        "cells": [
+            {"cell_type": "markdown", "id": "a", "metadata": {}, "source": "# Chapter\n\nIt is {result}`chapter:joint/fvu:.2f:ci`."},
+            cell | {"id": "b", "metadata": {"tags": ["parameters"]}, "source": SOURCE},
+            cell | {"id": "c", "source": "print(1)", "outputs": outputs},
+        ],
+        "metadata": {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}} | ({"papermill": papermill} if papermill else {}),
+        "nbformat": 4, "nbformat_minor": 5,
+    }  # fmt: skip
+
+
+def write(file: Path, content) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(content if isinstance(content, str) else json.dumps(content))
+
+
+@pytest.fixture
+def book(tmp_path, monkeypatch):
+    """A project with one page, one notebook, its executed copy and its results; the package is elsewhere."""
+    monkeypatch.syspath_prepend(ROOT / "book" / "_ext")
+    monkeypatch.setattr(store, "DATA", tmp_path / "data")
+    monkeypatch.setenv("PROFILE", "laptop")
+    (tmp_path / "featint").mkdir()
+    write(tmp_path / "conf.py", CONF)
+    write(
+        tmp_path / "index.md",
+        "# Book\n\n```{toctree}\nnotebooks/chapter\nbook/ledger\nstatus\n```\n\n{paper}`gain`, {verdict}`gain`, n = {result}`chapter:joint/fvu:n`\n",
+    )
+    write(tmp_path / "book/ledger.md", "# Ledger\n\n```{ledger}\n```\n\n```{rules}\n```\n")
+    write(tmp_path / "status.md", "# Status\n\n```{status}\n```\n")
+    write(tmp_path / "notebooks/chapter.ipynb", notebook())
+    write(tmp_path / "_build/executed/laptop/notebooks/chapter.ipynb", notebook(output="forty-two", papermill=RUN))
+    stamp = {
+        "time": "2026-01-01T10:00:05",
+        "commit": "abc123",
+        "python": "3.11",
+        "device": "cpu",
+        "machine": "m",
+        "seed": 0,
+        "versions": {"numpy": "2.4"},
+    }
+    write(
+        tmp_path / "data/results/laptop/chapter.json",
+        {"chapter": "chapter", "profile": "laptop", "provenance": stamp, "values": {"joint/fvu": FVU}},
+    )
+    entry = {"id": "gain", "claim": "C1", "chapter": "chapter", "label": "Error cut", "paper": -41.3, "unit": "%", "where": "Abstract"}
+    write(tmp_path / "data/paper_values.json", [entry])
+    row = {
+        "id": "gain",
+        "paper": -41.3,
+        "as_published": None,
+        "controlled": FVU,
+        "verdict": "partly",
+        "why": "It is | smaller.",
+        "chapter": "chapter",
+    }
+    write(tmp_path / "data/results/laptop/ledger.json", [row])
+    return tmp_path
+
+
+def build(folder: Path) -> str:
+    """Build with warnings as errors; returns the warnings, and raises what stops a build."""
+    html, warnings = folder / "html", io.StringIO()
+    app = Sphinx(folder, folder, html, folder / "doctrees", "html", status=None, warning=warnings, warningiserror=True, keep_going=True)
+    app.build()
+    return re.sub("\x1b.*?m", "", warnings.getvalue())
+
+
+def page(folder: Path, name: str) -> str:
+    return (folder / "html" / f"{name}.html").read_text()
+
+
+def test_book_shows_what_was_executed_and_measured(book):
+    assert build(book) == ""
+    chapter, ledger, index = page(book, "notebooks/chapter"), page(book, "book/ledger"), page(book, "index")
+    assert "forty-two" in chapter
+    assert "0.31 [0.30, 0.32]" in chapter and "n = 1,502 articles; controlled; from chapter: joint/fvu" in chapter
+    assert "active features | per token" in chapter and "learning rate" in chapter
+    assert (
+        "papermill notebooks/chapter.ipynb _build/executed/laptop/notebooks/chapter.ipynb -k python3 --cwd . -p k 42"
+        in BeautifulSoup(chapter, "html.parser").text
+    )
+    assert "−41.3 %" in index and "n = <abbr" in index and ">1502<" in index
+    assert 'href="book/ledger.html#ledger-gain"' in index and 'id="ledger-gain"' in ledger
+    assert "0.3123 [0.305, 0.32]" in ledger and "It is | smaller." in ledger and "verdict-partly" in ledger
+    assert "abc123" in page(book, "status") and "2026-01-01 10:00" in page(book, "status")
+    downloads = {json.loads(f.read_text())["metadata"].get("papermill") is None for f in (book / "html" / "_downloads").rglob("*.ipynb")}
+    assert downloads == {True, False}
+
+    # only what depends on a file that changed is written again, and it shows the new number
+    written = (book / "html/book/ledger.html").stat().st_mtime_ns
+    results = book / "data/results/laptop/chapter.json"
+    results.write_text(results.read_text().replace("0.31234", "0.3176"))
+    assert build(book) == ""
+    assert "0.32 [0.30, 0.32]" in page(book, "notebooks/chapter")
+    assert (book / "html/notebooks/chapter.html").stat().st_mtime_ns > written
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda b: (b / "_build/executed/laptop/notebooks/chapter.ipynb").unlink(), ["notebooks/chapter", "not been executed", "papermill"]),
+        (lambda b: write(b / "_build/executed/laptop/notebooks/chapter.ipynb", notebook(papermill=RUN | {"exception": True})), ["notebooks/chapter", "failed"]),
+        (lambda b: write(b / "_build/executed/laptop/notebooks/chapter.ipynb", notebook(papermill=RUN | {"end_time": None})), ["interrupted"]),
+        (lambda b: write(b / "_build/executed/laptop/notebooks/chapter.ipynb", "{"), ["notebooks/chapter", "not a notebook"]),
+        (lambda b: write(b / "index.md", "# B\n\n{result}`chapter:nothing`\n"), ["index", "chapter:nothing", "joint/fvu"]),
+        (lambda b: write(b / "index.md", "# B\n\n{result}`missing:x`\n"), ["index", "missing.json"]),
+        (lambda b: write(b / "index.md", "# B\n\n{result}`chapter:joint/fvu:.3q`\n"), ["index", ".3q"]),
+        (lambda b: write(b / "index.md", "# B\n\n{paper}`nothing`\n"), ["index", "nothing", "gain"]),
+        (lambda b: write(b / "index.md", "# B\n\n{verdict}`nothing`\n"), ["index", "nothing", "ledger"]),
+        (lambda b: write(b / "index.md", "# B\n\n{badge}`excellent`\n"), ["excellent", "reproduced"]),
+        (lambda b: (b / "data/results/laptop/ledger.json").unlink(), ["ledger.json", "python -m featint ledger"]),
+    ],
+)  # fmt: skip
+def test_build_stops_and_names_page_and_key(book, change, said):
+    change(book)
+    with pytest.raises(ExtensionError) as error:
+        build(book)
+    assert [words for words in said if words not in str(error.value)] == []
+
+
+def test_missing_figure_is_a_warning_which_is_an_error(book):
+    write(book / "index.md", "# B\n\n![](/_build/figures/laptop/none.svg)\n")
+    assert "index.md" in (warning := build(book)) and "none.svg" in warning
+
+
+def test_unknown_profile_is_refused(book, monkeypatch):
+    monkeypatch.setenv("PROFILE", "huge")
+    with pytest.raises(ExtensionError, match=r"'huge'.*'laptop'"):
+        build(book)
