@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from bs4 import BeautifulSoup
-from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
+from sphinx.testing.util import SphinxTestApp
 
 from featint import store
 
@@ -19,7 +19,7 @@ CONF = """
 extensions = ["myst_nb", "sphinx_design", "featint_book"]
 nb_execution_mode = "off"
 html_theme = "basic"
-exclude_patterns = ["_build", "html", "jupyter_execute"]
+exclude_patterns = ["_build"]
 """
 FVU = {"value": 0.31234, "ci": [0.305, 0.32], "n": 1502, "unit": "FVU; n articles", "protocol": "controlled"}
 RUN = {"parameters": {"k": 42}, "start_time": "2026-01-01T10:00:00", "end_time": "2026-01-01T10:00:05", "duration": 5.0, "exception": None}
@@ -91,15 +91,18 @@ def book(tmp_path, monkeypatch):
 
 
 def build(folder: Path) -> str:
-    """Build with warnings as errors; returns the warnings, and raises what stops a build."""
-    html, warnings = folder / "html", io.StringIO()
-    app = Sphinx(folder, folder, html, folder / "doctrees", "html", status=None, warning=warnings, warningiserror=True, keep_going=True)
-    app.build()
+    """Build, and return the warnings, which `jupyter-book build -W` makes errors; raises what stops a build by itself."""
+    warnings = io.StringIO()
+    app = SphinxTestApp("html", srcdir=folder, warning=warnings)
+    try:
+        app.build()
+    finally:
+        app.cleanup()
     return re.sub("\x1b.*?m", "", warnings.getvalue())
 
 
 def page(folder: Path, name: str) -> str:
-    return (folder / "html" / f"{name}.html").read_text()
+    return (folder / "_build/html" / f"{name}.html").read_text()
 
 
 def test_book_shows_what_was_executed_and_measured(book):
@@ -116,16 +119,16 @@ def test_book_shows_what_was_executed_and_measured(book):
     assert 'href="book/ledger.html#ledger-gain"' in index and 'id="ledger-gain"' in ledger
     assert "0.3123 [0.305, 0.32]" in ledger and "It is | smaller." in ledger and "verdict-partly" in ledger
     assert "abc123" in page(book, "status") and "2026-01-01 10:00" in page(book, "status")
-    downloads = {json.loads(f.read_text())["metadata"].get("papermill") is None for f in (book / "html" / "_downloads").rglob("*.ipynb")}
+    downloads = {json.loads(f.read_text())["metadata"].get("papermill") is None for f in (book / "_build/html/_downloads").rglob("*.ipynb")}
     assert downloads == {True, False}
 
     # only what depends on a file that changed is written again, and it shows the new number
-    written = (book / "html/book/ledger.html").stat().st_mtime_ns
+    written = (book / "_build/html/book/ledger.html").stat().st_mtime_ns
     results = book / "data/results/laptop/chapter.json"
     results.write_text(results.read_text().replace("0.31234", "0.3176"))
     assert build(book) == ""
     assert "0.32 [0.30, 0.32]" in page(book, "notebooks/chapter")
-    assert (book / "html/notebooks/chapter.html").stat().st_mtime_ns > written
+    assert (book / "_build/html/notebooks/chapter.html").stat().st_mtime_ns > written
 
 
 @pytest.mark.parametrize(
