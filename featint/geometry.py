@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from scipy.special import gammaln
 from sklearn.mixture import GaussianMixture
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 BLOCK = 2048  # rows of the decoder held against each other at once
@@ -95,7 +96,8 @@ def pca_shares(W_dec: Float[Tensor, "d_sae d_in"], centred: bool = True) -> np.n
     for block in W_dec.split(BLOCK):
         block = block.double() - mean
         moment.addmm_(block.T, block)
-    shares = torch.linalg.eigvalsh(moment).flip(0).clamp_(min=0).numpy()
+    with threadpool_limits(1):  # more threads only wait for each other beside other work
+        shares = torch.linalg.eigvalsh(moment).flip(0).clamp_(min=0).numpy()
     if shares.sum() == 0:
         raise ValueError("all rows of W_dec are the same: nothing varies around their mean")
     return shares / shares.sum()
@@ -144,7 +146,8 @@ def bimodality(values: np.ndarray, seed: int = 0) -> Bimodality:
     dip, dip_p = diptest.diptest(values)
     centre, spread = values.mean(), values.std()
     z = ((values - centre) / spread)[:, None]  # the mixture's floor under variances (1e-6) is absolute
-    one, two = (GaussianMixture(k, n_init=5, random_state=seed).fit(z) for k in (1, 2))
+    with threadpool_limits(1):  # one column of numbers: more threads only wait for each other, most of all beside other work
+        one, two = (GaussianMixture(k, n_init=5, random_state=seed).fit(z) for k in (1, 2))
     order = two.means_.ravel().argsort()
     low, high = two.means_.ravel()[order]
     grid = np.linspace(low, high, 1001)

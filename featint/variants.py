@@ -199,6 +199,7 @@ CHAPTERS: dict[str, tuple[str, ...]] = {
         "joint_published",
     ),
     "interactions": ("sequential", "secondary", "sequential_published", "secondary_published"),
+    "norms": ("sae", "joint", "sae_published", "joint_published"),
     "two_decoders": ("sae", "joint", "joint_no_interaction", "joint_masked"),
 }
 """The models that each results chapter reads. A notebook that is not listed, such as a walkthrough on toy data, needs none."""

@@ -42,7 +42,17 @@ ALLOWED = {
     "verdicts": "",
     "ledger": "store results profiles config variants verdicts",
     "toy": "",
+    "pairs": "nfm sparse",
+    "planted": "config metrics toy",
+    "recovery": "config sae nfm joint sparse train toy planted pairs",
     "two_decoders": "activations config joint metrics nfm profiles results runs sae stats train",
+    "effects": "contributions joint sae sparse",
+    "norms": "config contributions effects geometry joint runs sae",
+    "norm_heldout": "activations contributions effects metrics runs sparse stats",
+    "norm_results": "effects geometry norm_heldout norms results runs stats",
+    "norm_sweep": "activations config norms profiles runs store train variants",
+    "toy_norms": "config sae train",
+    "figures_norms": "plots",
     "reconstruction": "activations metrics profiles results runs stats variants",
 }
 FREE = {"__main__", "__init__"}
@@ -50,7 +60,7 @@ WALLS = {
     "transformer_lens": {"lm"},
     "transformers": {"lm"},
     "torch": set(ALLOWED)
-    - {"config", "profiles", "variants", "results", "stats", "factorial", "crossed", "stimuli", "plots", "figures", "figures_toy", "figures_gain", "ledger", "verdicts"},
+    - {"config", "profiles", "variants", "results", "stats", "factorial", "crossed", "stimuli", "plots", "figures", "figures_toy", "figures_gain", "figures_norms", "ledger", "verdicts"},
 }
 MODULES = sorted(f.stem for f in (PROJECT / "featint").glob("*.py"))
 
