@@ -23,9 +23,34 @@ def activations(
     directions: Float[Tensor, "n_features d_in"], n_tokens: int, n_active: int, noise: float, generator: torch.Generator
 ) -> Float[Tensor, "n_tokens d_in"]:
     """Tokens with `n_active` features each, drawn without regard to each other, of strength 0.5 to 1.5, plus Gaussian noise."""
-    present = torch.rand(n_tokens, len(directions), generator=generator).topk(n_active).indices
-    codes = torch.zeros(n_tokens, len(directions)).scatter(1, present, 0.5 + torch.rand(n_tokens, n_active, generator=generator))
-    return codes @ directions + noise * torch.randn(n_tokens, directions.shape[1], generator=generator)
+    return codes(len(directions), n_tokens, n_active, generator) @ directions + noise * torch.randn(
+        n_tokens, directions.shape[1], generator=generator
+    )
+
+
+def codes(n_features: int, n_tokens: int, n_active: int, generator: torch.Generator) -> Float[Tensor, "n_tokens n_features"]:
+    """How strongly each feature is present: `n_active` features per token, drawn without regard to each other, of strength 0.5 to 1.5."""
+    present = torch.rand(n_tokens, n_features, generator=generator).topk(n_active).indices
+    return torch.zeros(n_tokens, n_features).scatter(1, present, 0.5 + torch.rand(n_tokens, n_active, generator=generator))
+
+
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """A generator that depends on seed and step alone, so that a step's batch is the same whenever it is asked for."""
+    return torch.Generator().manual_seed(seed * 1_000_003 + step)
+
+
+def ratings(n_users: int, n_items: int, generator: torch.Generator) -> Float[Tensor, "n_users n_items"]:
+    """A table of ratings: every user and every item has a level, and half of either prefer the one of two genres by a point."""
+    genre = [2 * (torch.arange(n) < n // 2).float() - 1 for n in (n_users, n_items)]
+    level = [0.5 * torch.randn(n, generator=generator) for n in (n_users, n_items)]
+    return 3 + level[0][:, None] + level[1] + genre[0][:, None] * genre[1]
+
+
+def one_hot_pairs(table: Float[Tensor, "n_users n_items"]) -> Float[Tensor, "entries columns"]:
+    """A row per entry of the table: 1 for its user, 1 for its item, 0 for all others; last, the entry."""
+    user, item = (torch.arange(n) for n in table.shape)
+    user, item = torch.cartesian_prod(user, item).T
+    return torch.cat([torch.eye(len(table))[user], torch.eye(table.shape[1])[item], table.reshape(-1, 1)], 1)
 
 
 class Batches(Sequence):
@@ -41,8 +66,7 @@ class Batches(Sequence):
     def __getitem__(self, step: int) -> Tensor:
         if not 0 <= step < self.n_steps:
             raise IndexError(f"step {step} is not one of the {self.n_steps} steps")
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
-        return activations(self.directions, self.batch_tokens, self.n_active, self.noise, generator)
+        return activations(self.directions, self.batch_tokens, self.n_active, self.noise, step_generator(self.seed, step))
 
 
 def recovery(learned: Float[Tensor, "d_sae d_in"], true: Float[Tensor, "n_features d_in"]) -> Float[Tensor, " n_features"]:

@@ -40,3 +40,17 @@ def test_a_planted_dictionary_is_recovered():
     found = toy.recovery(sae.W_dec, true)
     assert (found > 0.95).double().mean() >= 0.9
     assert (toy.recovery(toy.random_directions(60, 20, generator), true) > 0.95).double().mean() < 0.05  # chance
+
+
+def test_ratings_hold_levels_and_one_product():
+    """Subtracting row and column means leaves the taste alone: one product of two signs, of a point each."""
+    table = toy.ratings(12, 8, torch.Generator().manual_seed(0))
+    rest = table - table.mean(0) - table.mean(1, keepdim=True) + table.mean()
+    assert rest.abs() == pytest.approx(torch.ones(12, 8), abs=1e-5)
+    assert torch.linalg.matrix_rank(rest, atol=1e-4) == 1
+
+
+def test_one_hot_rows_name_their_entry():
+    table = torch.tensor([[1.0, 2, 3], [4, 5, 6]])
+    rows = toy.one_hot_pairs(table)
+    assert rows[4].tolist() == [0, 1, 0, 1, 0, 5] and len(rows) == 6
