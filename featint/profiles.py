@@ -42,7 +42,7 @@ def smoke() -> Profile:
         harvest=HarvestConfig(train_windows=96, validation_windows=16, test_windows=48),
         sae=SAEConfig(d_sae=1024, k=21),
         nfm=NFMConfig(d_factor=54),
-        train=TrainConfig(n_tokens=40 * 512, batch_tokens=512, dead_after_tokens=10_000),
+        train=TrainConfig(n_tokens=40 * 512, batch_tokens=512, lr=4e-3, dead_after_tokens=10_000),
         seeds=(0,), splice_windows=8, bootstrap=200,
     )  # fmt: skip
 
@@ -54,7 +54,7 @@ def laptop() -> Profile:
         harvest=HarvestConfig(),
         sae=SAEConfig(d_sae=4096, k=84),
         nfm=NFMConfig(d_factor=54),
-        train=TrainConfig(n_tokens=1_000_000),
+        train=TrainConfig(n_tokens=835_000, lr=4e-3),  # one pass over the training split; the rate: see `variants.sae_tuned`
         seeds=(0,), splice_windows=160,
     )  # fmt: skip
 

@@ -13,6 +13,7 @@ from featint.runs import Trained
 
 GAINS = {
     "joint/gain_vs_sae": ("joint", "sae"),
+    "joint/gain_vs_sae_tuned": ("joint", "sae_tuned"),
     "joint/gain_vs_sae_bias": ("joint", "sae_bias"),
     "joint_no_interaction/gain_vs_sae_bias": ("joint_no_interaction", "sae_bias"),
     "joint/interaction_gain": ("joint", "joint_no_interaction"),
