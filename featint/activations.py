@@ -24,7 +24,7 @@ class Activations:
 
     config: HarvestConfig
     first_position: str
-    """Whether the attention sinks (windows' first positions and the separators within) are among the rows."""
+    """Whether the attention sinks (windows' first positions, separators, tokens of as large a norm) are among the rows."""
     shards: tuple[Tensor, ...]
     """Memory-mapped float16, each (n, d_in): all positions, of which `where` picks the rows."""
     starts: Int[Tensor, " n_shards"]
@@ -137,7 +137,7 @@ class Pieces(Sequence):
         return self.activations.rows(index).to(store.device())
 
 
-class Batches:
+class Batches(Sequence):
     """Random batches for training: `batches[step]` is the same at every call. Every epoch is a new permutation of all rows."""
 
     def __init__(self, activations: Activations, n_tokens: int, batch_tokens: int, seed: int):

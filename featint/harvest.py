@@ -40,14 +40,15 @@ def harvest(config: HarvestConfig) -> store.Artefact:
     with store.create(activations.KIND, config, meta) as draft:
         for name in sum(meta["shards"].values(), []):
             os.replace(partial / name, draft / name)
+        sinks = {split: sinks_of(model, [draft / name for name in meta["shards"][split]], part.tokens) for split, part in wanted.items()}
         for split, part in wanted.items():
             origin = {"token": part.tokens, "article": part.article, "topic": part.topic} | {
                 "position": torch.arange(config.corpus.seq_len).expand_as(part.tokens),
-                "sink": model.sinks(part.tokens),
+                "sink": sinks[split],
             }
             columns = {name: t.flatten().to(torch.int32 if t.dtype == torch.int64 else t.dtype) for name, t in origin.items()}
             store.write_bytes(draft / f"{split}-origin.safetensors", save(columns))
-        found = statistics([draft / name for name in meta["shards"]["train"]], model.sinks(wanted["train"].tokens))
+        found = statistics([draft / name for name in meta["shards"]["train"]], sinks["train"])
         store.write_bytes(draft / "statistics.safetensors", save(found))
         store.write_json(draft / "names.json", {"titles": corpus.titles, "topics": corpus.topics})
     shutil.rmtree(partial, ignore_errors=True)
@@ -72,6 +73,11 @@ def shards(model: lm.LanguageModel, config: HarvestConfig, tokens: Int[Tensor, "
                 bar.update(len(batch))
             store.write_bytes(file, save({"x": torch.cat(rows)}))
     return list(parts)
+
+
+def sinks_of(model: lm.LanguageModel, files: list[Path], tokens: Int[Tensor, "n_windows seq"]) -> Bool[Tensor, "n_windows seq"]:
+    """Where the attention sinks of stored activations are."""
+    return torch.cat([model.sinks(part, load_file(file)["x"]) for file, part in zip(files, tokens.split(SHARD_WINDOWS), strict=True)])
 
 
 def statistics(files: list[Path], sinks: Bool[Tensor, "n_windows seq"]) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 import transformers
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from safetensors import SafetensorError
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
@@ -24,6 +24,7 @@ SEPARATOR = "<|endoftext|>"
 SITES = ("hook_resid_pre", "hook_resid_post", "hook_mlp_out")
 """Where a hook both reads and replaces what the rest of the model sees. The bridge's `hook_resid_mid` is not among them: it is the input of
 the second layer norm, so that replacing it would leave the residual stream itself as it was."""
+SINK_NORM = 3
 BATCH_WINDOWS = 8
 """Windows per forward pass: more are not faster on a CPU, and logits take 25 MB per window of 128 tokens."""
 
@@ -50,9 +51,14 @@ class LanguageModel:
     def separator(self) -> int:
         return separator(self.tokenizer)
 
-    def sinks(self, tokens: Int[Tensor, "*shape"]) -> Tensor:
-        """Where the attention sinks are: at separators, wherever in a window they stand. Their activations are a hundred times the others'."""
-        return tokens == self.separator
+    def sinks(self, tokens: Int[Tensor, "batch seq"], x: Float[Tensor, "batch seq d_model"]) -> Bool[Tensor, "batch seq"]:
+        """Where the attention sinks are: at separators, wherever in a window they stand, and at tokens that the model uses like one.
+
+        The norm of x there is up to a hundred times the others'. Apart from separators they are mostly punctuation at a window's beginning, known
+        by a norm of more than `SINK_NORM` times the median of the window.
+        """
+        norm, separator = x.float().norm(dim=-1), tokens == self.separator
+        return separator | (norm > SINK_NORM * torch.where(separator, torch.nan, norm).nanmedian(-1, keepdim=True).values)
 
 
 class Reading(NamedTuple):
@@ -163,7 +169,8 @@ def read(lm: LanguageModel, tokens: Int[Tensor, "batch seq"], hook_point: str) -
     stop = block + 1 if block + 1 < lm.n_layers else None  # after the last block there is nothing to stop before
     tokens = tokens.to(store.device())
     lm.bridge.run_with_hooks(tokens, fwd_hooks=hooks[: 1 + (hooks[0][0] != hook_point)], stop_at_layer=stop, return_type=None)
-    return Reading(hook_point, lm.sinks(tokens), got[hook_point].float(), got[hooks[0][0]])
+    x = got[hook_point].float()
+    return Reading(hook_point, lm.sinks(tokens, x), x, got[hooks[0][0]])
 
 
 @torch.no_grad()
@@ -172,8 +179,8 @@ def resume(
 ) -> Float[Tensor, "batch seq d_vocab"]:
     """Run the model on from a reading, with the activation x replaced by `edit(x)`; None runs it clean. Returns the logits.
 
-    `edit` takes and returns (batch, seq, d_model) in float32. `first_position="drop"` leaves the attention sinks, i.e. every window's
-    first position and the separators within, as they were. The hooks are gone afterwards, whatever happens.
+    `edit` takes and returns (batch, seq, d_model) in float32. `first_position="drop"` leaves the attention sinks,
+    every window's first position among them, as they were. The hooks are gone afterwards, whatever happens.
     """
     choose("first_position", first_position, ("drop", "keep"))
     block = block_of(lm, reading.hook_point)

@@ -103,6 +103,16 @@ def test_sinks_stay_clean_unless_told_otherwise(model, tokens):
     assert (seen["drop"][~sinks] == 0).all()
 
 
+def test_sinks_are_separators_and_tokens_of_outstanding_norm(model):
+    x = torch.ones(2, 6, 32)
+    x[0, 0] *= 100
+    x[0, 2] *= 3.1
+    x[0, 3] *= 2.9
+    x[1] *= 50  # every window has its own scale
+    tokens = torch.tensor([[0, 5, 6, 7, 8, 9], [0, 5, 6, 0, 8, 9]])
+    assert model.sinks(tokens, x).tolist() == [[True, False, True, False, False, False], [True, False, False, True, False, False]]
+
+
 def test_edit_may_change_its_argument_in_place(model, tokens):
     hook_point = "blocks.1.hook_resid_post"
     assert torch.equal(lm.splice(model, tokens, hook_point, lambda x: x.mul_(2)), lm.splice(model, tokens, hook_point, lambda x: 2 * x))
