@@ -3,6 +3,7 @@
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from featint.plots import COLOURS, INK, WIDTH
 
@@ -37,6 +38,7 @@ def loss_curves(histories: dict[str, tuple[pd.DataFrame, str]]) -> Axes:
         ax.plot(history["tokens"] / 1e6, history["validation_loss"], styles[seen.get(role, 0)], color=COLOURS[role], label=name)
         seen[role] = seen.get(role, 0) + 1
     ax.set_xlabel("training tokens, millions")
+    ax.xaxis.set_major_locator(MaxNLocator(5))
     ax.set_ylabel("validation MSE")
     ax.set_yscale("log")
     ax.yaxis.set_major_formatter("{x:.2f}")
