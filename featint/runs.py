@@ -16,9 +16,11 @@ from featint.config import ModelConfig
 from featint.joint import JointSAE
 from featint.nfm import NFM
 from featint.sae import TopKSAE
+from featint.secondary import SecondarySAE
 
 KIND = "models"
 VALIDATION_TOKENS = 4096
+STATISTICS_TOKENS = 1 << 17  # random training tokens behind a secondary SAE's mean and standard deviation
 HOLDOUT_SEED = 0  # not the training's: all seeds of a model leave out the same tokens
 
 
@@ -27,7 +29,7 @@ class Trained:
     """A trained model with its records."""
 
     config: ModelConfig
-    model: TopKSAE | JointSAE
+    model: TopKSAE | JointSAE | SecondarySAE
     history: pd.DataFrame
     """As `train.Training.history`."""
     fired_tokens: Tensor
@@ -65,8 +67,12 @@ def get(config: ModelConfig) -> Trained:
     artefact = store.load(KIND, config)
     tensors = load_file(artefact.file("model.safetensors"))
     counts = {name: tensors.pop(f"counts/{name}") for name in ("fired_tokens", "silent_tokens")}
-    sae = TopKSAE(artefact.meta["d_in"], config.sae)
-    model = sae if config.nfm is None else JointSAE(sae, NFM(artefact.meta["d_in"], config.sae.d_sae, config.nfm))
+    d_in = artefact.meta["d_in"]
+    sae = TopKSAE(d_in, config.sae)
+    if config.kind == "secondary":
+        model = SecondarySAE(sae, torch.zeros(d_in), torch.ones(d_in))
+    else:
+        model = sae if config.nfm is None else JointSAE(sae, NFM(d_in, config.sae.d_sae, config.nfm))
     model.load_state_dict(tensors)
     model.requires_grad_(False).eval().to(store.device())
     return Trained(
@@ -104,20 +110,56 @@ class Errors(Sequence):
         return x - self.model(x).x_hat
 
 
+class Hidden(Sequence):
+    """Batches of x turned into batches of u, the inside of a finished model's interaction path."""
+
+    def __init__(self, batches: Sequence[Tensor], model: TopKSAE | JointSAE):
+        self.batches, self.model = batches, model
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, step: int) -> Tensor:
+        return self.model.nfm.hidden(self.model.encode(self.batches[step]))
+
+
+def build_secondary(config: ModelConfig, base: TopKSAE | JointSAE, acts: Activations) -> SecondarySAE:
+    """The untrained secondary SAE, with the statistics of `base`'s interaction path on random training tokens.
+
+    Raises ValueError if the base has no hidden layer in an interaction path, or was trained on other tokens' statistics.
+    """
+    nfm = config.base.nfm
+    if nfm is None or not nfm.interaction or nfm.form == "polynomial":
+        raise ValueError(
+            f"a secondary model reads the hidden layer of an interaction path, which its base ({config.base.kind}, nfm = {nfm!r}) lacks"
+        )
+    if (config.base.harvest, config.base.train.first_position) != (config.harvest, config.train.first_position):
+        raise ValueError("a secondary model must be trained on its base's activations, first positions dropped or kept as there")
+    chosen = torch.randperm(len(acts), generator=torch.Generator().manual_seed(config.train.seed))[:STATISTICS_TOKENS]
+    u = torch.cat([piece.double() for piece in Hidden(acts.subset(chosen).pieces(), base)])
+    sae = TopKSAE(nfm.d_factor, config.sae, torch.Generator().manual_seed(config.train.seed))
+    return SecondarySAE(sae, u.mean(0).float().cpu(), u.std(0, correction=0).float().cpu())
+
+
 def fit(config: ModelConfig, label: str | None = None) -> Path:
     """Train a model and store it; goes on from its checkpoint if an earlier run was killed. Returns the artefact's folder."""
     began = time.monotonic()
     acts, _ = training_tokens(config)
-    model = build(config, acts.d_in).to(store.device())
+    base = None if config.base is None else get(config.base).model
+    model = (build_secondary(config, base, acts) if config.kind == "secondary" else build(config, acts.d_in)).to(store.device())
     batches: Sequence[Tensor] = activations.Batches(acts, config.train.n_tokens, config.train.batch_tokens, config.train.seed)
     # The same normalisation as in training: the validation split is z-scored with the training split's statistics.
     held_out = activations.load(config.harvest, "validation", config.train.first_position)
     validation = held_out.pieces(VALIDATION_TOKENS)[0]
-    if config.kind == "sae" and config.base is not None:
-        base = get(config.base).model
+    if config.kind == "sae" and base is not None:
         batches, validation = Errors(batches, base), validation - base(validation).x_hat
-    training = train.fit(model, batches, config.train, validation=validation, checkpoint=checkpoint_of(config), label=label or config.kind)
-    meta = {"d_in": acts.d_in, "history": training.history.to_dict("records"), "seconds": round(time.monotonic() - began, 1)}
+    elif config.kind == "secondary":
+        batches, validation = Hidden(batches, base), base.nfm.hidden(base.encode(validation))
+    training = train.fit(
+        model, batches, config.train, loss_fn=model.loss if config.kind == "secondary" else train.mse,
+        validation=validation, checkpoint=checkpoint_of(config), label=label or config.kind,
+    )  # fmt: skip
+    meta = {"d_in": validation.shape[1], "history": training.history.to_dict("records"), "seconds": round(time.monotonic() - began, 1)}
     with store.create(KIND, config, meta, seed=config.train.seed) as folder:
         state = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
         counts = {"counts/fired_tokens": training.fired_tokens.cpu(), "counts/silent_tokens": training.silent_tokens.cpu()}
