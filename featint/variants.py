@@ -221,6 +221,11 @@ CHAPTERS: dict[str, tuple[str, ...]] = {
     "interactions": ("sequential", "secondary", "sequential_published", "secondary_published"),
     "norms": ("sae", "joint", "sae_published", "joint_published"),
     "two_decoders": ("sae", "joint", "joint_no_interaction", "joint_masked"),
+    "behaviour": (
+        "sae", "sae_tuned", "sae_matched", "sequential", "joint", "joint_no_interaction",
+        "sae_published", "sequential_published", "joint_published",
+    ),  # fmt: skip
+    "efficiency": ("joint", "joint_published", "sae_published", "sequential_published"),
     "baselines": (
         "sae",
         "sae_bias",

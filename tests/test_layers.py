@@ -41,10 +41,15 @@ ALLOWED = {
     "notebook": "profiles store",
     "verdicts": "",
     "ledger": "store results profiles config variants verdicts",
+    "compare": "config results store verdicts",
     "toy": "",
     "pairs": "nfm sparse",
     "planted": "config metrics toy",
     "recovery": "config sae nfm joint sparse train toy planted pairs",
+    "planted_truth": "config stats planted recovery profiles results",
+    "figures_planted": "plots",
+    "leftovers": "activations config runs sae sparse store train",
+    "baselines": "activations downstream harvest leftovers lm metrics profiles results runs stats variants",
     "two_decoders": "activations config joint metrics nfm profiles results runs sae stats train",
     "effects": "contributions joint sae sparse",
     "norms": "config contributions effects geometry joint runs sae",
@@ -60,7 +65,7 @@ WALLS = {
     "transformer_lens": {"lm"},
     "transformers": {"lm"},
     "torch": set(ALLOWED)
-    - {"config", "profiles", "variants", "results", "stats", "factorial", "crossed", "stimuli", "plots", "figures", "figures_toy", "figures_gain", "figures_norms", "ledger", "verdicts"},
+    - {"config", "profiles", "variants", "results", "stats", "factorial", "crossed", "stimuli", "plots", "figures", "figures_toy", "figures_planted", "figures_gain", "figures_norms", "ledger", "verdicts", "compare"},
 }
 MODULES = sorted(f.stem for f in (PROJECT / "featint").glob("*.py"))
 
