@@ -100,14 +100,19 @@ class World:
         )
 
 
-def least_squares(inputs: Tensor, x: Tensor, test_inputs: Tensor, test_x: Tensor) -> float:
-    """FVU on test tokens of the affine map of the inputs that fits x best, in float64."""
-    weights = torch.linalg.lstsq(_affine(inputs), x.double(), driver="gelsd").solution
-    return share_unexplained(test_x, _affine(test_inputs) @ weights)
+def least_squares(inputs: Tensor, x: Tensor, test_inputs: Tensor, test_x: Tensor, given: tuple[Tensor, Tensor] | None = None) -> float:
+    """FVU on test tokens of the affine map of the inputs that fits x best, in float64.
+
+    `given` are parts of the reconstruction of x and of test_x that are there already; the map then fits what they leave.
+    """
+    known, test_known = (0.0, 0.0) if given is None else (given[0].double(), given[1].double())
+    a = _affine(inputs)
+    weights = torch.linalg.lstsq(a.T @ a, a.T @ (x.double() - known), driver="gelsd").solution  # gelsd: a dead feature is a column of zeros
+    return share_unexplained(test_x, _affine(test_inputs) @ weights + test_known)
 
 
-def share_unexplained(x: Float[Tensor, "n d_in"], x_hat: Float[Tensor, "n d_in"]) -> float:
-    """FVU of a reconstruction."""
+def share_unexplained(x: Tensor, x_hat: Tensor) -> float:
+    """FVU of a reconstruction, both (n, d_in)."""
     return fvu(squared_error(x, x_hat).sum().item(), squared_error(x, x.mean(0).expand_as(x)).sum().item())
 
 

@@ -30,8 +30,9 @@ SETTINGS = {
 }
 """The models that meet the planted truth."""
 WITH_PAIRS = ("true codes", "sequential", "joint")
-N_TEST = 20_000
+N_TEST = 10_000
 TEST, FLOOR = 10**6, 10**6 + 1  # "steps" whose tokens no training sees
+TOP = 40  # largest differences kept for a picture
 REPORTED = 0.5  # a pair is reported if its second difference is at least half that of a planted pair of strength 1
 
 
@@ -116,26 +117,36 @@ def fitted(trial: Trial, world: World) -> nn.Module:
 def run(trial: Trial) -> dict:
     """Train a trial's model and measure it on fresh tokens: one row.
 
-    `fvu` beside the floors of `World.floors`; `cosine`, the median match of the true directions; with an interaction path, for each way
-    of scoring pairs (`difference`, `factors`) the area under the precision-recall curve `auprc_*` and `recall_*` at 5 % false pairs, and
-    of the pairs whose difference is at least `REPORTED` of a planted one's, `reported` and `false`; for products, `bought`: the share of
+    `fvu`, beside the floors of `World.floors` and `fvu_refit`, that of the best affine map of the model's own codes; `cosine`, the median
+    match of the true directions. With an interaction path, `fvu_refit_pairs`, that of the path as it is and the best affine map beside it;
+    for each way of scoring pairs (`difference`, `factors`) the area under the
+    precision-recall curve `auprc_*` and `recall_*` at 5 % false pairs; of the pairs whose difference is at least `REPORTED` of a planted
+    one's, `reported` and `false`; and `top`, the largest differences with whether they are planted. With products, `bought`: the share of
     them with which some single feature correlates by more than 0.5.
     """
     world = World(trial.world)
-    train_sample, test = (world.draw(N_TEST, toy.step_generator(trial.world.seed, step)) for step in (FLOOR, TEST))
+    samples = [world.draw(N_TEST, toy.step_generator(trial.world.seed, step)) for step in (FLOOR, TEST)]
     with torch.enable_grad():
         model = fitted(trial, world)
-    x_hat, codes = model(torch.cat([test.codes, test.x], 1) if trial.setting == "true codes" else test.x)
-    linear_floor, floor = world.floors(train_sample, test)
+    true = trial.setting == "true codes"
+    rows, test = [torch.cat([s.codes, s.x], 1) if true else s.x for s in samples], samples[1]
+    x_hat, codes = model(rows[1])
+    linear_floor, floor = world.floors(*samples)
+    both = model.encode(rows[0]), codes
+    dense = [c.dense(model.d_sae) for c in both]
+    targets = (dense[0], samples[0].x, dense[1], test.x)
     row = asdict(trial.world) | {f.name: getattr(trial, f.name) for f in fields(trial) if f.name != "world"}
     row |= {"parameters": sum(p.numel() for p in model.parameters()), "fvu": planted.share_unexplained(test.x, x_hat)}
-    row |= {"fvu_linear_floor": linear_floor, "fvu_floor": floor}
+    row |= {"fvu_refit": planted.least_squares(*targets), "fvu_linear_floor": linear_floor, "fvu_floor": floor}
     match = torch.arange(world.config.n_features)
-    if trial.setting != "true codes":
+    if not true:
         row["cosine"], match = matched(directions(model), world.directions)
         if len(world.products):
             row["bought"] = bought(codes.dense(model.d_sae), test.products)
-    return row | found(model.nfm, codes, match, world) if trial.setting in WITH_PAIRS else row
+    if trial.setting in WITH_PAIRS:
+        row["fvu_refit_pairs"] = planted.least_squares(*targets, given=tuple(map(model.nfm.interaction_out, both)))
+        row |= found(model.nfm, codes, match, world)
+    return row
 
 
 def directions(model: nn.Module) -> Tensor:
@@ -174,6 +185,8 @@ def found(nfm: NFM, codes: Codes, match: Tensor, world: World) -> dict:
         for name, score in scores.items():
             row[f"auprc_{name}"], row[f"recall_{name}"] = pairs.agreement(score, truth)
     reported = scores["difference"] >= REPORTED * world.config.strength
+    top = scores["difference"].sort(descending=True).indices[:TOP]
+    row["top"] = list(zip(scores["difference"][top].tolist(), truth[top].tolist(), strict=True))
     return row | {"reported": int(reported.sum()), "false": int((reported & ~truth).sum())}
 
 
