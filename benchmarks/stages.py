@@ -29,7 +29,7 @@ def phases(kind: str, d_sae: int, k: int, batch: int, plain: int) -> dict[str, f
     """Median seconds of each phase of a step, in the order in which `fit` runs them."""
     if plain:
         kernels.library = lambda: None
-    sparse.flush_denormals()
+    sparse.prepare_cpu()
     model = model_of(kind, d_sae, k)
     config = TrainConfig(n_tokens=100 * batch, batch_tokens=batch)
     optimizer = train.optimizer_for(model, config)

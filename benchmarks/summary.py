@@ -66,9 +66,9 @@ def of_phases(label: str, measured: dict, raw: dict) -> dict[str, Value]:
 def of_memory(label: str, measured: dict, raw: dict) -> dict[str, Value]:
     gib = {name: b / 2**30 for name, b in measured.items()}
     return {
-        f"memory/{label}/peak": Value(gib["peak"], 1, "GiB beyond a tiny model's; n runs", "controlled"),
-        f"memory/{label}/state": setting(gib["state"], "GiB of parameters, gradients and moments"),
-        f"memory/{label}/beyond_state": Value(gib["peak"] - gib["state"], 1, "GiB; n runs", "controlled"),
+        f"memory_peak/{label}": Value(gib["peak"], 1, "GiB beyond a tiny model's; n runs", "controlled"),
+        f"memory_state/{label}": setting(gib["state"], "GiB of parameters, gradients and moments"),
+        f"memory_beyond_state/{label}": Value(gib["peak"] - gib["state"], 1, "GiB; n runs", "controlled"),
     }
 
 

@@ -66,6 +66,14 @@ def compile_to(file: Path, command: list[str]) -> None:
         draft.replace(file)
 
 
+def keep_memory() -> None:
+    """Let glibc serve large blocks from memory that it keeps (M_MMAP_MAX = 0, no trimming); nothing happens with other C libraries."""
+    if platform.libc_ver()[0] == "glibc":
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(-4, 0)
+        mallopt(-1, 2**31 - 1)
+
+
 def usable(*tensors: Tensor) -> bool:
     """Whether the kernels take these tensors: on the CPU, all float32 or all float64, and compiled."""
     kinds = {(t.device.type, t.dtype) for t in tensors}

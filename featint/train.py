@@ -94,7 +94,7 @@ def fit(
         raise ValueError(
             f"n_tokens = {config.n_tokens} needs {config.n_steps} batches of {config.batch_tokens} tokens, but there are {len(batches)}"
         )
-    sparse.flush_denormals()
+    sparse.prepare_cpu()
     optimizer = optimizer_for(model, config)
     torch.manual_seed(config.seed)  # dropout only: initial values and order come with the model and the batches
     run = Run(model, optimizer, config)

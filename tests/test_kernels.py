@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 
-from featint import kernels
+from featint import kernels, sparse
 
 
 @pytest.fixture
@@ -69,3 +69,12 @@ def test_compiled_once(monkeypatch, tmp_path, compiled):
     made = file.stat().st_mtime_ns
     assert kernels.library.__wrapped__() is not None
     assert [f.stat().st_mtime_ns for f in (tmp_path / "kernels").iterdir()] == [made]
+
+
+def test_training_flushes_denormals():
+    sparse.prepare_cpu()
+    try:
+        assert torch.tensor([1e-38]).mul(0.01).item() == 0
+    finally:
+        torch.set_flush_denormal(False)
+    assert torch.tensor([1e-38]).mul(0.01).item() > 0
