@@ -72,6 +72,13 @@ def ledger(args):
     print(f"ledger: {ledger.write(profile_of(args))}")
 
 
+def compare(args):
+    from featint import compare
+
+    a, b = (compare.folder(run) for run in (args.a, args.b))
+    print(compare.report(compare.compare(compare.load(a), compare.load(b), args.tolerance), a, b, args.tolerance))
+
+
 def doctor(args):
     """What this machine has, and what of the profile is made."""
     from featint import profiles, runs, variants
@@ -100,17 +107,25 @@ def main(argv: list[str] | None = None) -> int:
         "train": "train one named model, or take it from the store",
         "notebook": "execute one notebook by papermill, with its parameters checked",
         "ledger": "compare every number of the paper with the results",
+        "compare": "say which results of two runs differ by more than their intervals",
         "doctor": "say what this machine has and what is made",
     }
     for step, text in helps.items():
         sub = steps.add_parser(step, help=text)
-        if step != "fetch":
+        if step not in ("fetch", "compare"):
             sub.add_argument("--profile", default="laptop", help="smoke, laptop (default), full or paper")
     steps.choices["train"].add_argument("--model", required=True, help="a name in featint/variants.py")
     steps.choices["train"].add_argument("--seed", type=int, help="default: all seeds of the profile")
     steps.choices["notebook"].add_argument("name", help="a file in notebooks/, without .ipynb")
     steps.choices["notebook"].add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE")
     steps.choices["notebook"].add_argument("--out", type=Path, help="default: where the book looks for it")
+    for run in ("a", "b"):
+        steps.choices["compare"].add_argument(
+            run, help="a folder of results, or its label under data/results: laptop, custom/laptop-1a2b3c4d"
+        )
+    steps.choices["compare"].add_argument(
+        "--tolerance", type=float, default=0.01, help="share by which numbers without an interval may differ (default 0.01)"
+    )
     args = parser.parse_args(argv)
     try:
         globals()[args.step](args)
