@@ -218,7 +218,13 @@ def frame(profile: Profile) -> pd.DataFrame:
 def chapter(profile: Profile, name: str) -> pd.DataFrame:
     """The ledger's rows of one chapter, as a table for its last page: what, paper, as published, controlled, verdict."""
     rows = frame(profile)
-    columns = {"label": "what", "paper": "paper", "as_published": "ours, as published", "controlled": "ours, controlled", "verdict": "verdict"}
+    columns = {
+        "label": "what",
+        "paper": "paper",
+        "as_published": "ours, as published",
+        "controlled": "ours, controlled",
+        "verdict": "verdict",
+    }
     return rows.loc[rows["chapter"] == name, list(columns)].rename(columns=columns).reset_index(drop=True)
 
 

@@ -86,7 +86,9 @@ def run(name: str, profile_name: str, parameters: dict, out: Path | None = None)
     except papermill.PapermillExecutionError as e:
         failed = out.with_suffix(".failed.ipynb")
         os.replace(temporary, failed)
-        raise NotebookError(f"{name} failed in cell {e.exec_count}: {e.ename}: {e.evalue}. The copy with the whole traceback: {failed}") from e
+        raise NotebookError(
+            f"{name} failed in cell {e.exec_count}: {e.ename}: {e.evalue}. The copy with the whole traceback: {failed}"
+        ) from e
     finally:
         Path(temporary).unlink(missing_ok=True)
     out.with_suffix(".failed.ipynb").unlink(missing_ok=True)

@@ -35,7 +35,9 @@ def test_parameters_are_annotated_explained_and_seen_by_papermill(cells, file):
     for node, line in zip(ast.parse(tagged[0].source).body, tagged[0].source.strip().splitlines(), strict=True):
         assert isinstance(node, ast.AnnAssign) and "  # " in line, line
     seen = papermill.inspect_notebook(file)
-    assert list(seen) == [node.target.id for node in ast.parse(tagged[0].source).body], "papermill reads `name: type = value  # help` with one ="
+    assert list(seen) == [node.target.id for node in ast.parse(tagged[0].source).body], (
+        "papermill reads `name: type = value  # help` with one ="
+    )
     assert all(parameter["help"] for parameter in seen.values())
 
 

@@ -94,5 +94,7 @@ def test_the_estimates_agree_with_the_curves(p):
     assert table.loc["sae/gain_even_split", "value"] == pytest.approx(curves.loc[("sae", 0.5), "gain"])
     assert curves.loc[("joint", 0.0), "gain"] < curves.loc[("joint", 0.5), "gain"] < curves.loc[("joint", 1.0), "gain"]
     assert table.loc["joint/split", "value"] == pytest.approx(0.5, abs=0.25)  # both matrices start small
-    found = two_decoders.values(table, {}, two_decoders.conservation(variants.get("joint", p), p), two_decoders.merge_table({}, torch.zeros(1, 32)))
+    found = two_decoders.values(
+        table, {}, two_decoders.conservation(variants.get("joint", p), p), two_decoders.merge_table({}, torch.zeros(1, 32))
+    )
     assert found["sae/fvu/controlled"].ci[0] < found["sae/fvu/controlled"].value < 1
