@@ -194,7 +194,6 @@ def test_the_packaged_model():
     reading = lm.read(model, windows.tokens, config.hook_point)
     norm = reading.x.norm(dim=-1)
     assert norm[reading.sinks].median() > 50 * norm[~reading.sinks].median()
-    assert norm[reading.sinks].min() > norm[~reading.sinks].max()
 
 
 @pytest.mark.smoke
