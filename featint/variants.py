@@ -13,6 +13,7 @@ SAE_BEST_RATE = 1.5
 # The paper's sequential model was trained at the 250 most active of 1024 features, with 200 instead of 300 factors.
 SEQUENTIAL_K_SHARE = 250 / 1024
 SEQUENTIAL_FACTOR_SHARE = 200 / 300
+HOLDOUT_SHARE = 0.1  # of the training tokens, drawn at random: the released code's validation set
 
 
 def variant(function: Callable[[Profile, int], ModelConfig]) -> Callable[[Profile, int], ModelConfig]:
@@ -35,7 +36,7 @@ def describe(name: str) -> str:
 
 def _published(profile: Profile, seed: int, **changes) -> TrainConfig:
     """Trained as the released code does: first positions kept, a tenth of the tokens held out at random."""
-    return _train(profile, seed, first_position="keep", holdout_share=0.1, **changes)
+    return _train(profile, seed, first_position="keep", holdout_share=HOLDOUT_SHARE, **changes)
 
 
 def _train(profile: Profile, seed: int, **changes) -> TrainConfig:
@@ -222,10 +223,18 @@ CHAPTERS: dict[str, tuple[str, ...]] = {
     "norms": ("sae", "joint", "sae_published", "joint_published"),
     "two_decoders": ("sae", "joint", "joint_no_interaction", "joint_masked"),
     "behaviour": (
-        "sae", "sae_tuned", "sae_matched", "sequential", "joint", "joint_no_interaction",
-        "sae_published", "sequential_published", "joint_published",
+        "sae",
+        "sae_tuned",
+        "sae_matched",
+        "sequential",
+        "joint",
+        "joint_no_interaction",
+        "sae_published",
+        "sequential_published",
+        "joint_published",
     ),  # fmt: skip
     "efficiency": ("joint", "joint_published", "sae_published", "sequential_published"),
+    "waterfall": ("sae", "sae_bias", "sae_fast_decoder", "joint_no_interaction", "joint", "sae_published", "joint_published"),
     "baselines": (
         "sae",
         "sae_bias",

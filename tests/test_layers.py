@@ -42,6 +42,7 @@ ALLOWED = {
     "verdicts": "",
     "ledger": "store results profiles config variants verdicts",
     "compare": "config results store verdicts",
+    "atlas": "activations harvest joint lm pairs profiles runs store variants",
     "toy": "",
     "pairs": "nfm sparse",
     "planted": "config metrics toy",
@@ -50,6 +51,7 @@ ALLOWED = {
     "figures_planted": "plots",
     "leftovers": "activations config runs sae sparse store train",
     "baselines": "activations downstream harvest leftovers lm metrics profiles results runs stats variants",
+    "waterfall": "activations config metrics profiles results runs stats variants",
     "two_decoders": "activations config joint metrics nfm profiles results runs sae stats train",
     "effects": "contributions joint sae sparse",
     "norms": "config contributions effects geometry joint runs sae",
@@ -65,7 +67,25 @@ WALLS = {
     "transformer_lens": {"lm"},
     "transformers": {"lm"},
     "torch": set(ALLOWED)
-    - {"config", "profiles", "variants", "results", "stats", "factorial", "crossed", "stimuli", "plots", "figures", "figures_toy", "figures_planted", "figures_gain", "figures_norms", "ledger", "verdicts", "compare"},
+    - {
+        "config",
+        "profiles",
+        "variants",
+        "results",
+        "stats",
+        "factorial",
+        "crossed",
+        "stimuli",
+        "plots",
+        "figures",
+        "figures_toy",
+        "figures_planted",
+        "figures_gain",
+        "figures_norms",
+        "ledger",
+        "verdicts",
+        "compare",
+    },
 }
 MODULES = sorted(f.stem for f in (PROJECT / "featint").glob("*.py"))
 
