@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import LogFormatter, MaxNLocator
 
 from featint.plots import COLOURS, INK, WIDTH
 
@@ -53,6 +54,8 @@ def against(tables: Mapping[str, pd.DataFrame], x: str, xlabel: str) -> Figure:
         medians = table.groupby(groups)[[x, "s"]].median()
         ax.plot(medians[x].clip(lower=least), medians.s, color=INK)
         ax.set(xscale="log", yscale="log", ylabel="squared norm")
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
         ax.set_title({"sae": "SAE alone", "joint": "joint model"}[role], loc="left")
     np.atleast_1d(axes)[-1].set_xlabel(xlabel)
     return figure
@@ -89,7 +92,7 @@ def violins(ratios: pd.DataFrame, null: pd.DataFrame, split: float) -> Axes:
             labels.append(f"{name}, {group}" + ("" if chosen.any() else " (none)"))
             place += 1
     ax.set_yticks(-np.arange(place), labels)
-    ax.set_xlabel("share of the feature's weight norms, %")
+    ax.set_xlabel("share of weight norms, %")
     ax.grid(axis="y", visible=False)
     handles = [Patch(color=COLOURS["joint"], label="trained"), Patch(color=COLOURS["random"], label="drawn anew")]
     figure.legend(handles=handles, loc="outside upper center", ncols=2)
@@ -141,8 +144,9 @@ def ridges(tables: Mapping[str, pd.DataFrame]) -> Axes:
         body.set(facecolor=COLOURS["joint"], alpha=0.8)
     ax.axvline(0, color=INK, linewidth=0.8)
     ax.set_yticks(-np.arange(len(tables)), [name.replace(", ", ",\n") for name in tables])
-    ax.xaxis.set_major_formatter(lambda x, _: f"{10**x:.3g}")
-    ax.set_xlabel("squared norm, in units of the initial one")
+    ax.xaxis.set_major_locator(MaxNLocator(5))
+    ax.xaxis.set_major_formatter(lambda x, _: f"{10**x:.2g}")
+    ax.set_xlabel("squared norm / initial one")
     ax.grid(axis="y", visible=False)
     return ax
 

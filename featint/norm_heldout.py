@@ -179,9 +179,10 @@ def effect_table(m: Trained, observed: Observed, seed: int) -> pd.DataFrame:
 
 
 def group_rows(observed: Observed) -> pd.DataFrame:
-    """For `figures.intervals`: the variance of x that each path explains through each group of features, in per cent."""
+    """For `figures.intervals`: the variance of x that each path explains through each group that has features, in per cent."""
+    there = {group for group, any_ in (("low", observed.features.low.any()), ("high", not observed.features.low.all())) if any_}
     roles = {"decoder": "sae", "linear": "linear", "interaction": "interaction"}
     return pd.DataFrame([
         {"label": f"{path},\n{group} norm", "role": roles[path], **(100 * row[["value", "lo", "hi"]])}
-        for (path, group), row in observed.groups.iterrows()
+        for (path, group), row in observed.groups.iterrows() if group in there
     ])  # fmt: skip

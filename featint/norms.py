@@ -68,7 +68,7 @@ def modes(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     for model, table in tables.items():
         for which, s in (("all", table.s), ("not rare", table.s[~table.rare])):
             for scale, forth, back in (("s", np.asarray, float), ("log s", np.log, np.exp)):
-                found = geometry.bimodality(forth(s))
+                found = geometry.bimodality(forth(s.to_numpy()))
                 low, high = found.means or (None, None)
                 places = {"low": low, "high": high, "valley": found.valley}
                 rows.append({
@@ -125,8 +125,8 @@ class Weights(NamedTuple):
     """By (share, group): the mean in per cent, `measured`, `drawn` anew, `predicted` from the expected initial norms; n."""
     spearman: pd.DataFrame
     """By share: correlation with the squared norm, `measured`, `drawn`, `predicted`."""
-    moves: float
-    """Smallest cosine between what training added to a feature's decoder row and what it added to its row in the linear path."""
+    apart: float
+    """How far what training added to the linear path's matrix is from what it added to the decoder, as a share of the latter's length (Frobenius)."""
 
 
 def weights(m: Trained, at: Split, seed: int) -> Weights:
@@ -149,7 +149,7 @@ def weights(m: Trained, at: Split, seed: int) -> Weights:
     moved = [(W - W_0).detach().double() for W, W_0 in ((sae.W_dec, initial_sae.W_dec), (nfm.W_lin, initial_nfm.W_lin))]
     return Weights(
         ratios, null, pd.DataFrame(rows).set_index(["share", "group"]).astype(dict.fromkeys(tables, float)), pd.DataFrame({name: t.spearman for name, t in tables.items()}),
-        float(torch.nn.functional.cosine_similarity(*moved).min()),
+        float((moved[0] - moved[1]).norm() / moved[0].norm()),
     )  # fmt: skip
 
 

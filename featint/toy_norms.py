@@ -28,7 +28,7 @@ def short_sae(directions: Float[Tensor, "n_features d_in"], length: float) -> To
 class Batches(Sequence):
     """Fresh toy tokens for `train.fit`, with `n_active` different features each, drawn with probabilities proportional to `weights`.
 
-    Strengths are 0.5 to 1.5. A batch depends on seed and step alone. On its way it notes the squared norms of `model`, at about 200 steps.
+    Strengths are 0.5 to 1.5. A batch depends on seed and step alone, and may be asked for in any order. On its way it notes the squared norms of `model`, at about 200 steps.
     Raises ValueError for weights that are not positive or fewer than `n_active`.
     """
 
@@ -73,4 +73,4 @@ def watch(
     with threadpool_limits(1):  # such small steps are slower on more threads, most of all beside other work
         training = train.fit(model, batches, config)
     norms = batches.norms | {len(batches): squared_norms(model)}
-    return pd.DataFrame.from_dict(norms, orient="index").rename_axis("step"), training.fired_tokens
+    return pd.DataFrame.from_dict(norms, orient="index").sort_index().rename_axis("step"), training.fired_tokens
