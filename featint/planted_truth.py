@@ -25,6 +25,10 @@ MEASURES = {
 """What the results file holds of each setting, and in which unit."""
 
 
+SHARES = ("recall_difference", "recall_factors", "auprc_difference", "auprc_factors", "bought")
+"""Measures that cannot leave 0 to 1; neither do their intervals."""
+
+
 def turned(p: Profile, **knobs) -> Profile:
     """The profile with this chapter's own knobs noted, so that a rerun with other values has a results folder of its own."""
     return replace(p, turned=(*p.turned, *(f"{name}={value!r}" for name, value in knobs.items() if value is not None)))
@@ -52,10 +56,10 @@ def plan(p: Profile, trial: Trial, first_seed: int = 0, n_seeds: int | None = No
     lists = {
         "settings": {"setting": list(SETTINGS)},
         "nothing": {"setting": list(WITH_PAIRS), "order": ["none", "triples"]},
-        "bias": {"setting": list(WITH_PAIRS), "hidden_bias": [False, True]},
+        "bias": {"setting": some, "hidden_bias": [False, True]},
         "tokens": {"setting": some, "n_tokens": [n // 2, n] if few else [n // 8, n // 4, n // 2, n]},
-        "strength": {"setting": ["true codes"], "strength": [0.5, 1.0] if few else [0.125, 0.25, 0.5, 1.0]},
-        "factors": {"setting": ["true codes"], "d_factor": [8, trial.d_factor] if few else [4, 8, 16, trial.d_factor]},
+        "strength": {"setting": ["true codes"], "strength": [0.5, 1.0] if few else [0.25, 0.5, 1.0]},
+        "factors": {"setting": ["true codes"], "d_factor": sorted({8, trial.d_factor}) if few else sorted({8, 16, trial.d_factor})},
         "crowding": {"setting": ["sequential"], "d_in": [d * trial.world.d_in // 2 for d in ((2, 4) if few else (1, 2, 4))]},
     }
     return {name: recovery.trials(trial, **values, seed=seeds) for name, values in lists.items()}
@@ -92,8 +96,11 @@ def setup(trial: Trial, sweeps: dict[str, Sequence[Trial]]) -> pd.DataFrame:
 def over_seeds(rows: pd.DataFrame, by: list[str], measure: str) -> pd.DataFrame:
     """Mean of a measure over seeds with its 95 % t interval, a row per group that has it: columns by, value, lo, hi, n."""
     kept = rows.dropna(subset=[measure])
-    found = [(*key, *stats.interval_over_seeds(group[measure].astype(float))[:4]) for key, group in kept.groupby(by, sort=False)]
-    return pd.DataFrame(found, columns=[*by, "value", "lo", "hi", "n"])
+    found = [(*key, *stats.interval_over_seeds(group[measure].astype(float).tolist())[:4]) for key, group in kept.groupby(by, sort=False)]
+    summary = pd.DataFrame(found, columns=[*by, "value", "lo", "hi", "n"])
+    if measure in SHARES:
+        summary[["lo", "hi"]] = summary[["lo", "hi"]].astype(float).clip(0, 1)
+    return summary
 
 
 def table(rows: pd.DataFrame, by: str, measures: dict[str, tuple[str, str]]) -> pd.DataFrame:
@@ -160,7 +167,7 @@ def claims(sweeps: dict[str, pd.DataFrame]) -> pd.DataFrame:
         found.append((f"{SETTINGS[setting]}: reports pairs where none are planted", f"{shown(e, '.1f')} pairs", text))
     by_seed = sweeps["settings"].pivot(index="seed", columns="setting", values="fvu")
     for other in ("joint, no interaction", "SAE, matched"):
-        e = stats.interval_over_seeds(100 * (1 - by_seed["joint"] / by_seed[other]))
+        e = stats.interval_over_seeds((100 * (1 - by_seed["joint"] / by_seed[other])).tolist())
         row = pd.Series({"value": e.value, "lo": e.lo, "hi": e.hi}, dtype=float)
         found.append((f"joint model: less error than {SETTINGS[other]}", f"{shown(row, '.1f')} %", reading(row.value, row.lo, row.hi, 0)))
     return pd.DataFrame(found, columns=["claim", "ours", "reading"])
