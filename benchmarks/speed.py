@@ -82,6 +82,14 @@ class Worker:
                 return
             time.sleep(0.5)
 
+    def enough(self) -> list[float]:
+        """The clean samples. Raises RuntimeError if there are fewer than three: the stage is better measured again."""
+        if len(self.samples) < 3:
+            raise RuntimeError(
+                f"only {len(self.samples)} samples of {self.name} were clean: other processes use the machine; try again later"
+            )
+        return self.samples
+
 
 def race(d_sae: int, k: int, batch: int) -> dict:
     """Seconds of a step of every contestant: clean samples of `ROUNDS` rounds, every other one in reverse order."""
@@ -93,7 +101,7 @@ def race(d_sae: int, k: int, batch: int) -> dict:
         for i in range(ROUNDS):
             for worker in workers if i % 2 else reversed(workers):
                 worker.sample()
-        return {worker.name: worker.samples for worker in workers}
+        return {worker.name: worker.enough() for worker in workers}
 
 
 def growth(axis: str) -> list[dict]:
@@ -104,10 +112,12 @@ def growth(axis: str) -> list[dict]:
             if (name == "sae" and axis == "d_factor") or (name == "naive-joint" and d_sae > 16384):
                 continue
             with ExitStack() as stack:
-                worker = Worker(stack, name, d_sae, k, 1024, *([f"d_factor={d_factor}"] if name == "joint" else []))
-                worker.warm_up(2)
-                seconds = worker.train(5)["seconds"]
-            rows.append({"model": name, "d_sae": d_sae, "k": k, "d_factor": d_factor, "seconds": statistics.median(seconds)})
+                worker = Worker(stack, name, d_sae, k, 1024, *([] if name == "sae" else [f"d_factor={d_factor}"]))
+                worker.warm_up()
+                for _ in range(5):
+                    worker.sample()
+                seconds = statistics.median(worker.enough())
+            rows.append({"model": name, "d_sae": d_sae, "k": k, "d_factor": d_factor, "seconds": seconds})
     return rows
 
 

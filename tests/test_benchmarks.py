@@ -63,15 +63,23 @@ def test_a_sample_is_unclean_while_another_process_is_busy(monkeypatch):
 
 def test_ratios():
     samples = {"sae": [0.1, 0.1, 0.4], "joint": [0.12] * 3, "sae-plain": [0.2] * 3, "joint-plain": [0.25] * 3, "naive-joint": [0.6] * 3,
-               "saelens": [0.5] * 3, "sparsify": [0.3] * 3, "dictionary_learning": [0.01]}  # fmt: skip
+               "saelens": [0.5] * 3, "sparsify": [0.3] * 3, "dictionary_learning": [0.2, 0.4, 0.4]}  # fmt: skip
     raw = {"limits": {"float32_gflops": 100.0, "threads": 2}, "race/8192-64-1024": samples}
     values = summary.values(raw, {"torch": "2"})
     at = {name.removesuffix("/8192-64-1024"): v.value for name, v in values.items() if name.endswith("8192-64-1024")}
-    assert at["fastest_peer"] == "sparsify"  # one clean sample is none
+    assert at["fastest_peer"] == "sparsify"
     assert at["sae_vs_fastest_peer"] == pytest.approx(3) and at["sae_plain_vs_fastest_peer"] == pytest.approx(1.5)
     assert at["joint_vs_naive"] == pytest.approx(5) and at["joint_vs_sae"] == pytest.approx(1.2)
     assert at["encode_floor_fraction"] == pytest.approx(2 * 1024 * 576 * 8192 / 100e9 / 0.1)
     assert values["tokens_per_second/8192-64-1024/joint"].value == pytest.approx(1024 / 0.12)
+
+
+def test_a_stage_with_too_few_clean_samples_is_refused():
+    with ExitStack() as stack:
+        worker = speed.Worker(stack, "product", 64, 4, 16)
+        worker.samples = [0.1, 0.2]
+        with pytest.raises(RuntimeError, match="only 2 samples of product were clean"):
+            worker.enough()
 
 
 def test_every_stage_is_summarised():
