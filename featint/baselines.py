@@ -15,10 +15,10 @@ from featint.results import Value
 from featint.runs import Trained
 
 EQUAL = {
-    "sae": "sae", "sae_bias": "sae", "sae_fast_decoder": "sae", "sae_matched": "sae", "joint_no_interaction": "linear",
+    "sae": "sae", "sae_bias": "sae", "sae_tuned": "sae", "sae_fast_decoder": "sae", "sae_matched": "sae", "joint_no_interaction": "linear",
     "sae_interaction": "interaction", "joint": "joint",
 }  # fmt: skip
-"""Trained from scratch with equal tokens, steps and optimiser; roles in `plots.COLOURS`."""
+"""Trained from scratch with equal tokens, steps and optimiser, and, but for `sae_tuned`, equal learning rates; roles in `plots.COLOURS`."""
 AFTER = {"sae": "sae", "ridge_on_x": "linear", "residual_sae": "sae", "sequential": "sequential"}
 """Fitted to the error of the finished `sae`."""
 CUT = {"sae_at_cut": "sae", "refit_at_cut": "linear", "sequential_cut": "sequential", "sae_cut": "sae"}
@@ -28,6 +28,7 @@ FLOORS = {"sae_short": "sae", "sae_soft_decoder": "random", "sae_frozen_decoder"
 SPLICED = (*EQUAL, "sequential", "residual_sae")
 GAINS = {
     "bias": ("sae_bias", "sae"),
+    "its own learning rate": ("sae_tuned", "sae"),
     "decoder twice as fast": ("sae_fast_decoder", "sae_bias"),
     "two decoders": ("joint_no_interaction", "sae_bias"),
     "two decoders, beyond the speed": ("joint_no_interaction", "sae_fast_decoder"),
@@ -35,7 +36,7 @@ GAINS = {
     "interactions alone": ("sae_interaction", "sae_bias"),
     "interactions, last": ("joint", "joint_no_interaction"),
     "all": ("joint", "sae"),
-    "all, beyond the best plain SAE": ("joint", "sae_fast_decoder"),
+    "all, beyond the tuned SAE": ("joint", "sae_tuned"),
     "NFM on the error": ("sequential", "sae"),
     "SAE on the error": ("residual_sae", "sae"),
     "ridge regression on the error": ("ridge_on_x", "sae"),

@@ -207,51 +207,25 @@ def secondary_published(p: Profile, seed: int) -> ModelConfig:
     return _secondary(sequential_published(p, seed))
 
 
+# fmt: off
 CHAPTERS: dict[str, tuple[str, ...]] = {
     "reconstruction": (
-        "sae",
-        "sae_bias",
-        "sae_tuned",
-        "sequential",
-        "joint",
-        "joint_no_interaction",
-        "sae_published",
-        "sequential_published",
-        "joint_published",
+        "sae", "sae_bias", "sae_tuned", "sequential", "joint", "joint_no_interaction", "sae_published", "sequential_published", "joint_published",
     ),
     "interactions": ("sequential", "secondary", "sequential_published", "secondary_published"),
     "norms": ("sae", "joint", "sae_published", "joint_published"),
     "two_decoders": ("sae", "joint", "joint_no_interaction", "joint_masked"),
     "behaviour": (
-        "sae",
-        "sae_tuned",
-        "sae_matched",
-        "sequential",
-        "joint",
-        "joint_no_interaction",
-        "sae_published",
-        "sequential_published",
-        "joint_published",
-    ),  # fmt: skip
+        "sae", "sae_tuned", "sae_matched", "sequential", "joint", "joint_no_interaction", "sae_published", "sequential_published", "joint_published",
+    ),
     "efficiency": ("joint", "joint_published", "sae_published", "sequential_published"),
-    "waterfall": ("sae", "sae_bias", "sae_fast_decoder", "joint_no_interaction", "joint", "sae_published", "joint_published"),
+    "waterfall": ("sae", "sae_tuned", "joint_no_interaction", "joint", "sae_published", "joint_published"),
+    "best_chance": ("sae_short",),
+    "seeds": ("sae", "sae_tuned", "sae_fast_decoder", "joint_no_interaction", "joint", "sae_interaction"),
     "baselines": (
-        "sae",
-        "sae_bias",
-        "sae_fast_decoder",
-        "sae_matched",
-        "joint_no_interaction",
-        "sae_interaction",
-        "joint",
-        "sequential",
-        "residual_sae",
-        "sae_cut",
-        "sequential_cut",
-        "sae_short",
-        "sae_frozen_decoder",
-        "sae_soft_decoder",
-        "sae_frozen_encoder",
-        "sae_published",
+        "sae", "sae_bias", "sae_tuned", "sae_fast_decoder", "sae_matched", "joint_no_interaction", "sae_interaction", "joint", "sequential",
+        "residual_sae", "sae_cut", "sequential_cut", "sae_short", "sae_frozen_decoder", "sae_soft_decoder", "sae_frozen_encoder", "sae_published",
     ),
 }
+# fmt: on
 """The models that each results chapter reads. A notebook that is not listed, such as a walkthrough on toy data, needs none."""

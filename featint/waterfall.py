@@ -12,7 +12,7 @@ from featint.config import ModelConfig, choose
 from featint.profiles import Profile
 from featint.results import Value
 
-REFERENCES = ("own path", "sae", "sae_bias", "sae_fast_decoder", "joint_no_interaction")
+REFERENCES = ("own path", "sae", "sae_bias", "sae_tuned", "sae_fast_decoder", "joint_no_interaction")
 TEXTS = ("first training windows", "training split", "test articles")
 FIRST = ("keep", "drop")
 SEES = ("all", "half")
@@ -43,8 +43,7 @@ class Protocol:
 
 LABELS = {
     ("reference", "sae"): "against an SAE trained alone",
-    ("reference", "sae_bias"): "... with a decoder bias",
-    ("reference", "sae_fast_decoder"): "... and a decoder twice as fast",
+    ("reference", "sae_tuned"): "... at its own learning rate",
     ("reference", "joint_no_interaction"): "against itself without interactions",
     ("text", "training split"): "on the whole training split",
     ("text", "test articles"): "on held-out articles",
@@ -57,19 +56,18 @@ EXPLAINED = {
     ("text", "training split"): "/notebooks/reconstruction",
     ("text", "test articles"): "/notebooks/reconstruction",
     ("first_position", "drop"): "/book/deviations",
-    ("reference", "sae_bias"): "/notebooks/baselines",
-    ("reference", "sae_fast_decoder"): "/notebooks/baselines",
+    ("reference", "sae_tuned"): "/notebooks/baselines",
     ("reference", "joint_no_interaction"): "/notebooks/baselines",
 }
 """The page that explains each switch."""
 ORDERS = {
     "reference first": (
-        ("reference", "sae"), ("text", "training split"), ("text", "test articles"), ("first_position", "drop"), ("reference", "sae_bias"),
-        ("reference", "sae_fast_decoder"), ("reference", "joint_no_interaction"),
+        ("reference", "sae"), ("text", "training split"), ("text", "test articles"), ("first_position", "drop"), ("reference", "sae_tuned"),
+        ("reference", "joint_no_interaction"),
     ),
     "text first": (
-        ("first_position", "drop"), ("text", "training split"), ("text", "test articles"), ("reference", "sae"), ("reference", "sae_bias"),
-        ("reference", "sae_fast_decoder"), ("reference", "joint_no_interaction"),
+        ("first_position", "drop"), ("text", "training split"), ("text", "test articles"), ("reference", "sae"), ("reference", "sae_tuned"),
+        ("reference", "joint_no_interaction"),
     ),
 }  # fmt: skip
 """The two orders in which the switches are turned, from the default `Protocol` on. `reference` passes through its values one by one."""

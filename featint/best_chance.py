@@ -1,0 +1,215 @@
+"""The interaction path tuned as its advocate would, on validation text, and measured once on test text against equally tuned baselines."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import stats as scipy_stats
+from torch import nn
+
+from featint import activations, leftovers, metrics, runs, stats, variants
+from featint.config import ModelConfig
+from featint.profiles import Profile
+from featint.results import Value
+
+LR_FACTORS, DECODER_FACTORS = (1.0, 1.5), (1.0, 2.0)
+"""First round, plain SAEs: factors on the learning rate of the whole model, and on the decoder's beyond that."""
+FURTHER = (1.25, 0.8, 1.5, 0.65, 2.0)
+"""Second round, plain SAEs: factors on the best learning rate, as many as it takes to have as many trials as the other families."""
+FORMS = {"interactions (NFM)": "nfm", "polynomial": "polynomial", "MLP on the codes": "mlp"}
+ROLES = {"plain SAE": "sae", "interactions (NFM)": "interaction", "polynomial": "linear", "MLP on the codes": "joint"}
+PAIR_FEATURES = 600
+"""Features among whose pairs interaction weights are compared with co-occurrence."""
+MIN_TOKENS = 20
+"""Of the validation split on which a feature must fire to be among them."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One setting of one family."""
+
+    family: str
+    setting: str
+    """The setting in words."""
+    config: ModelConfig
+
+
+def tuned(config: ModelConfig, lr: float, decoder: float) -> ModelConfig:
+    """A model with the learning rate of all parameters, and of the decoder beyond that, multiplied."""
+    prefix = "W_dec" if config.kind == "sae" else "sae.W_dec"
+    scale = {**config.train.lr_scale, prefix: decoder} if decoder != 1 else config.train.lr_scale
+    return replace(config, train=replace(config.train, lr=config.train.lr * lr, lr_scale=scale))
+
+
+def first_round(p: Profile) -> list[Trial]:
+    """Plain SAEs with a decoder bias at every pair of factors, trained for a quarter of the tokens."""
+    base = variants.get("sae_short", p)
+    return [
+        Trial("plain SAE", f"learning rate x {lr:g}, decoder x {lr * decoder:g}", tuned(base, lr, decoder))
+        for lr in LR_FACTORS for decoder in DECODER_FACTORS
+    ]  # fmt: skip
+
+
+def grid(p: Profile, own_lr: Sequence[float] | None = None, widths: Sequence[float] | None = None) -> dict[str, tuple]:
+    """The factors tried on an interaction path's learning rate and on d_factor; None takes the profile's, fewer where time is short."""
+    small = p.name in ("smoke", "laptop")
+    return {
+        "own_lr": ((0.5, 2.0) if small else (0.3, 1.0, 3.0)) if own_lr is None else tuple(own_lr),
+        "widths": (4.0,) if widths is None else tuple(widths),
+    }
+
+
+def second_round(p: Profile, best: ModelConfig, own_lr: Sequence[float], widths: Sequence[float]) -> list[Trial]:
+    """All families at the best plain setting, as many trials each.
+
+    Interaction paths get no dropout and are tried at every own learning rate (`own_lr`, factors), every width (`widths`, factors on d_factor), with raw
+    and with normalised codes. The plain SAE's trials spend the widest path's parameters on features instead, and try further learning rates.
+    Raises ValueError, before anything is trained, for an empty list or an impossible factor.
+    """
+    for name, factors in (("own_lr", own_lr), ("widths", widths)):
+        if not factors or not all(np.isfinite(f) and f > 0 for f in factors):
+            raise ValueError(f"{name} = {list(factors)!r} must hold at least one factor, and only positive ones")
+    combinations = list(itertools.product(own_lr, widths, (False, True)))
+    if len(combinations) > len(FURTHER) + 1:
+        raise ValueError(
+            f"own_lr x widths give {len(combinations)} trials per family; the plain SAE has {len(FURTHER) + 1}, ask for fewer factors"
+        )
+    frozen = {f"sae.{name}": factor for name, factor in best.train.lr_scale.items()}
+    trials = []
+    for family, form in FORMS.items():
+        for lr, width, normalise in combinations:
+            d_factor = max(1, round(p.nfm.d_factor * width))
+            nfm = replace(p.nfm, linear=False, dropout=0.0, d_factor=d_factor, form=form, normalise=normalise)
+            config = replace(best, kind="joint", nfm=nfm, train=replace(best.train, lr_scale={"nfm": lr, **frozen}))
+            words = f"own learning rate x {lr:g}, {d_factor} factors, {'normalised' if normalise else 'raw'} codes"
+            trials.append(Trial(family, words, config))
+    wider = replace(best.sae, d_sae=best.sae.d_sae + extra_features(p, max(widths)))
+    trials.append(Trial("plain SAE", f"{wider.d_sae:,} features", replace(best, sae=wider)))
+    for factor in FURTHER[: len(combinations) - 1]:
+        config = replace(best, train=replace(best.train, lr=best.train.lr * factor))
+        trials.append(Trial("plain SAE", f"learning rate x {factor:g} of the best", config))
+    return trials
+
+
+def extra_features(p: Profile, width: float) -> int:
+    """How many more features have as many parameters as an NFM's interaction path of so many times the profile's factors."""
+    d = round(p.nfm.d_factor * width)
+    return max(1, round((p.sae.d_sae * d + d * (d + 1) + p.d_in * (d + 1)) / (2 * p.d_in + 1)))
+
+
+def measured(model: nn.Module, p: Profile, split: str) -> pd.DataFrame:
+    """Sums per article of one model's error on a split."""
+    acts = activations.load(p.harvest, split)
+    return metrics.by_article(lambda x: {"model": model(x).x_hat}, acts.pieces(), acts.article)
+
+
+def validate(trials: Sequence[Trial], p: Profile) -> pd.DataFrame:
+    """Train what is missing and measure every trial on validation text: columns family, role, setting, fvu (NaN if it diverged), parameters, chosen (the family's best)."""
+    rows = []
+    for trial in trials:
+        try:
+            trained = runs.get(trial.config)
+            total = measured(trained.model, p, "validation").sum()
+            found = {"fvu": total["sse/model"] / total["sst"], "parameters": trained.n_parameters}
+        except FloatingPointError:  # the loss grew beyond all bounds: a result of this setting, not of the chapter
+            found = {"fvu": float("nan"), "parameters": None}
+        rows.append({"family": trial.family, "role": ROLES[trial.family], "setting": trial.setting, **found})
+    frame = pd.DataFrame(rows)
+    return frame.assign(chosen=frame["fvu"] == frame.groupby("family")["fvu"].transform("min"))
+
+
+def winners(trials: Sequence[Trial], frame: pd.DataFrame) -> dict[str, Trial]:
+    """The chosen trial of each family."""
+    return {row.family: trials[i] for i, row in frame.iterrows() if row.chosen}
+
+
+def longer(config: ModelConfig, p: Profile) -> ModelConfig:
+    """The same model trained for all of the profile's tokens."""
+    return replace(config, train=replace(config.train, n_tokens=p.train.n_tokens))
+
+
+def warm(best_plain: ModelConfig, best_path: ModelConfig) -> tuple[ModelConfig, ModelConfig]:
+    """The interaction model started from the finished plain SAE, and the plain SAE trained as long as the two together."""
+    start = replace(best_path, sae=best_plain.sae, base=best_plain)
+    whole = replace(best_plain, train=replace(best_plain.train, n_tokens=2 * best_plain.train.n_tokens))
+    return start, whole
+
+
+def test_once(pairs: dict[str, tuple[ModelConfig, ModelConfig]], p: Profile) -> pd.DataFrame:
+    """Test FVU and gain of each (model, baseline), paired by token, articles drawn anew: rows `<name>/fvu`, `<name>/baseline_fvu`, `<name>/gain`."""
+    acts = activations.load(p.harvest, "test")
+    found = {(name, side): runs.get(config).model for name, pair in pairs.items() for side, config in zip("ab", pair, strict=True)}
+    distinct = {id(model): model for model in found.values()}
+    sums = metrics.by_article(lambda x: {str(i): model(x).x_hat for i, model in distinct.items()}, acts.pieces(), acts.article)
+
+    def statistic(t: pd.DataFrame) -> dict:
+        rows = {}
+        for name in pairs:
+            a, b = (t[f"sse/{id(found[name, side])}"] for side in "ab")
+            rows |= {f"{name}/fvu": a / t["sst"], f"{name}/baseline_fvu": b / t["sst"], f"{name}/gain": 100 * (1 - a / b)}
+        return rows
+
+    return stats.bootstrap(sums, statistic, p.bootstrap)
+
+
+@torch.no_grad()
+def pair_weights(model: nn.Module, p: Profile) -> pd.DataFrame:
+    """Interaction weights of pairs of features beside how often they fire together, on validation text.
+
+    A row per pair: weight, the norm of V_i * V_j; together, tokens on which both fire; covariance of their codes, absolute; by_chance, the product
+    of their firing rates. Features are drawn at random among those that fire on at least `MIN_TOKENS` tokens.
+    """
+    codes = [leftovers.as_matrix(model.encode(x), model.d_sae) for x in activations.load(p.harvest, "validation").pieces()]
+    counts = sum(np.asarray((c > 0).sum(0)).ravel() for c in codes)
+    alive = np.flatnonzero(counts >= MIN_TOKENS)
+    chosen = np.sort(np.random.default_rng(p.seeds[0]).permutation(alive)[:PAIR_FEATURES])
+    dense = np.concatenate([c[:, chosen].toarray() for c in codes])
+    fires = (dense > 0).astype(np.float64)
+    V = model.nfm.V[torch.from_numpy(chosen)].double().cpu().square().numpy()
+    i, j = np.triu_indices(len(chosen), 1)
+    rates = fires.mean(0)
+    return pd.DataFrame({
+        "weight": np.sqrt((V @ V.T)[i, j]), "together": (fires.T @ fires)[i, j],
+        "covariance": np.abs(np.cov(dense.T))[i, j], "by_chance": rates[i] * rates[j],
+    })  # fmt: skip
+
+
+def pair_correlations(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Spearman correlations over pairs: of interaction weight and of the codes' covariance with co-occurrence; the first also given chance."""
+    weight, covariance = (scipy_stats.spearmanr(pairs[c], pairs["together"]).statistic for c in ("weight", "covariance"))
+    partial = stats.partial_spearman(pairs, "weight", "together", "by_chance")
+    rows = {
+        "interaction weight and co-occurrence": weight, "the same at fixed firing rates": partial.value,
+        "covariance of the codes and co-occurrence": covariance,
+    }  # fmt: skip
+    return pd.DataFrame({"correlation over pairs": rows.keys(), "Spearman r": rows.values(), "pairs": len(pairs)})
+
+
+def values(tested: pd.DataFrame, correlations: pd.DataFrame) -> dict[str, Value]:
+    """The chapter's results file. The ledger shows the gain of the interactions at the whole budget beside C1's headline."""
+    found = {}
+    for name, row in tested.iterrows():
+        unit = "%" if name.endswith("gain") else "fraction"
+        found[f"{name}/controlled"] = Value(row.value, int(row.n), f"{unit}; n articles", "controlled", (row.lo, row.hi))
+    found["interaction/gain_vs_best_baseline/controlled"] = found["whole_budget/gain/controlled"]
+    for key, row in zip(("weight", "weight_partial", "covariance"), correlations.itertuples(), strict=True):
+        found[f"pairs/{key}_co_occurrence/controlled"] = Value(row[2], int(row.pairs), "Spearman r; n pairs", "controlled")
+    return found
+
+
+def trial_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """All trials as readers see them."""
+    chosen = frame["chosen"].map({True: "best of its family", False: ""})
+    return frame.assign(chosen=chosen)[["family", "setting", "parameters", "fvu", "chosen"]].rename(
+        columns={"fvu": "validation FVU", "chosen": " "}
+    )
+
+
+def gain_rows(tested: pd.DataFrame, labels: dict[str, tuple[str, str]]) -> pd.DataFrame:
+    """Gains of `test_once` for `figures.intervals`; `labels` gives name -> (label, role)."""
+    return pd.DataFrame(
+        [{"label": text, "role": role, **tested.loc[f"{name}/gain", ["value", "lo", "hi"]]} for name, (text, role) in labels.items()]
+    )
