@@ -128,16 +128,33 @@ def tests(data: Crossed) -> list[Test]:
     v_prompt = scores.var(ddof=1) / n_prompts
     v_word = (word_error**2).sum() / df_word * leverage
     v_residual = (residual**2).sum() / df_residual * leverage / n_prompts
-    if v_prompt > v_residual and v_word > v_residual:
-        variance = v_prompt + v_word - v_residual
-        df = variance**2 / (v_prompt**2 / df_prompt + v_word**2 / df_word + v_residual**2 / df_residual)
-    else:  # one source adds nothing to the noise that the other carries too
-        variance, df = max((v_prompt, df_prompt), (v_word, df_word), (v_residual, df_residual))
+    variance, df = _both((v_prompt, v_word, v_residual), (df_prompt, df_word, df_residual))
     return [
         _test("by prompt", estimate, v_prompt, df_prompt),
         _test("by word", estimate, v_word, df_word),
         _test("both random", estimate, variance, df),
     ]
+
+
+def mean_test(values: np.ndarray) -> Test:
+    """The mean of a table (prompts, words) against 0, prompts and words random; `tests`' "both random" without a design between words."""
+    n, estimate = values.shape, float(values.mean())
+    if min(n) < 2:
+        raise ValueError(f"{n[0]} prompts and {n[1]} words: at least 2 of each are needed to tell a mean from noise")
+    of_prompt, of_word = values.mean(axis=1, keepdims=True), values.mean(axis=0, keepdims=True)
+    residual = values - of_prompt - of_word + estimate
+    df = n[0] - 1, n[1] - 1, (n[0] - 1) * (n[1] - 1)
+    v = of_prompt.var(ddof=1) / n[0], of_word.var(ddof=1) / n[1], (residual**2).sum() / df[2] / values.size
+    return _test("mean", estimate, *_both(v, df))
+
+
+def _both(v: Sequence[float], df: Sequence[float]) -> tuple[float, float]:
+    """Variance and Satterthwaite's degrees of freedom from those over prompts, over words, and of the residual that both contain."""
+    v_prompt, v_word, v_residual = v
+    if v_prompt > v_residual and v_word > v_residual:
+        variance = v_prompt + v_word - v_residual
+        return variance, variance**2 / sum(x**2 / d for x, d in zip(v, df, strict=True))
+    return max(zip(v, df, strict=True))  # one source adds nothing to the noise that the other carries too
 
 
 def mixed_model(data: Crossed) -> Test:

@@ -1,0 +1,229 @@
+"""Claim C6, measured: what clamping a feature does to the logits of four groups of words, with prompts and words as the samples."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool
+from scipy import stats as st
+from statsmodels.stats.multitest import multipletests
+from torch import Tensor
+from tqdm import tqdm
+
+from featint import crossed, interventions, stats
+from featint.interactions import Discovery
+from featint.interventions import Change, Site
+from featint.joint import JointSAE
+from featint.secondary import SecondarySAE
+from featint.sparse import Codes
+from featint.stimuli import LEVELS
+
+FACTORS = {name: LEVELS[name] for name in ("formality", "emotion")}
+GROUPS = {"FL": ("formal", "neutral"), "FH": ("formal", "emotional"), "CL": ("casual", "neutral"), "CH": ("casual", "emotional")}
+MULTIPLIERS = (-4.0, 0.0, 1.0, 4.0)
+LARGEST_DOSE = 5.0
+"""Of these multipliers: the distance from -4 to 1. Slopes are reported times this dose."""
+BOUND_SHARE = 0.1
+"""The smallest contrast that would matter, as a share of the mean |logit shift| that reading and writing the activation (the splice) itself causes."""
+SELECTION_PROMPTS = 8
+"""Prompts held apart: they decide which features are clamped, and the sign of the contrast."""
+N_SECONDARY, N_PRIMARY, N_RANDOM = 5, 3, 10
+
+
+def selection(prompts: Sequence[str], seed: int = 0) -> list[str]:
+    """The held-apart prompts, drawn at random."""
+    chosen = np.random.default_rng(seed).permutation(len(prompts))[:SELECTION_PROMPTS]
+    return [prompts[i] for i in sorted(chosen)]
+
+
+def firing(site: Site, encode: Callable[[Tensor], Codes], d_sae: int) -> Bool[Tensor, "prompts d_sae"]:
+    """Which features fire on any token of each prompt; `encode` takes normalised activations."""
+    counts = torch.zeros(len(site.prompts), d_sae, device=site.mean.device)
+    fires = (encode(site.tokens).dense(d_sae) > 0).to(counts)
+    return counts.index_add_(0, (~site.reading.sinks).nonzero()[:, 0], fires) > 0
+
+
+class Chosen(NamedTuple):
+    """Features of one dictionary to clamp. A feature that does not fire on the prompts has nothing to be multiplied."""
+
+    selective: list[int]
+    """The largest interaction F on the discovery half, among those that fire on at least half of the held-apart prompts."""
+    unselective: int
+    """Of the same features the one whose largest F is smallest."""
+    inactive: int | None
+    """The first that fired in training but fires on no prompt."""
+
+
+def choose(
+    found: Discovery, fires: Bool[Tensor, "prompts d_sae"], fired_tokens: Tensor, apart: list[bool], n: int, wanted: int | None = None
+) -> Chosen:
+    """The features to clamp; `wanted` goes before the selected ones.
+
+    Raises ValueError if no live feature fires on half of the held-apart prompts, or `wanted` is out of range or dead.
+    """
+    if wanted is not None:
+        interventions.check_feature(wanted, fired_tokens)
+    often = pd.Index((fires[torch.tensor(apart)].float().mean(0) >= 0.5).nonzero().squeeze(1).tolist())
+    trained = pd.Index((fired_tokens > 0).nonzero().squeeze(1).tolist())
+    among = found.live.intersection(often).intersection(trained)
+    if among.empty:
+        raise ValueError("no feature fires on half of the held-apart prompts: a multiple of it would change nothing")
+    effect = found.selection.effect.iloc[-1]
+    ranked = found.ranked(effect).index
+    silent = [i for i in trained if not fires[:, i].any()]
+    selective = [i for i in ranked.tolist() if i in among and i != wanted][:n]
+    return Chosen(selective if wanted is None else [wanted, *selective], found.least_selective(among), silent[0] if silent else None)
+
+
+class Condition(NamedTuple):
+    """One intervention at any multiplier."""
+
+    kind: str
+    feature: int | None
+    change: Callable[[float], Change]
+
+
+def conditions(model: JointSAE, inside: SecondarySAE, secondary: Chosen, primary: Chosen, site: Site) -> dict[str, Condition]:
+    """All interventions of the chapter by name: secondary and primary features, and the controls."""
+
+    def inner(feature: int) -> Callable[[float], Change]:
+        return lambda m: interventions.secondary(model, inside, feature, m)
+
+    def outer(feature: int, *paths: str) -> Callable[[float], Change]:
+        return lambda m: interventions.primary(model, feature, m, paths or interventions.PATHS)
+
+    found = {f"secondary {i}": Condition("secondary feature", i, inner(i)) for i in secondary.selective}
+    found |= {f"primary {i}": Condition("primary feature, all paths", i, outer(i)) for i in primary.selective}
+    for i in primary.selective:
+        found[f"primary {i}, SAE"] = Condition("primary feature, SAE alone", i, outer(i, "sae_out"))
+        found[f"primary {i}, linear"] = Condition("primary feature, linear path", i, outer(i, "linear_out"))
+        found[f"primary {i}, interaction"] = Condition("primary feature, interaction path", i, outer(i, "interaction_out"))
+    i = secondary.unselective
+    found[f"secondary {i}, unselective"] = Condition("unselective secondary feature", i, inner(i))
+    if (i := secondary.inactive) is not None:
+        found[f"secondary {i}, inactive"] = Condition("inactive secondary feature", i, inner(i))
+    like = inner(secondary.selective[0])
+    for seed in range(N_RANDOM):
+        found[f"random {seed}"] = Condition(
+            "random direction", None, lambda m, seed=seed: interventions.random_direction(like(m), m, site.std, seed)
+        )
+    return found
+
+
+@torch.no_grad()
+def run(site: Site, found: Mapping[str, Condition]) -> pd.DataFrame:
+    """Logit shifts: one row per condition, multiplier, prompt and word, `value` in logits.
+
+    The first condition is run at a multiplier of 1 too, where nothing may move; for the others that run would be the same.
+    """
+    clean, frames = site.logits(), []
+    with tqdm(total=3 * len(found) + 1, desc="clamp", unit="run", disable=None) as bar:
+        for i, (name, one) in enumerate(found.items()):
+            for m in MULTIPLIERS if i == 0 else [m for m in MULTIPLIERS if m != 1]:
+                frames.append(site.frame(site.added(one.change(m)) - clean, condition=name, multiplier=m))
+                bar.update()
+    return pd.concat(frames, ignore_index=True)
+
+
+@torch.no_grad()
+def splice_shift(site: Site, model: JointSAE, apart: list[str]) -> crossed.Test:
+    """Mean |logit shift| of the words when the activation is replaced by the model's reconstruction; prompts that are not held apart."""
+    shift = (site.replaced(lambda x: model(x).x_hat) - site.logits()).abs()
+    return crossed.mean_test(shift[[p not in apart for p in site.prompts]].cpu().numpy())
+
+
+def slopes(frame: pd.DataFrame, condition: str, prompts: Sequence[str]) -> crossed.Crossed:
+    """The dose-response slope of every prompt and word under one condition, times the largest dose: logits at a multiplier of 6, or against -4."""
+    rows = frame[(frame.condition == condition) & frame.prompt.isin(prompts)].drop(columns="condition")
+    table = crossed.crossed(crossed.dose_slopes(rows), FACTORS)
+    return table._replace(values=LARGEST_DOSE * table.values)
+
+
+def both_random(data: crossed.Crossed) -> crossed.Test:
+    """The interaction contrast with prompts and words random."""
+    return crossed.tests(data)[2]
+
+
+def at_level(frame: pd.DataFrame, condition: str, multiplier: float, apart: list[str]) -> crossed.Test:
+    """The contrast at one multiplier on the other prompts, signed so that it is positive on the held-apart ones."""
+    rows = frame[(frame.condition == condition) & (frame.multiplier == multiplier)]
+    there, here = (both_random(crossed.crossed(part, FACTORS)) for _, part in rows.groupby(~rows.prompt.isin(apart)))
+    if there.estimate >= 0:
+        return here
+    flip = here._replace(estimate=-here.estimate, t=here.t and -here.t)
+    return flip if here.lo is None else flip._replace(lo=-here.hi, hi=-here.lo)
+
+
+def summary(frame: pd.DataFrame, found: Mapping[str, Condition], bound: float, apart: list[str]) -> pd.DataFrame:
+    """One row per condition: the slope's interaction contrast at the largest dose (logit), its test, and what it says about the bound.
+
+    `p_holm` is corrected over the selective features that were clamped whole; `linear` is the median share of a shift's size that a straight
+    line through the doses explains; `detectable` is found with power 0.8; `equivalent`: an effect of the bound's size is ruled out.
+    """
+    rows = []
+    prompts = [p for p in frame.prompt.unique() if p not in apart]
+    for name, one in found.items():
+        data = slopes(frame, name, prompts)
+        test, row = both_random(data), {"condition": name, "kind": one.kind, "feature": one.feature}
+        row |= {k: getattr(test, k) for k in ("estimate", "se", "df", "t", "p", "lo", "hi")}
+        row["shift"] = float(np.abs(data.values).mean())
+        if test.p is not None:
+            row |= {f"{k}_over_bound": row[k] / bound for k in ("estimate", "lo", "hi")}
+            row |= {"equivalent": stats.equivalence(test.estimate, test.se, test.df, bound).equivalent}
+            row |= {"detectable": stats.detectable(test.se, test.df), "power_at_bound": float(stats.power(bound, test.se, test.df))}
+        part = frame[(frame.condition == name) & frame.prompt.isin(prompts)].drop(columns="condition")
+        row["linear"] = crossed.dose_slopes(part).linear.astype(float).median()
+        rows.append(row)
+    table = pd.DataFrame(rows).set_index("condition")
+    family = table.kind.isin(["secondary feature", "primary feature, all paths"]) & table.p.notna()
+    table.loc[family, "p_holm"] = multipletests(table.p[family].astype(float), method="holm")[1]
+    return table
+
+
+def group_shifts(frame: pd.DataFrame, condition: str, prompts: Sequence[str]) -> pd.DataFrame:
+    """Per word group: mean logit shifts at -4, 0 and 4, the p of the group's mean slope (prompts and words random), and Holm's over the four."""
+    data = slopes(frame, condition, prompts)
+    rows = frame[(frame.condition == condition) & frame.prompt.isin(prompts)]
+    table = []
+    for group, (formality, emotion) in GROUPS.items():
+        words = rows[(rows.formality == formality) & (rows.emotion == emotion)]
+        means = words.groupby("multiplier").value.mean()
+        test = crossed.mean_test(data.values[:, [w in set(words.word) for w in data.words]])
+        table.append({"group": group, "shifts": [float(means[m]) for m in (-4, 0, 4)], "p": test.p})
+    table = pd.DataFrame(table).set_index("group")
+    table["p_holm"] = None if table.p.isna().any() else multipletests(table.p.astype(float), method="holm")[1]
+    return table
+
+
+@torch.no_grad()
+def as_published(site: Site, model: JointSAE, inside: SecondarySAE, features: Mapping[str, int], linear: Sequence[int]) -> pd.DataFrame:
+    """Logit shifts of the published splice: clamped less unclamped, raw activations in and out, all positions. Columns as `run`'s.
+
+    `features`: secondary features by name of their condition. `linear`: primary features whose rows of the linear path are multiplied together.
+    """
+    baseline = site.replaced_raw(interventions.published(model, inside))
+    frames = []
+    for m in MULTIPLIERS:
+        edits = {name: interventions.published(model, inside, feature, m) for name, feature in features.items()}
+        edits["linear"] = interventions.published(model, inside, None, m, linear)
+        frames += [site.frame(site.replaced_raw(edit) - baseline, condition=name, multiplier=m) for name, edit in edits.items()]
+    return pd.concat(frames, ignore_index=True)
+
+
+def published_tests(frame: pd.DataFrame) -> pd.DataFrame:
+    """The published test of every condition and multiplier but 1: condition, multiplier, contrast (logit), F, p; F and p None without variation."""
+    rows = []
+    for (condition, m), part in frame[frame.multiplier != 1].groupby(["condition", "multiplier"], sort=False):
+        test = crossed.published(crossed.crossed(part, FACTORS))
+        rows.append({"condition": condition, "multiplier": m, "contrast": test.estimate, "F": test.t and test.t**2, "p": test.p})
+    return pd.DataFrame(rows).astype({"F": object, "p": object}).set_index(["condition", "multiplier"])
+
+
+def false_positive_rates(tables: Mapping[str, crossed.Crossed], shuffles: int = 500) -> pd.DataFrame:
+    """`crossed.false_positives` of several tables: data, test, rate, lo, hi, shuffles; and `tail`, the chance of a rate so far from 5 %."""
+    parts = [crossed.false_positives(data, shuffles).assign(data=name) for name, data in tables.items() if data.values.std() > 0]
+    table = pd.concat(parts, ignore_index=True)
+    table["tail"] = [st.binomtest(round(r.rate * r.shuffles), r.shuffles, 0.05).pvalue for r in table.itertuples()]
+    return table[["data", "test", "rate", "lo", "hi", "tail", "shuffles"]]

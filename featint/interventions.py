@@ -1,0 +1,185 @@
+"""Clamping: set a feature to a multiple of its value and see how the logits of some words move.
+
+A clamp adds its *change* to the activation at the hook point and leaves everything else, the reconstruction error included, as it was, so
+that a multiplier of 1 changes nothing. The published clamp replaces the activation instead; it stands beside as `published`.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from featint import store
+from featint.activations import Activations
+from featint.joint import JointSAE
+from featint.lm import LanguageModel, Reading, read, resume
+from featint.secondary import SecondarySAE
+from featint.sparse import Codes
+
+PATHS = ("sae_out", "linear_out", "interaction_out")
+Change = Callable[[Float[Tensor, "n d_in"]], Float[Tensor, "n d_in"]]
+"""From normalised activations to what is added to them."""
+
+
+def check_feature(feature: int, fired_tokens: Int[Tensor, " d_sae"]) -> None:
+    """Raise a ValueError if a feature is out of range, or dead: not active on any training token."""
+    if not 0 <= feature < len(fired_tokens):
+        raise ValueError(f"feature = {feature} is out of range; there are {len(fired_tokens)} features, 0 to {len(fired_tokens) - 1}")
+    if fired_tokens[feature] == 0:
+        live = (fired_tokens > 0).nonzero().squeeze(1)[:5].tolist()
+        raise ValueError(
+            f"feature = {feature} is dead: it fired on no training token, so that no multiple of it differs; live are {live}, ..."
+        )
+
+
+def check_multiplier(multiplier: float) -> None:
+    """Raise a ValueError for a multiplier that is not finite."""
+    if not math.isfinite(multiplier):
+        raise ValueError(f"multiplier = {multiplier!r} must be a finite number, e.g. -4, 0 or 4")
+
+
+def multiplied(codes: Codes, feature: int, multiplier: float) -> Codes:
+    """The codes with one feature's activation times `multiplier`; tokens on which it is not active stay as they are."""
+    check_multiplier(multiplier)
+    return codes._replace(acts=torch.where(codes.indices == feature, multiplier * codes.acts, codes.acts))
+
+
+def value_of(codes: Codes, feature: int) -> Float[Tensor, " n"]:
+    """A feature's activation on each token, 0 where it is not among the active ones."""
+    return torch.where(codes.indices == feature, codes.acts, 0.0).sum(1)
+
+
+def primary(model: JointSAE, feature: int, multiplier: float, paths: Sequence[str] = PATHS) -> Change:
+    """Clamp a primary feature as seen by some of the model's paths: its decoder alone, the linear path alone, or all."""
+    if unknown := set(paths) - set(PATHS):
+        raise ValueError(f"paths name {sorted(unknown)[0]!r}; allowed: {', '.join(PATHS)}")
+    check_multiplier(multiplier)
+
+    def change(x: Tensor) -> Tensor:
+        codes = model.encode(x)
+        before, after = model.parts(codes), model.parts(multiplied(codes, feature, multiplier))
+        return sum((after[path] - before[path] for path in paths if path in before), torch.zeros_like(x))
+
+    return change
+
+
+def secondary(model: JointSAE, inside: SecondarySAE, feature: int, multiplier: float) -> Change:
+    """Clamp a secondary feature: its direction is added inside the interaction path, before the ReLU; what `inside` leaves over stays in place."""
+    check_multiplier(multiplier)
+
+    def change(x: Tensor) -> Tensor:
+        u = model.nfm.hidden(model.encode(x))
+        more = (multiplier - 1) * value_of(inside.encode(u), feature)[:, None] * inside.direction(feature)
+        return ((u + more).relu() - u.relu()) @ model.nfm.W_out
+
+    return change
+
+
+def random_direction(like: Change, multiplier: float, std: Float[Tensor, " d_in"], seed: int) -> Change:
+    """The control: at every token as much as `like` adds, measured before normalisation, but along one random direction for all tokens.
+
+    Beyond a multiplier of 1 it points along the direction, below 1 against it, as a feature's own direction would.
+    """
+    direction = torch.randn(len(std), generator=torch.Generator().manual_seed(seed)).to(std)
+    direction = direction / direction.norm() * (1 if multiplier > 1 else -1)
+    return lambda x: (like(x) * std).norm(dim=1, keepdim=True) * direction / std
+
+
+def published(model: JointSAE, inside: SecondarySAE | None = None, feature: int | None = None, multiplier: float = 1.0, linear: Sequence[int] = ()) -> Change:  # fmt: skip
+    """What the released code puts in place of the raw activation: the model's output, from raw input, without pooling or statistics.
+
+    The interaction path is MLP(codes @ V) with the secondary SAE's reconstruction in place of the MLP's first layer, neither z-scored.
+    `feature` of `inside` is multiplied in its codes; the rows of the linear path of the features in `linear` are multiplied in its weights.
+    """
+    check_multiplier(multiplier)
+
+    def replacement(x: Tensor) -> Tensor:
+        codes = model.encode(x)
+        nfm, scaled = model.nfm, codes
+        for row in linear:
+            scaled = multiplied(scaled, row, multiplier)
+        u = unpooled(model, codes)
+        if inside is not None:
+            found = inside.sae.encode(u)
+            u = inside.sae.decode(found if feature is None else multiplied(found, feature, multiplier))
+        return model.sae.decode(codes) + nfm.linear_out(scaled) + u.relu() @ nfm.W_out + nfm.b_out
+
+    return replacement
+
+
+def unpooled(model: JointSAE, codes: Codes) -> Float[Tensor, "n d_factor"]:
+    """The first layer of the interaction path as the released analyses compute it: of codes @ V, without products of features."""
+    visible, nfm = model.nfm.visible(codes), model.nfm
+    return (visible.acts[..., None] * nfm.V[visible.indices]).sum(1) @ nfm.W_hidden + nfm.b_hidden
+
+
+@dataclass(frozen=True)
+class Site:
+    """Prompts read up to the hook point, ready to be run on from there as often as needed."""
+
+    lm: LanguageModel
+    reading: Reading
+    last: Int[Tensor, " prompts"]
+    """Position of each prompt's last token."""
+    prompts: list[str]
+    words: pd.DataFrame
+    """`stimuli.load_words`: word, group, the two factors, token_id."""
+    mean: Float[Tensor, " d_in"]
+    std: Float[Tensor, " d_in"]
+    """Of the training activations of the models that are clamped."""
+
+    @property
+    def tokens(self) -> Float[Tensor, "n d_in"]:
+        """The normalised activations of all prompts' tokens, separators left out."""
+        return ((self.reading.x - self.mean) / self.std)[~self.reading.sinks]
+
+    def logits(self, edit: Callable[[Tensor], Tensor] | None = None, first_position: str = "drop") -> Float[Tensor, "prompts words"]:
+        """Logits of the words after each prompt, with the raw activations (tokens, d_in) replaced by `edit` of them."""
+
+        def reshaped(x: Tensor) -> Tensor:
+            return edit(x.flatten(0, 1)).reshape(x.shape)
+
+        logits = resume(self.lm, self.reading, edit and reshaped, first_position)
+        rows = torch.arange(len(logits), device=logits.device)
+        return logits[rows, self.last][:, torch.tensor(self.words.token_id.tolist())].double()
+
+    def added(self, change: Change) -> Float[Tensor, "prompts words"]:
+        """Logits with a change added to the activations: de-normalised, everything else left in place."""
+        return self.logits(lambda x: x + change((x - self.mean) / self.std) * self.std)
+
+    def replaced(self, reconstruct: Change) -> Float[Tensor, "prompts words"]:
+        """Logits with the activations replaced by their reconstruction, de-normalised: what the splice itself does."""
+        return self.logits(lambda x: reconstruct((x - self.mean) / self.std) * self.std + self.mean)
+
+    def replaced_raw(self, reconstruct: Change) -> Float[Tensor, "prompts words"]:
+        """As the released code: raw activations in, output put back as it is, first positions too."""
+        return self.logits(reconstruct, first_position="keep")
+
+    def frame(self, value: Float[Tensor, "prompts words"], **columns) -> pd.DataFrame:
+        """One row per prompt and word: prompt, word, formality, emotion, `value` and the given columns."""
+        rows = pd.DataFrame({"prompt": self.prompts}).merge(self.words[["word", "formality", "emotion"]], how="cross")
+        return rows.assign(value=value.flatten().tolist(), **columns)
+
+
+def at_prompts(lm: LanguageModel, prompts: Sequence[str], words: pd.DataFrame, hook_point: str, activations: Activations) -> Site:
+    """Read prompts, each after a separator, up to the hook point.
+
+    Shorter prompts are filled up on the right with separators: nothing before them sees them, and no clamp touches them.
+    """
+    tokens, last = pad(lm, prompts)
+    device = tokens.device
+    return Site(lm, read(lm, tokens, hook_point), last, list(prompts), words, activations.mean.to(device), activations.std.to(device))
+
+
+def pad(lm: LanguageModel, texts: Sequence[str]) -> tuple[Int[Tensor, "texts seq"], Int[Tensor, " texts"]]:
+    """Token ids of texts, each after a separator and filled up with separators on the right, and each one's last position."""
+    separator = lm.separator  # looked up in the vocabulary at every call
+    ids = [[separator, *i] for i in lm.tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
+    length = max(map(len, ids))
+    rows = [row + [separator] * (length - len(row)) for row in ids]
+    device = store.device()
+    return torch.tensor(rows, device=device), torch.tensor([len(row) - 1 for row in ids], device=device)
