@@ -3,9 +3,8 @@
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Literal
 
-FirstPosition = Literal["drop", "keep"]
+FirstPosition = str  # "drop" or "keep"
 
 
 def choose(name: str, value: object, allowed) -> None:
@@ -60,7 +59,7 @@ class HarvestConfig:
     corpus: CorpusConfig = CorpusConfig()
     hook_point: str = "blocks.15.hook_resid_post"
     """TransformerLens' name of the site; it is read and written at this same place."""
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    dtype: str = "bfloat16"
     """Precision of the language model's weights and arithmetic during the harvest."""
     train_windows: int | None = None
     """Windows per split, from the start of the shuffled split; None takes all there are."""
@@ -107,7 +106,7 @@ class NFMConfig:
     """With the interaction path `MLP(bi_interaction)`."""
     dropout: float = 0.15
     """Dropout on the pooled interaction vector, in training only."""
-    form: Literal["nfm", "polynomial", "mlp"] = "nfm"
+    form: str = "nfm"
     """What the interaction path makes of the codes: an NFM's pairwise products (the paper), a polynomial of second and third order, or an MLP."""
     normalise: bool = False
     """The interaction path sees each token's codes divided by their root mean square, so that products do not grow with its norm."""
@@ -176,7 +175,7 @@ class TrainConfig:
 class ModelConfig:
     """All that decides a trained model: what it is, what it reads, how it is fitted and, if it builds on another, on which."""
 
-    kind: Literal["sae", "sequential", "joint", "secondary"]
+    kind: str
     """`sae` alone; `sequential`, an NFM on the error of a frozen SAE; `joint`, both at once; `secondary`, an SAE on a model's interaction path."""
     harvest: HarvestConfig
     sae: SAEConfig

@@ -64,7 +64,7 @@ def wholly_on(side: int, ours: dict) -> bool:
     return low > 0 if side > 0 else high < 0
 
 
-def in_paper_units(entry: dict) -> float:
+def in_paper_units(entry: dict) -> float | str | list:
     """The paper's number in the unit in which ours is given."""
     return entry["compare"]["value"] if "compare" in entry else entry["paper"]
 
