@@ -1,0 +1,102 @@
+"""The tuning plan, before anything is trained; then the chapter end to end; interaction weights against their formula."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from featint import activations, best_chance, harvest, profiles, runs, variants
+from featint.config import NFMConfig, SAEConfig, TrainConfig
+
+
+@pytest.fixture
+def p(tiny_harvest):
+    harvest.harvest(tiny_harvest)
+    return replace(
+        profiles.smoke(), d_in=32, harvest=tiny_harvest, sae=SAEConfig(d_sae=64, k=4), nfm=NFMConfig(d_factor=3),
+        train=TrainConfig(n_tokens=64 * 40, batch_tokens=64, lr=1e-2, dead_after_tokens=1000), bootstrap=50,
+    )  # fmt: skip
+
+
+def test_every_family_gets_as_many_trials_of_as_many_tokens():
+    p = profiles.full()
+    plain = best_chance.first_round(p)
+    best = plain[1].config
+    trials = best_chance.second_round(p, best, **best_chance.grid(p))
+    counts = pd.Series([t.family for t in trials]).value_counts()
+    assert set(counts.index) == set(best_chance.ROLES) and counts.nunique() == 1
+    assert {t.config.train.n_tokens for t in plain + trials} == {p.train.n_tokens // 4}
+    assert len({(t.family, t.setting) for t in plain + trials}) == len(plain) + len(trials)
+    path = next(t.config for t in trials if t.family == "interactions (NFM)")
+    assert path.train.lr_scale["sae.W_dec"] == best.train.lr_scale["W_dec"] and path.nfm.dropout == 0 and not path.nfm.linear
+
+
+def test_as_many_parameters():
+    p = profiles.laptop()
+    plain = best_chance.first_round(p)[0].config
+    trials = best_chance.second_round(p, plain, (1.0,), (4.0,))
+    sizes = {
+        t.family: sum(q.numel() for q in runs.build(t.config, p.d_in).parameters())
+        for t in trials
+        if "learning rate x 1.25" not in t.setting
+    }
+    assert sizes["plain SAE"] == pytest.approx(sizes["interactions (NFM)"], rel=1e-3)
+
+
+@pytest.mark.parametrize(("own_lr", "widths"), [((), (1.0,)), ((1.0,), (0.0,)), ((float("nan"),), (1.0,)), ((1.0,) * 9, (1.0,))])
+def test_an_impossible_sweep_is_named_before_any_training(own_lr, widths):
+    p = profiles.smoke()
+    with pytest.raises(ValueError, match="own_lr|widths"):
+        best_chance.second_round(p, variants.get("sae_short", p), own_lr, widths)
+
+
+def test_a_trial_that_diverges_is_never_chosen(p, monkeypatch):
+    trials = best_chance.first_round(p)[:2]
+    real = runs.get
+
+    def get(config):
+        if config is trials[0].config:
+            raise FloatingPointError("the loss is nan")
+        return real(config)
+
+    monkeypatch.setattr(runs, "get", get)
+    frame = best_chance.validate(trials, p)
+    assert frame["fvu"].isna().tolist() == [True, False] and frame["chosen"].tolist() == [False, True]
+    assert best_chance.winners(trials, frame)["plain SAE"] is trials[1]
+
+
+def test_the_chapter_end_to_end(p, monkeypatch):
+    monkeypatch.setattr(best_chance, "MIN_TOKENS", 2)  # the tiny validation split is short
+    first = best_chance.first_round(p)
+    best = best_chance.winners(first, best_chance.validate(first, p))["plain SAE"].config
+    trials = first + best_chance.second_round(p, best, (1.0,), (2.0,))
+    frame = best_chance.validate(trials, p)
+    chosen = best_chance.winners(trials, frame)
+    assert set(chosen) == set(best_chance.ROLES) and frame["fvu"].between(0, 1).all()
+    plain, path = chosen["plain SAE"].config, chosen["interactions (NFM)"].config
+    start, whole = best_chance.warm(plain, path)
+    assert start.base is plain and start.train.n_tokens + plain.train.n_tokens == whole.train.n_tokens
+    pairs = {"warm_start": (start, whole), "whole_budget": (best_chance.longer(path, p), best_chance.longer(plain, p))}
+    tested = best_chance.test_once(pairs, p)
+    acts = activations.load(p.harvest, "test")
+    x = acts.rows(torch.arange(len(acts)))
+    a, b = ((runs.get(config).model(x).x_hat - x).double().square().sum().item() for config in pairs["whole_budget"])
+    assert tested.loc["whole_budget/gain", "value"] == pytest.approx(100 * (1 - a / b), abs=1e-3)
+    found = best_chance.values(tested, best_chance.pair_correlations(best_chance.pair_weights(runs.get(path).model, p)))
+    headline = found["interaction/gain_vs_best_baseline/controlled"]
+    assert headline == found["whole_budget/gain/controlled"] and headline.unit == "%; n articles" and headline.ci is not None
+
+
+def test_pair_weights_by_their_definition(p, monkeypatch):
+    monkeypatch.setattr(best_chance, "MIN_TOKENS", 2)
+    model = runs.get(variants.get("sae_interaction", p)).model
+    pairs = best_chance.pair_weights(model, p)
+    acts = activations.load(p.harvest, "validation")
+    codes = model.encode(acts.rows(torch.arange(len(acts)))).dense(64).double()
+    alive = ((codes > 0).sum(0) >= best_chance.MIN_TOKENS).nonzero().squeeze(1)
+    assert len(alive) > 4
+    i, j = (alive[t] for t in torch.triu_indices(len(alive), len(alive), 1))
+    assert np.allclose(pairs["weight"], (model.nfm.V[i] * model.nfm.V[j]).norm(dim=1).numpy(), atol=1e-6)
+    assert np.array_equal(pairs["together"], ((codes[:, i] > 0) & (codes[:, j] > 0)).sum(0).numpy())
