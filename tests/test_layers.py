@@ -27,9 +27,9 @@ ALLOWED = {
     "train": "config store sparse",
     "runs": "config store activations sae nfm joint secondary train",
     "interventions": "store activations joint lm secondary sparse",
-    "interactions": "activations factorial interventions joint lm secondary sparse stats stimuli",
+    "interactions": "activations factorial interventions joint lm runs secondary sparse stats stimuli",
     "clamping": "crossed interactions interventions joint secondary sparse stats stimuli",
-    "interaction_results": "activations clamping crossed factorial interactions interventions lm results runs stimuli",
+    "interaction_results": "activations clamping crossed interactions interventions lm results runs stimuli",
     "figures_interactions": "plots",
     "metrics": "",
     "downstream": "config activations corpora lm",
@@ -72,6 +72,7 @@ ALLOWED = {
     "norm_sweep": "activations config norms profiles runs store train variants",
     "toy_norms": "config sae train",
     "figures_norms": "plots",
+    "figures_performance": "plots",
     "reconstruction": "activations metrics profiles results runs stats variants",
 }
 FREE = {"__main__", "__init__"}
@@ -94,6 +95,7 @@ WALLS = {
         "figures_planted",
         "figures_gain",
         "figures_norms",
+        "figures_performance",
         "figures_behaviour",
         "behaviour_results",
         "ledger",
