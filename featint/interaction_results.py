@@ -6,46 +6,16 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from featint import clamping, crossed, factorial, interactions, interventions, stimuli
+from featint import clamping, crossed, interactions, interventions, stimuli
 from featint.activations import Activations
 from featint.clamping import Condition
-from featint.interactions import Discovery
+from featint.interactions import DESIGN, Study
 from featint.interventions import Site
 from featint.lm import LanguageModel
 from featint.results import Value
 from featint.runs import Trained
 
-DESIGN, NULL = "formality_emotion", "shuffled labels"
 SHUFFLES = 500
-
-
-class Study(NamedTuple):
-    """Claim C5: the designs, what every feature answered, and what was found."""
-
-    designs: dict[str, pd.DataFrame]
-    responses: dict[str, dict[str, pd.DataFrame]]
-    """Design -> dictionary -> (sentences, features)."""
-    found: dict[tuple[str, str], Discovery]
-    """(design, dictionary), the null design included."""
-
-    @property
-    def effect(self) -> str:
-        """The first design's interaction."""
-        return factorial.effect_names(stimuli.factors(self.designs[DESIGN]))[2]
-
-
-def study(lm: LanguageModel, models: Mapping[str, Trained], acts: Activations, seed: int = 0, draws: int = 100) -> Study:
-    """Read both designs and test every live feature; the null design is the first one with shuffled labels."""
-    designs = {name: stimuli.load(name) for name in stimuli.DESIGNS}
-    read = interactions.readers(models["sequential"].model, models["secondary"].model, acts)
-    published = interactions.published_readers(models["sequential_published"].model, models["secondary_published"].model)
-    found = {
-        name: interactions.responses(lm, design, acts.config.hook_point, read | (published if name == DESIGN else {}))
-        for name, design in designs.items()
-    }
-    designs[NULL], found[NULL] = stimuli.shuffle_labels(designs[DESIGN], seed), found[DESIGN]
-    tested = {(name, of): interactions.discover(designs[name], found[name][of], draws, seed) for name in designs for of in read}
-    return Study(designs, found, tested)
 
 
 class Clamped(NamedTuple):
@@ -79,6 +49,25 @@ class Clamped(NamedTuple):
     def of_kind(self, kind: str) -> list[str]:
         """Names of the conditions of one kind."""
         return [name for name, one in self.conditions.items() if one.kind == kind]
+
+    def drawn(self) -> list[str]:
+        """Conditions of the dose-response figure: the first of each kind, of the random directions all."""
+        kinds = dict.fromkeys(one.kind for one in self.conditions.values())
+        return [name for kind in kinds for name in (self.of_kind(kind) if kind == "random direction" else self.of_kind(kind)[:1])]
+
+    def shown(self) -> pd.DataFrame:
+        """`table` for readers, the random directions as one line: their mean, and the extremes as lo and hi."""
+        names = {"estimate": "contrast", "lo": "lo", "hi": "hi", "p_holm": "p", "detectable": "found at 80 %", "shift": "mean shift"}
+        random = self.table.kind == "random direction"
+        rows = self.table.loc[~random, list(names)]
+        drawn = self.table[random].estimate
+        rows.loc[f"{len(drawn)} random directions"] = {
+            "estimate": drawn.mean(),
+            "lo": drawn.min(),
+            "hi": drawn.max(),
+            "shift": self.table[random]["shift"].mean(),
+        }
+        return rows.astype(float).rename(columns=names)
 
     def levels(self, names: list[str]) -> pd.DataFrame:
         """Contrast per condition and multiplier with its interval, prompts and words random: condition, multiplier, value, lo, hi."""

@@ -14,9 +14,11 @@ from featint import factorial, interventions, stats, stimuli
 from featint.activations import Activations
 from featint.joint import JointSAE
 from featint.lm import LanguageModel, read
+from featint.runs import Trained
 from featint.secondary import SecondarySAE
 from featint.sparse import Codes
 
+DESIGN, NULL = "formality_emotion", "shuffled labels"
 BATCH_SENTENCES = 32
 ALPHA = 0.05
 BOUND_SHARE = 0.5
@@ -92,6 +94,11 @@ class Discovery(NamedTuple):
         rows = self.both[lambda t: t.effect == effect]
         return rows.sort_values("F", ascending=False, kind="stable").set_index("feature")
 
+    def volcano(self, effect: str) -> pd.DataFrame:
+        """Selection half of one effect for `figures_interactions.volcano`: d (mean contrast over its standard deviation), p, q."""
+        rows = self.selection[self.selection.effect == effect]
+        return rows.assign(d=np.sign(rows.estimate) * np.sqrt(rows.F / (rows.df2 + 1)))[["d", "p", "q"]]
+
     def least_selective(self, among: pd.Index) -> int:
         """The feature whose largest F of the three effects is smallest on the discovery half."""
         return int(self.selection[self.selection.feature.isin(among)].groupby("feature").F.max().idxmin())
@@ -107,6 +114,34 @@ def discover(design: pd.DataFrame, values: pd.DataFrame, draws: int = 100, seed:
     tables = [factorial.rm_anova(design.loc[rows], values.loc[rows, live], factors) for rows in half.values()]
     rows = half["discovery"]
     return Discovery(*tables, factorial.shuffled_passes(design.loc[rows], values.loc[rows, live], factors, draws=draws, seed=seed), live)
+
+
+class Study(NamedTuple):
+    """Claim C5: the designs, what every feature answered, and what was found."""
+
+    designs: dict[str, pd.DataFrame]
+    responses: dict[str, dict[str, pd.DataFrame]]
+    """Design -> dictionary -> (sentences, features)."""
+    found: dict[tuple[str, str], Discovery]
+    """(design, dictionary), the null design included."""
+
+    @property
+    def effect(self) -> str:
+        """The first design's interaction."""
+        return factorial.effect_names(stimuli.factors(self.designs[DESIGN]))[2]
+
+
+def study(lm: LanguageModel, models: Mapping[str, Trained], acts: Activations, seed: int = 0, draws: int = 100) -> Study:
+    """Read both designs and test every live feature; the null design is the first one with shuffled labels."""
+    designs = {name: stimuli.load(name) for name in stimuli.DESIGNS}
+    own = readers(models["sequential"].model, models["secondary"].model, acts)
+    published = published_readers(models["sequential_published"].model, models["secondary_published"].model)
+    found = {
+        name: responses(lm, design, acts.config.hook_point, own | (published if name == DESIGN else {})) for name, design in designs.items()
+    }
+    designs[NULL], found[NULL] = stimuli.shuffle_labels(designs[DESIGN], seed), found[DESIGN]
+    tested = {(name, of): discover(designs[name], found[name][of], draws, seed) for name in designs for of in own}
+    return Study(designs, found, tested)
 
 
 def passes(found: Mapping[tuple[str, str], Discovery]) -> pd.DataFrame:
@@ -129,19 +164,21 @@ def passes(found: Mapping[tuple[str, str], Discovery]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def cell_means(design: pd.DataFrame, values: pd.DataFrame, features: list[int], half: str = "confirmation") -> pd.DataFrame:
-    """Mean activation per feature and cell on one half, with 95 % intervals over topics: feature, the two factors, value, lo, hi.
+def cell_means(design: pd.DataFrame, values: pd.DataFrame, features: list[int], label: str) -> pd.DataFrame:
+    """Mean activation per feature and cell on the confirmation half, with 95 % intervals over topics: feature, the two factors, value, lo, hi.
+
+    `label`, the dictionary's name, goes before the feature's number.
 
     Each topic's own level over the four cells is taken out before the interval (Cousineau 2005, with Morey's factor of 4 / 3 on the variance),
     as the comparison between cells is within topics.
     """
-    factors, rows = stimuli.factors(design), design.index[design.half == half]
+    factors, rows = stimuli.factors(design), design.index[design.half == "confirmation"]
     data = factorial.cells(design.loc[rows], values.loc[rows, features], factors)
     within = data - data.mean(axis=1, keepdims=True)
     half_width = st.t.isf((1 - stats.LEVEL) / 2, len(data) - 1) * np.sqrt(4 / 3 * within.var(axis=0, ddof=1) / len(data))
     names = list(factors)
     return pd.DataFrame([
-        {"feature": feature, names[0]: factors[names[0]][a], names[1]: factors[names[1]][b], "value": mean[i], "lo": mean[i] - half_width[c, i], "hi": mean[i] + half_width[c, i]}
+        {"feature": f"{label} {feature}", names[0]: factors[names[0]][a], names[1]: factors[names[1]][b], "value": mean[i], "lo": mean[i] - half_width[c, i], "hi": mean[i] + half_width[c, i]}
         for c, ((a, b), mean) in enumerate(zip(factorial.CELLS, data.mean(axis=0), strict=True))
         for i, feature in enumerate(features)
     ])  # fmt: skip
@@ -153,7 +190,7 @@ def contrast_over_bound(design: pd.DataFrame, values: pd.DataFrame, feature: int
     factors = stimuli.factors(design)
     rows = half["confirmation"]
     scores = factorial.contrast_scores(design.loc[rows], values.loc[rows, [feature]], factors)[factorial.effect_names(factors)[2]][:, 0]
-    return stats.interval_over_seeds(scores / (BOUND_SHARE * values.loc[half["discovery"], feature].mean()))
+    return stats.interval_over_seeds((scores / (BOUND_SHARE * values.loc[half["discovery"], feature].mean())).tolist())
 
 
 def one_way(design: pd.DataFrame, values: pd.DataFrame) -> pd.DataFrame:
