@@ -82,6 +82,7 @@ def run(name: str, profile_name: str, parameters: dict, out: Path | None = None)
     os.close(handle)
     try:
         papermill.execute_notebook(source, temporary, parameters, kernel_name="python3", cwd=store.PROJECT, progress_bar=False)
+        os.chmod(temporary, 0o644)  # mkstemp's files are the owner's alone, but the book publishes this one
         os.replace(temporary, out)
     except papermill.PapermillExecutionError as e:
         failed = out.with_suffix(".failed.ipynb")
