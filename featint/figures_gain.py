@@ -19,7 +19,7 @@ def split_curves(frame: pd.DataFrame, paper: float, trained: tuple[float, float]
         ax.plot(rows["split"], rows["gain"], color=COLOURS[name], label=name)
         ax.plot(rows["split"], rows["closed_form"], "--", color=COLOURS[name], linewidth=1)
     ax.axhline(paper, color=COLOURS["published"], linewidth=1)
-    ax.annotate(f"the paper's {paper:g} %", (frame["split"].min(), paper), (2, 3), textcoords="offset points", color=COLOURS["published"])
+    ax.annotate(f"the paper's {paper:g} %", (0.0, paper), (0, 3), textcoords="offset points", ha="center", color=COLOURS["published"])
     ax.plot(*trained, "o", color=COLOURS["joint"], label="joint, as trained")
     ax.set_xlabel("share of the summed decoder in the linear path")
     ax.set_ylabel("gain as published, %")
@@ -54,7 +54,7 @@ def waterfall(orders: dict[str, pd.DataFrame], ylabel: str) -> Figure:
             ax.barh(i, row.value, 0.62, color=COLOURS[role])
             ax.errorbar(row.value, i, xerr=[[row.value - row.lo], [row.hi - row.value]], ecolor=INK, elinewidth=1.2, capsize=3)
             if i < last:
-                ax.plot([row.value] * 2, [i, i + 1.31], color=INK, linewidth=0.8)
+                ax.plot([row.value] * 2, [i, i + 1], color=INK, linewidth=0.8)
         ax.set_yticks(range(len(frame)), frame["label"])
         ax.invert_yaxis()
         ax.axvline(0, color=INK, linewidth=0.8)
@@ -74,15 +74,4 @@ def tuning(frame: pd.DataFrame) -> Axes:
     ax.set_yticks(range(len(families)), families)
     ax.invert_yaxis()
     ax.set_xlabel("validation FVU")
-    return ax
-
-
-def scatter(frame: pd.DataFrame, x: str, y: str, xlabel: str, ylabel: str) -> Axes:
-    """Points of two columns on logarithmic axes."""
-    figure, ax = plt.subplots()
-    ax.plot(frame[x], frame[y], ".", color=COLOURS["interaction"], markersize=2, alpha=0.5)
-    ax.set_xscale("log")
-    ax.set_yscale("log")
-    ax.set_xlabel(xlabel)
-    ax.set_ylabel(ylabel)
     return ax
