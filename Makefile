@@ -4,10 +4,17 @@ BIN := .venv/bin
 export OMP_WAIT_POLICY := passive  # see featint/__init__.py
 SNAKEMAKE := $(BIN)/snakemake --cores all --rerun-incomplete --quiet rules progress
 
-.PHONY: book test smoke lint clean
+.PHONY: book pdf sphinx test smoke lint clean
 book: .venv/installed  ## compute what is missing, build the book in _build/html
 	$(SNAKEMAKE) --config profile=$(PROFILE)
 	@echo "The book: _build/$(if $(filter laptop,$(PROFILE)),,$(PROFILE)/_build/)html/book/intro.html"
+
+HTML = _build/$(if $(filter laptop,$(PROFILE)),,$(PROFILE)/_build/)html
+pdf: book  ## the same pages as one PDF (needs Chromium), linked from the first page
+	$(BIN)/python book/_tools/print_pdf.py $(HTML)
+
+sphinx: book  ## the same pages by the newest Sphinx without Jupyter Book, in an environment of its own: the way out should Jupyter Book 1 rot
+	book/_tools/plain_sphinx.sh $(PROFILE)
 
 test: .venv/installed  ## the fast suite
 	$(BIN)/pytest -m "not smoke and not slow and not browser"

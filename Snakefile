@@ -31,6 +31,7 @@ rule book:
     input:
         executed=[notebook.executed(name, PROFILE) for name in notebook.names()],
         ledger=store.BUILD / "executed" / PROFILE / "ledger.done",
+        atlas=store.BUILD / "atlas" / PROFILE / "atlas.json",
         pages=["_config.yml", "_toc.yml", *PAGES],
     output:
         HTML / "book" / "intro.html",
@@ -95,3 +96,14 @@ rule ledger:
         touch(store.BUILD / "executed" / PROFILE / "ledger.done"),
     shell:
         "{FEATINT} ledger --profile {PROFILE}"
+
+
+rule atlas:
+    input:
+        sources.closure(["atlas"]),
+        model=manifest(variants.get("joint", profile)),
+    output:
+        store.BUILD / "atlas" / PROFILE / "atlas.json",
+    threads: workflow.cores
+    shell:
+        "{FEATINT} atlas --profile {PROFILE}"

@@ -72,6 +72,12 @@ def ledger(args):
     print(f"ledger: {ledger.write(profile_of(args))}")
 
 
+def atlas(args):
+    from featint import atlas
+
+    print(f"atlas: {atlas.build(profile_of(args))}")
+
+
 def compare(args):
     from featint import compare
 
@@ -107,6 +113,7 @@ def main(argv: list[str] | None = None) -> int:
         "train": "train one named model, or take it from the store",
         "notebook": "execute one notebook by papermill, with its parameters checked",
         "ledger": "compare every number of the paper with the results",
+        "atlas": "describe every feature of the joint model, for the book's searchable page",
         "compare": "say which results of two runs differ by more than their intervals",
         "doctor": "say what this machine has and what is made",
     }

@@ -52,23 +52,23 @@ class Estimates(NamedTuple):
     """Evaluated tokens per condition behind each."""
 
 
-def cut(t: pd.DataFrame, ours: str, baseline: str) -> pd.Series:
+def cut(t: pd.DataFrame | pd.Series, ours: str, baseline: str) -> pd.Series | float:
     """Per cent of the baseline's KL that is gone."""
     return 100 * (1 - t[f"kl/{ours}"] / t[f"kl/{baseline}"])
 
 
-def ce_cut(t: pd.DataFrame, ours: str, baseline: str) -> pd.Series:
+def ce_cut(t: pd.DataFrame | pd.Series, ours: str, baseline: str) -> pd.Series | float:
     """Per cent of the baseline's rise in cross-entropy that is gone."""
     return 100 * (1 - (t[f"ce/{ours}"] - t["ce_clean"]) / (t[f"ce/{baseline}"] - t["ce_clean"]))
 
 
-def main_statistics(t: pd.DataFrame) -> dict[str, pd.Series]:
+def main_statistics(t: pd.DataFrame | pd.Series) -> dict:
     """The controlled comparisons, from sums or draws of sums."""
     found = {name: cut(t, *pair) for name, pair in REDUCTIONS.items()}
     return found | {name.replace("kl_", "ce_"): ce_cut(t, *pair) for name, pair in REDUCTIONS.items()}
 
 
-def detail_statistics(t: pd.DataFrame) -> dict[str, pd.Series]:
+def detail_statistics(t: pd.DataFrame | pd.Series) -> dict:
     """Levels and ratios of every condition, comparisons, and what each path contributes in per cent of the KL without any."""
     conditions = [c.removeprefix("kl/") for c in t if c.startswith("kl/") and not c.endswith("~")]
     found = {}
@@ -85,11 +85,10 @@ def detail_statistics(t: pd.DataFrame) -> dict[str, pd.Series]:
         none, linear, interaction, both = (t[f"kl/{c}"] for c in conditions)
         shares = stats.path_shares(none, linear, interaction, both)
         found |= {f"{model}/contribution_{name}": 100 * share * (none - both) / none for name, share in shares.items()}
-        found[f"{model}/interaction_shapley_share"] = 100 * shares["interaction_shapley"]
     return found
 
 
-def published_statistics(t: pd.DataFrame) -> dict[str, pd.Series]:
+def published_statistics(t: pd.DataFrame | pd.Series) -> dict:
     """The paper's quotients: KL of the own or the SAE's path as baseline, total cross-entropy, one random error for all."""
     found = {name: cut(t, *pair) for name, pair in PUBLISHED_REDUCTIONS.items()}
     for c in ("joint", "joint_linear", "joint_interaction"):
@@ -122,7 +121,7 @@ def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
     ).T
 
 
-def token_tests(published: pd.DataFrame) -> dict[str, tuple[float, str]]:
+def token_tests(published: pd.DataFrame) -> dict:
     """The two-sample t tests on tokens that the paper quotes, value and unit by name."""
     own = published[published.draw < 0]
     column = {(c, what): own.loc[own.condition == c, what].to_numpy() for c in own.condition.unique() for what in ("kl", "ce_spliced")}

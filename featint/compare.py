@@ -92,7 +92,7 @@ def said(value: pd.Series) -> str:
     return text if value["ci"] is None else f"{text} [{', '.join(map(number, value['ci']))}]"
 
 
-def report(found: Comparison, a: str, b: str, tolerance: float = TOLERANCE) -> str:
+def report(found: Comparison, a: Path, b: Path, tolerance: float = TOLERANCE) -> str:
     """The comparison in words and a table."""
     counts = found.common["judged by"].value_counts()
     how = ", ".join(f"{counts[by]} by {by}" + (f" ({tolerance:g})" if by == "tolerance" else "") for by in counts.index)
@@ -100,6 +100,7 @@ def report(found: Comparison, a: str, b: str, tolerance: float = TOLERANCE) -> s
     if len(found.moved):
         lines += ["", found.moved.drop(columns="moved").to_string(index=False)]
     for run, chapters in found.only.items():
-        for chapter, values in chapters.items():
-            lines += ["", f"Only in {run}: " + (f"{chapter}: {', '.join(values)}" if values else f"the chapter {chapter}")]
+        if whole := [chapter for chapter, values in chapters.items() if not values]:
+            lines += ["", f"Chapters only in {run}: {', '.join(whole)}"]
+        lines += [f"Only in {run}, {chapter}: {', '.join(values)}" for chapter, values in chapters.items() if values]
     return "\n".join(lines)

@@ -145,7 +145,8 @@ def gain_rows(table: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 
 def nonlinear_kl(p: Profile, language_model: lm.LanguageModel) -> pd.DataFrame:
-    """The interaction path's share of the joint model's KL cut: `as_published`, alone over all, and `shapley`, controlled; per cent, with intervals."""
+    """The interaction path's share of the joint model's cut of its own path's KL, and that cut: rows `as_published` (alone over all) and
+    `shapley` (controlled), and `as_published_cut`, `shapley_cut`; per cent, with intervals."""
     models = {name: runs.get(variants.get(name, p)) for name in variants.CHAPTERS["efficiency"]}
     n = behaviour.share_of(p.splice_windows, WINDOWS_SHARE)
     names = tuple(behaviour.JOINT_PATHS)
@@ -157,12 +158,22 @@ def nonlinear_kl(p: Profile, language_model: lm.LanguageModel) -> pd.DataFrame:
     )
 
     def alone(t: pd.DataFrame) -> dict:
-        return {"as_published": 100 * cut(t, "joint_interaction", "joint_own_path") / cut(t, "joint", "joint_own_path")}
+        whole = cut(t, "joint", "joint_own_path")
+        return {"as_published": 100 * cut(t, "joint_interaction", "joint_own_path") / whole, "as_published_cut": whole}
 
     def shapley(t: pd.DataFrame) -> dict:
-        return {"shapley": 100 * stats.path_shares(*(t[f"kl/{name}"] for name in names))["interaction_shapley"]}
+        share = stats.path_shares(*(t[f"kl/{name}"] for name in names))["interaction_shapley"]
+        return {"shapley": 100 * share, "shapley_cut": cut(t, "joint", "joint_own_path")}
 
     return pd.concat([stats.bootstrap(behaviour.sums(part), f, p.bootstrap) for part, f in ((published, alone), (rows, shapley))])
+
+
+def share_of_a_cut(table: pd.DataFrame, name: str, protocol: str) -> Value:
+    """A share of a cut as a result; there is none unless the cut itself is surely above zero."""
+    row, whole = table.loc[name], table.loc[f"{name}_cut"]
+    if whole.value <= 0 or (not pd.isna(whole.lo) and whole.lo <= 0):
+        return Value(None, int(row.n), "no share, since the paths together do not surely lower the KL; n articles", protocol)
+    return value(row, "%; n articles", protocol)
 
 
 def values(rows: pd.DataFrame, table: pd.DataFrame, nonlinear: pd.DataFrame) -> dict[str, Value]:
@@ -173,8 +184,8 @@ def values(rows: pd.DataFrame, table: pd.DataFrame, nonlinear: pd.DataFrame) -> 
         for x, protocol in zip(pair, ("as published", "controlled"), strict=True):
             if x is not None:
                 found[f"paper_scale/{name}/{protocol.replace(' ', '_')}"] = Value(x, 1, f"{unit}; n models", protocol)
-    found["joint/nonlinear_kl_share/as_published"] = value(nonlinear.loc["as_published"], "%; n articles", "as published")
-    found["joint/nonlinear_kl_shapley_share/controlled"] = value(nonlinear.loc["shapley"], "%; n articles", "controlled")
+    found["joint/nonlinear_kl_share/as_published"] = share_of_a_cut(nonlinear, "as_published", "as published")
+    found["joint/nonlinear_kl_shapley_share/controlled"] = share_of_a_cut(nonlinear, "shapley", "controlled")
     found |= {f"{name}/controlled": value(row, "%; n articles", "controlled") for name, row in table.iterrows()}
     for row in rows.itertuples():
         name = f"size_{row.width}_share_{row.share}"

@@ -166,6 +166,9 @@ def small_multiples(panels: dict[str, pd.DataFrame], xlabel: str, ylabel: str, n
             ax.plot(frame.x, frame[column], f"o{line}", color=COLOURS[role], markersize=SMALL)
         if nominal is not None:
             ax.axhline(nominal, color=INK, linewidth=0.8)
+        ax.set_xscale("log")
+        ax.set_xticks(frame.x, map(str, frame.x), minor=False)
+        ax.minorticks_off()
         ax.set_title(name, loc="left", fontsize=10)
     columns = next(iter(panels.values())).columns.drop("x")
     handles = [Line2D([], [], color=COLOURS[r], linestyle=s, label=c) for (r, s), c in zip(styles, columns, strict=False)]

@@ -88,15 +88,22 @@ def two_modes(row: pd.Series) -> bool:
     return bool(pd.notna(row.valley) and row.bic_gain > 0 and MIN_WEIGHT <= row.low_weight <= 1 - MIN_WEIGHT)
 
 
-def split(modes: pd.DataFrame, model: str, start: float) -> Split:
-    """Where to part a model's features. The paper's 0.2 belongs to the scale of its initial norms; this is the one place that transfers it.
+def split(modes: pd.DataFrame, model: str, table: pd.DataFrame) -> Split:
+    """Where to part a model's features, whose `history` is `table`. The paper's 0.2 belongs to the scale of its initial norms; this is the one place that transfers it.
 
-    The valley, if the mixture on the logarithmic scale supports two modes; else the same multiple (9.4) of the initial squared norm `start`.
+    The valley, if the mixture on the logarithmic scale supports two modes; else the same multiple (9.4) of the mean initial squared norm; and if that
+    leaves less than a twentieth of the features on one side, the median.
     """
     row = modes.loc[(model, "all", "log s")]
     if two_modes(row):
         return Split(float(row.valley), "the valley between two modes")
-    return Split(float(PUBLISHED_SPLIT / PUBLISHED_START * start), "the paper's multiple of the initial squared norm")
+    at = float(PUBLISHED_SPLIT / PUBLISHED_START * table.start.mean())
+    if MIN_WEIGHT <= (table.s < at).mean() <= 1 - MIN_WEIGHT:
+        return Split(at, "the paper's multiple of the initial squared norm")
+    return Split(
+        float(table.s.median()),
+        f"the median, since the paper's multiple of the initial squared norm, {at:.3g}, has nearly all features on one side",
+    )
 
 
 def mode_table(modes: pd.DataFrame) -> pd.DataFrame:

@@ -5,7 +5,7 @@ whole articles (Cameron, Gelbach & Miller 2008), and every comparison is paired 
 sums; a resampled article brings all of its sums along, so that one row of sums per article is all a bootstrap needs.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -109,7 +109,7 @@ def cluster_ratio(frame: pd.DataFrame, num: str, den: str, cluster: str, draws: 
     return Estimate(*table.loc["ratio"])
 
 
-def interval_over_seeds(values: Sequence[float]) -> Estimate:
+def interval_over_seeds(values: Iterable[float]) -> Estimate:
     """Mean over seeds with Student's t interval; no interval from one seed. Raises ValueError for no or non-finite values."""
     frame = pd.DataFrame({"value": list(values)})
     require(frame, ["value"])

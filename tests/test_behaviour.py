@@ -37,9 +37,15 @@ def models(tiny):
     return {name: untrained(variants.get(name, tiny)) for name in variants.CHAPTERS["behaviour"]}
 
 
+MEASURED = []
+
+
 @pytest.fixture
-def measured(models, tiny):
-    return behaviour.measure(models, tiny, draws=2)
+def measured(request):
+    """The forward passes of all tests that only read them, made once."""
+    if not MEASURED:
+        MEASURED.append(behaviour.measure(request.getfixturevalue("models"), request.getfixturevalue("tiny"), draws=2))
+    return MEASURED[0]
 
 
 def rows(kl, condition="sae", draw=-1, article=0, **more):
@@ -108,7 +114,7 @@ def test_further_seeds_are_paired_with_the_first(models, tiny):
     for end in ("", "@1"):
         kl = found.controlled[found.controlled.draw < 0].groupby("condition").kl.sum()
         each.append(100 * (1 - kl[f"joint{end}"] / kl[f"sae{end}"]))
-    assert table.loc["joint/kl_reduction_vs_sae", "value"] == pytest.approx(np.mean(each)) and table.n.eq(2).all()
+    assert table.loc["joint/kl_reduction_vs_sae", "value"] == pytest.approx(np.mean(each), rel=1e-4) and table.n.eq(2).all()
 
 
 def test_sums_average_the_draws_of_a_twin():
@@ -126,11 +132,11 @@ def test_sums_average_the_draws_of_a_twin():
 def test_estimates_are_quotients_of_means_over_tokens(measured):
     found = behaviour_results.estimate(measured, 40)
     main, detail = behaviour.parts_of(measured)
-    kl, ce = (main.groupby("condition")[column].mean() for column in ("kl", "ce_spliced"))
-    clean = main[main.condition == "sae"].ce_clean.mean()
-    assert found.main.loc["joint/kl_reduction_vs_sae", "value"] == pytest.approx(100 * (1 - kl["joint"] / kl["sae"]))
+    kl, ce = (main.groupby("condition")[column].agg(lambda x: x.astype("float64").mean()) for column in ("kl", "ce_spliced"))
+    clean = main[main.condition == "sae"].ce_clean.astype("float64").mean()
+    assert found.main.loc["joint/kl_reduction_vs_sae", "value"] == pytest.approx(100 * (1 - kl["joint"] / kl["sae"]), rel=1e-4)
     assert found.main.loc["joint/ce_reduction_vs_sae", "value"] == pytest.approx(
-        100 * (1 - (ce["joint"] - clean) / (ce["sae"] - clean)), rel=1e-6
+        100 * (1 - (ce["joint"] - clean) / (ce["sae"] - clean)), rel=1e-4
     )
     sae = detail[detail.condition == "sae"]
     want = sae[sae.draw < 0].kl.mean() / sae[sae.draw >= 0].kl.mean()

@@ -144,6 +144,8 @@ def test_book_shows_what_was_executed_and_measured(book):
         (lambda b: write(b / "index.md", "# B\n\n{paper}`nothing`\n"), ["index", "nothing", "gain"]),
         (lambda b: write(b / "index.md", "# B\n\n{verdict}`nothing`\n"), ["index", "nothing", "ledger"]),
         (lambda b: write(b / "index.md", "# B\n\n{badge}`excellent`\n"), ["excellent", "reproduced"]),
+        (lambda b: write(b / "index.md", "# B\n\n```{picture} none\n:alt: x\n```\n"), ["index", "figures/laptop/none.svg"]),
+        (lambda b: write(b / "index.md", "# B\n\n```{atlas}\n```\n"), ["index", "atlas.json", "python -m featint atlas --profile laptop"]),
         (lambda b: (b / "data/results/laptop/ledger.json").unlink(), ["ledger.json", "python -m featint ledger"]),
     ],
 )  # fmt: skip

@@ -59,6 +59,8 @@ def test_missing_and_added_values_and_chapters(write):
     found = compare.compare(compare.load(compare.folder("a")), compare.load(compare.folder(str(b))))
     assert found.only == {"A": {"behaviour": [], "norms": ["dropped"]}, "B": {"norms": ["new"]}}
     assert list(found.common.value) == ["kept"] and found.moved.empty
+    said = compare.report(found, compare.folder("a"), b)
+    assert "Chapters only in A: behaviour\n" in said and "Only in A, norms: dropped\n" in said and said.endswith("Only in B, norms: new")
 
 
 def test_command_line(write, capsys):

@@ -137,12 +137,16 @@ def lognormal(seed=0, n=900, second=True):
     return pd.DataFrame({"s": s, "start": 0.0213, "rare": np.arange(n) < n // 3, "updates": np.arange(n)})
 
 
-def test_split_is_the_valley_or_the_papers_multiple():
-    tables = {"two": lognormal(), "one": lognormal(second=False)}
+def test_split_is_the_valley_the_papers_multiple_or_the_median():
+    tables = {"two": lognormal(), "one": lognormal(second=False), "high": lognormal(second=False).assign(s=lambda t: 8 * t.s)}
     modes = norms.modes(tables)
-    at = norms.split(modes, "two", 0.0213)
+    at = norms.split(modes, "two", tables["two"])
     assert at.how.startswith("the valley") and 0.08 < at.value < 0.25
-    assert norms.split(modes, "one", 3200 / 150_000) == norms.Split(pytest.approx(0.2), "the paper's multiple of the initial squared norm")
+    assert norms.split(modes, "high", tables["high"].assign(start=2 * 3200 / 150_000)) == norms.Split(
+        pytest.approx(0.4), "the paper's multiple of the initial squared norm"
+    )
+    at = norms.split(modes, "one", tables["one"])
+    assert at.how.startswith("the median") and (tables["one"].s < at.value).mean() == 0.5
     # without its rare features the first has one mode: they were the second
     assert modes.loc[("two", "all", "log s"), "p_holm"] < 0.01 and modes.loc[("two", "not rare", "log s"), "p"] > 0.05
     assert (modes.p_holm >= modes.p).all()
@@ -159,7 +163,7 @@ def test_too_few_features_for_a_mixture_give_a_reason():
     few = lognormal(n=900).iloc[::90]
     modes = norms.modes({"few": few})
     assert modes.reason.str.contains("features: the tests need 20").all() and modes[norms.NUMBERS].isna().all().all()
-    assert norms.split(modes, "few", 0.02).how.startswith("the paper's multiple")
+    assert norms.split(modes, "few", few).how.startswith("the paper's multiple")
     assert "nan" not in norms.mode_table(modes).map(lambda x: "" if pd.isna(x) else str(x)).to_string()
 
 
@@ -253,7 +257,7 @@ def test_every_key_of_the_ledger_has_a_value():
     models = {name: trained(name.split("_")[0]) for name in ("sae", "joint", "sae_published", "joint_published")}
     tables = {name: norms.history(m) for name, m in models.items()}
     modes = norms.modes(tables)
-    splits = {name: norms.split(modes, name, table.start.mean()) for name, table in tables.items()}
+    splits = {name: norms.split(modes, name, table) for name, table in tables.items()}
     low = tables["joint"].s.to_numpy() < splits["joint"].value
     x = tokens(600).float()
     codes = models["joint"].model.encode(x)

@@ -12,6 +12,7 @@ import shlex
 import zlib
 from pathlib import Path
 
+import featint_atlas
 import featint_roles
 import featint_theme
 from sphinx.application import Sphinx
@@ -132,6 +133,7 @@ def setup(app: Sphinx) -> dict:
     app.connect("source-read", swap_in_executed)
     app.connect("source-read", list_modules)
     app.connect("autodoc-process-docstring", plain_docstring)
+    featint_atlas.setup(app)
     featint_roles.setup(app)
     featint_theme.setup(app)
     code = b"".join(file.read_bytes() for file in sorted(Path(__file__).parent.glob("*.py")))

@@ -8,6 +8,7 @@
 {ledger} (directive; option `chapter`)              the ledger, whole or of one chapter
 {rules} (directive)                                 how verdicts are reached
 {status} (directive)                                what ran, when, how long
+{picture} waterfall (directive; option `alt`)       a figure that a chapter saved, with the content as its caption
 """
 
 import json
@@ -222,9 +223,25 @@ class Status(Markdown):
         )
 
 
+class Picture(Markdown):
+    """A chapter's figure on another page, of the profile that the book shows."""
+
+    required_arguments = 1
+    has_content = True
+    option_spec = {"alt": directives.unchanged_required}
+
+    def text(self) -> str:
+        file = f"_build/figures/{self.config.featint_profile}/{self.arguments[0]}.svg"
+        if not Path(self.env.srcdir, file).exists():
+            raise ExtensionError(f"{self.env.docname}: there is no figure {file}; run the chapter that draws it")
+        caption = "\n".join(self.content)
+        return f":::{{figure}} /{file}\n:alt: {self.options['alt']}\n:class: dark-light\n\n{caption}\n:::"
+
+
 def setup(app: Sphinx) -> None:
     for name, role in {"result": Result, "paper": Paper, "verdict": Verdict, "badge": Badge}.items():
         app.add_role(name, role())
     app.add_directive("ledger", Ledger)
     app.add_directive("rules", Rules)
     app.add_directive("status", Status)
+    app.add_directive("picture", Picture)

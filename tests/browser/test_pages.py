@@ -117,3 +117,53 @@ def test_notebooks_can_be_downloaded_clean_and_executed(visit, html):
         notebook = json.loads(download.value.path().read_text())
         outputs["executed" in link.inner_text()] = sum(len(cell.get("outputs", [])) for cell in notebook["cells"])
     assert outputs[True] > 0 and outputs[False] == 0
+
+
+def test_atlas_search_finds_words_numbers_and_follows_partners(visit):
+    page, troubles = visit("book/atlas.html", "phone", "light")
+    cards = page.locator("#atlas .atlas-list > li")
+    data = page.evaluate("() => window.FEATINT_ATLAS.features")
+    assert cards.count() == min(20, len(data))
+    strongest = max(data, key=lambda f: f["partners"][0][1] if f["partners"] else 0)
+    assert cards.first.get_attribute("id") == f"f{strongest['id']}"
+
+    box, status = page.locator("#atlas input[type=search]"), page.locator(".atlas-count")
+    title = data[len(data) // 2]["contexts"][0][3]
+    box.fill(title)
+    page.wait_for_function("n => !document.querySelector('.atlas-count').textContent.startsWith(n)", arg=f"{len(data):,} ")
+    assert any(title in text for text in cards.all_inner_texts())
+
+    box.fill(str(strongest["id"]))
+    page.wait_for_function("() => document.querySelector('.atlas-count').textContent === '1 feature'")
+    page.wait_for_selector(f"#f{strongest['id']}")
+    partner = strongest["partners"][0][0]
+    cards.first.get_by_role("link", name=f"feature {partner}", exact=True).click()
+    page.wait_for_selector(f"#f{partner}")
+    assert box.input_value() == str(partner) and status.inner_text() == "1 feature"
+
+    box.fill("qqqqzzzz")
+    page.wait_for_function("() => document.querySelector('.atlas-count').textContent === '0 features'")
+    assert troubles == []
+
+
+def test_atlas_orders_and_filters(visit):
+    page, _ = visit("book/atlas.html", "desk", "dark")
+    data = page.evaluate("() => window.FEATINT_ATLAS")
+    page.locator("#atlas select[name=sort]").select_option("rate")
+    rates = {f["id"]: f["rate"] for f in data["features"]}
+    shown = [rates[int(i[1:])] for i in page.locator("#atlas .atlas-list > li").evaluate_all("items => items.map(i => i.id)")]
+    assert shown == sorted(rates.values(), reverse=True)[: len(shown)]
+    page.locator("#atlas select[name=topic]").select_option("0")
+    n = sum(f["topic"] == 0 for f in data["features"])
+    assert page.locator(".atlas-count").inner_text() == f"{n:,} {'feature' if n == 1 else 'features'}"
+
+
+def test_atlas_works_from_a_file_and_loads_fast(browser, html):
+    page, troubles = browser.new_page(), []
+    page.on("pageerror", lambda e: troubles.append(str(e)))
+    page.goto((html / "book" / "atlas.html").as_uri())
+    page.wait_for_selector("#atlas .atlas-list > li")
+    seconds = page.evaluate("() => performance.timing.loadEventEnd - performance.timing.navigationStart") / 1000
+    page.close()
+    assert troubles == [] and seconds < 2
+    assert (html / "_static" / "atlas-data.js").stat().st_size < 10_000_000
