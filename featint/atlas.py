@@ -25,6 +25,7 @@ CONTEXTS, PROMOTED, PARTNERS = 3, 6, 5
 WORDS = 15  # of an excerpt, the marked one included
 MOST = 10_000  # features: those that fire most often, so that the file stays below 10 MB
 CANDIDATES, TOGETHER = 12, 8  # pairs per feature whose effect is measured, and tokens on which it is
+ROUNDING = 1e-6  # of float32: an effect below it is none
 CHUNK, ROWS = 128, 4096  # features at a time, for logits; tokens at a time, for effects
 
 
@@ -194,7 +195,11 @@ def partners(model: JointSAE, found: Firings, live: np.ndarray) -> dict[int, lis
     effect = effects_together(model, found, couples[asked], active.tocsc(), np.stack([a, b], 1))
     best = strongest(a, b, effect, len(live), PARTNERS)
     return {
-        int(i): [[int(live[b[at] if a[at] == row else a[at]]), digits(float(effect[at])), int(n[at])] for at in best[row] if effect[at] > 0]
+        int(i): [
+            [int(live[b[at] if a[at] == row else a[at]]), digits(float(effect[at])), int(n[at])]
+            for at in best[row]
+            if effect[at] > ROUNDING
+        ]
         for row, i in enumerate(live)
     }
 

@@ -153,9 +153,14 @@ def measure(models: Mapping[str, Trained], p: Profile, draws: int, language_mode
         else None,
         downstream.evaluate(language_model, windows.first(detail), p.harvest, more) if more else None,
     ]
-    controlled = pd.concat([part.astype({"condition": str}) for part in parts if part is not None], ignore_index=True)
+    controlled = pd.concat([plain(part) for part in parts if part is not None], ignore_index=True)
     published = measure_published(models, p, language_model, share_of(p.splice_windows, PUBLISHED_SHARE))
     return Measured(controlled, published, detail)
+
+
+def plain(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows of several runs fit together, and add up, without categories and in float64."""
+    return frame.astype({"condition": str} | dict.fromkeys(("kl", "ce_clean", "ce_spliced", "error_norm"), float))
 
 
 def after(windows: Windows, n: int) -> Windows:
@@ -180,7 +185,7 @@ def measure_published(
     parts = [downstream.evaluate(language_model, windows, site, conditions, 0, p.seeds[0], "keep")]
     if sae:
         parts.append(downstream.evaluate(language_model, windows, site, sae, PUBLISHED_DRAWS, p.seeds[0], "keep"))
-    return pd.concat([part.astype({"condition": str}) for part in parts], ignore_index=True)
+    return pd.concat([plain(part) for part in parts], ignore_index=True)
 
 
 def sums(frame: pd.DataFrame) -> pd.DataFrame:

@@ -121,7 +121,7 @@ def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
     ).T
 
 
-def token_tests(published: pd.DataFrame) -> dict:
+def token_tests(published: pd.DataFrame) -> dict[str, tuple[float, str]]:
     """The two-sample t tests on tokens that the paper quotes, value and unit by name."""
     own = published[published.draw < 0]
     column = {(c, what): own.loc[own.condition == c, what].to_numpy() for c in own.condition.unique() for what in ("kl", "ce_spliced")}

@@ -106,7 +106,7 @@ def measure(models: Mapping[tuple[int, float], Trained], p: Profile, language_mo
     conditions = {name: downstream.condition(behaviour.by_path(m, "all"), m.config, acts) for name, m in named.items()}
     windows = harvest.windows(p.harvest).windows["test"].first(behaviour.share_of(p.splice_windows, WINDOWS_SHARE))
     rows = downstream.evaluate(language_model, windows, p.harvest, conditions)
-    return errors, behaviour.sums(rows.astype({"condition": str}))
+    return errors, behaviour.sums(behaviour.plain(rows))
 
 
 def curves(models: Mapping[tuple[int, float], Trained], errors: pd.DataFrame, kl: pd.DataFrame) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -54,7 +55,7 @@ def test_rates_norms_and_topics(p, written, dense):
 
 
 def test_excerpts_stand_in_their_articles_and_are_short(p, written, dense):
-    test, text = activations.load(p.harvest, "test"), json.loads(open(p.harvest.corpus.name).read())
+    test, text = activations.load(p.harvest, "test"), json.loads(Path(p.harvest.corpus.name).read_text())
     for f in written["features"]:
         acts = dense[:, f["id"]]
         best = {}
@@ -110,7 +111,7 @@ def test_partners_are_the_strongest_of_all_pairs_in_company(p, dense, monkeypatc
         shown = [(j, e, n) for j, e, n in f["partners"] if e > 1e-6]
         assert [e for _, e, _ in shown] == pytest.approx(best, rel=0.01, abs=1e-5)
         assert all(n == effects[j][1] for j, _, n in shown)
-    assert any(e > 1e-4 for f in features for _, e, _ in f["partners"])
+    assert any(e > atlas.ROUNDING for f in features for _, e, _ in f["partners"])
 
 
 def test_an_excerpt_ends_where_its_article_does():
