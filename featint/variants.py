@@ -218,6 +218,7 @@ CHAPTERS: dict[str, tuple[str, ...]] = {
     "behaviour": (
         "sae", "sae_tuned", "sae_matched", "sequential", "joint", "joint_no_interaction", "sae_published", "sequential_published", "joint_published",
     ),
+    "reading_a_splice": ("sae", "sequential", "joint"),
     "efficiency": ("joint", "joint_published", "sae_published", "sequential_published"),
     "waterfall": ("sae", "sae_tuned", "joint_no_interaction", "joint", "sae_published", "joint_published"),
     "best_chance": ("sae_short",),
