@@ -2,12 +2,14 @@
 #   snakemake --cores all                        the laptop profile
 #   snakemake --cores all --config profile=smoke another one
 import sys
+from pathlib import Path
 
 from featint import notebook, profiles, sources, store, variants
 
 PROFILE = config.get("profile", "laptop")
 profile = profiles.get(PROFILE)
 FEATINT = f"{sys.executable} -m featint"
+JUPYTER_BOOK = Path(sys.executable).with_name("jupyter-book")
 MANIFEST = store.MANIFEST
 
 # What an artefact depends on besides its config, which is in its path.
@@ -38,7 +40,7 @@ rule book:
     params:
         place="." if PROFILE == "laptop" else store.BUILD / PROFILE,
     shell:
-        "PROFILE={PROFILE} {sys.executable} -m jupyter_book build . -W -n --keep-going --path-output {params.place} && touch {output}"
+        "PROFILE={PROFILE} {JUPYTER_BOOK} build . -W -n --keep-going --path-output {params.place} && touch {output}"
 
 
 rule fetch:
