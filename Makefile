@@ -4,7 +4,7 @@ BIN := .venv/bin
 export OMP_WAIT_POLICY := passive  # see featint/__init__.py
 SNAKEMAKE := $(BIN)/snakemake --cores all --rerun-incomplete --quiet rules progress
 
-.PHONY: book pdf sphinx test smoke lint clean
+.PHONY: book pdf sphinx test smoke browser lint clean
 book: .venv/installed  ## compute what is missing, build the book in _build/html
 	$(SNAKEMAKE) --config profile=$(PROFILE)
 	@echo "The book: _build/$(if $(filter laptop,$(PROFILE)),,$(PROFILE)/_build/)html/book/intro.html"
@@ -19,8 +19,10 @@ sphinx: book  ## the same pages by the newest Sphinx without Jupyter Book, in an
 test: .venv/installed  ## the fast suite
 	$(BIN)/pytest -m "not smoke and not slow and not browser"
 
-smoke: .venv/installed  ## every stage on a slice of the real text, then what needs the real model or a browser
+smoke: .venv/installed  ## every stage on a slice of the real text, and the book of it
 	$(SNAKEMAKE) --config profile=smoke
+
+browser: smoke  ## what needs the real model, or the built book in Chromium
 	$(BIN)/pytest -m "smoke or browser"
 
 lint: .venv/installed
