@@ -153,9 +153,7 @@ def nonlinear_kl(p: Profile, language_model: lm.LanguageModel) -> pd.DataFrame:
     published = behaviour.measure_published(models, p, language_model, n, names)
     acts = activations.load(p.harvest, "test")
     windows = harvest.windows(p.harvest).windows["test"].first(n)
-    rows = downstream.evaluate(language_model, windows, p.harvest, behaviour.joint_conditions(models["joint"], acts)).astype(
-        {"condition": str}
-    )
+    rows = behaviour.plain(downstream.evaluate(language_model, windows, p.harvest, behaviour.joint_conditions(models["joint"], acts)))
 
     def alone(t: pd.DataFrame) -> dict:
         whole = cut(t, "joint", "joint_own_path")
