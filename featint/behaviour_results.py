@@ -1,5 +1,6 @@
 """What the chapter on behaviour reports: estimates with their intervals from the rows of `featint.behaviour`, and the frames its figures draw."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -214,11 +215,14 @@ def contribution_rows(e: Estimates) -> pd.DataFrame:
     ])  # fmt: skip
 
 
-def naive_table(m: Measured, a: str = "sae", b: str = "sequential") -> pd.DataFrame:
-    """Three t tests of the same difference in KL, see `stats.naive_and_clustered`."""
+def naive_table(m: Measured, pairs: Sequence[tuple[str, str]] = (("sae", "sequential"), ("joint_no_interaction", "joint"))) -> pd.DataFrame:
+    """Three t tests of the same difference in KL for each pair of models, see `stats.naive_and_clustered`."""
     rows = parts_of(m)[0]
-    wide = stats.pair(rows[rows.condition.isin([a, b])], ["article", "window", "position"], "condition", "kl")
-    return stats.naive_and_clustered(wide, a, b, "article")
+    frames = []
+    for a, b in pairs:
+        wide = stats.pair(rows[rows.condition.isin([a, b])], ["article", "window", "position"], "condition", "kl")
+        frames.append(stats.naive_and_clustered(wide, a, b, "article").assign(comparison=f"{LABELS[a]} minus {LABELS[b]}"))
+    return pd.concat(frames, ignore_index=True)[["comparison", *frames[0].columns.drop("comparison")]]
 
 
 def position_rows(m: Measured) -> pd.DataFrame:
