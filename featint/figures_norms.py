@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import LogFormatter, MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from featint.plots import COLOURS, INK, WIDTH
 
@@ -32,7 +32,7 @@ def histograms(published: Mapping[str, pd.DataFrame], controlled: Mapping[str, p
         ax.hist(table.start, bins, density=True, color=COLOURS["random"], alpha=0.6, label="at the start")
         ax.hist(table.s, bins, density=True, color=COLOURS[role], alpha=0.75, label="trained, as published")
         ax.hist(controlled[role].s, bins, density=True, histtype="step", color=INK, label="trained, controlled")
-        ax.set_ylim(0, 1.25 * np.histogram(np.concatenate([table.s, controlled[role].s]), bins, density=True)[0].max())
+        ax.set_ylim(0, 1.1 * max(np.histogram(t.s, bins, density=True)[0].max() for t in (table, controlled[role])))
         if split[role] < bins[-1]:
             ax.axvline(split[role], color=INK, linestyle="--", linewidth=1)
         ax.set_title({"sae": "SAE alone", "joint": "joint model"}[role], loc="left")
@@ -54,8 +54,8 @@ def against(tables: Mapping[str, pd.DataFrame], x: str, xlabel: str) -> Figure:
         medians = table.groupby(groups)[[x, "s"]].median()
         ax.plot(medians[x].clip(lower=least), medians.s, color=INK)
         ax.set(xscale="log", yscale="log", ylabel="squared norm")
-        ax.yaxis.set_major_formatter("{x:g}")
-        ax.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
+        ax.yaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}", minor_formatter=NullFormatter())
+        ax.xaxis.set_minor_formatter(NullFormatter())
         ax.set_title({"sae": "SAE alone", "joint": "joint model"}[role], loc="left")
     np.atleast_1d(axes)[-1].set_xlabel(xlabel)
     return figure
@@ -67,7 +67,12 @@ def journeys(tables: Mapping[str, pd.DataFrame]) -> Axes:
     for role, table in tables.items():
         shown = sample(table)
         ax.plot(
-            shown.updates.clip(lower=0.5), shown.cosine, ".", color=COLOURS[role], markersize=3, label={"sae": "SAE alone"}.get(role, role)
+            shown.updates.clip(lower=0.5),
+            shown.cosine,
+            ".",
+            color=COLOURS[role],
+            markersize=3,
+            label={"sae": "SAE alone", "joint": "joint model"}[role],
         )
     ax.set(xscale="log", xlabel="training tokens on which the feature was active", ylabel="cosine with its start")
     ax.axhline(1, color=INK, linewidth=0.8)
@@ -130,7 +135,7 @@ def spectra(shares: Mapping[str, np.ndarray]) -> Figure:
     axes[0].set_ylabel("variance, %")
     axes[1].set(ylabel="cumulative, %", xlabel="component")
     axes[1].axhline(90, color=INK, linewidth=0.8)
-    axes[0].legend()
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return figure
 
 
@@ -145,7 +150,7 @@ def ridges(tables: Mapping[str, pd.DataFrame]) -> Axes:
     ax.axvline(0, color=INK, linewidth=0.8)
     ax.set_yticks(-np.arange(len(tables)), [name.replace(", ", ",\n") for name in tables])
     ax.xaxis.set_major_locator(MaxNLocator(5))
-    ax.xaxis.set_major_formatter(lambda x, _: f"{10**x:.2g}")
+    ax.xaxis.set_major_formatter(lambda x, _: f"{round(10**x, 2 if x < 1 else 0):g}")
     ax.set_xlabel("squared norm / initial one")
     ax.grid(axis="y", visible=False)
     return ax

@@ -22,6 +22,8 @@ MIN_FIRED = 20
 """Features active on fewer held-out tokens have no measured effect."""
 BINS, MIN_GROUP = 20, 10
 """Firing rates are matched in so many bins of equally many features; a group needs so many features within the bins that hold both groups."""
+EVERY = 3
+"""Effects are measured on every third block of text; rates and selectivity on all."""
 NO_TOPIC = "Uncategorized"
 OUTCOMES = {"rate": "firing rate", "selectivity": "topic selectivity", "ablation": "effect of its removal"}
 """What a norm might predict on held-out text."""
@@ -62,6 +64,7 @@ class Observed(NamedTuple):
     groups: pd.DataFrame | None
     """As `effects.by_group`; None for a model without an NFM."""
     n_tokens: int
+    """Tokens behind the effects."""
 
 
 def observe(m: Trained, table: pd.DataFrame, low: np.ndarray, acts: Activations) -> Observed:
@@ -69,11 +72,13 @@ def observe(m: Trained, table: pd.DataFrame, low: np.ndarray, acts: Activations)
     pieces, d_sae = acts.pieces(), m.config.sae.d_sae
     with torch.no_grad():
         codes = [m.model.encode(x) for x in pieces]
-    features = table.join(known(effects.by_feature(m.model, pieces, codes))).assign(
+    some = list(range(0, len(pieces), EVERY)) if len(pieces) >= 2 * EVERY else list(range(len(pieces)))
+    blocks = [pieces[i] for i in some], [codes[i] for i in some]
+    features = table.join(known(effects.by_feature(m.model, *blocks))).assign(
         rate=metrics.density(codes, d_sae).numpy(), selectivity=selectivity(codes, acts, d_sae), low=low
     )
-    integrates = parted(m.model)[1] is not None
-    return Observed(features, effects.by_group(m.model, pieces, codes, torch.from_numpy(low)) if integrates else None, len(acts))
+    groups = effects.by_group(m.model, *blocks, torch.from_numpy(low)) if parted(m.model)[1] is not None else None
+    return Observed(features, groups, sum(map(len, blocks[0])))
 
 
 def matched(features: pd.DataFrame, outcome: str, factor: float = 1.0) -> Estimate:
