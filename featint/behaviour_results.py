@@ -94,6 +94,7 @@ def published_statistics(t: pd.DataFrame | pd.Series) -> dict:
     found = {name: cut(t, *pair) for name, pair in PUBLISHED_REDUCTIONS.items()}
     for c in ("joint", "joint_linear", "joint_interaction"):
         found[f"{c}/ce_reduction_own_path"] = 100 * (1 - t[f"ce/{c}"] / t["ce/joint_own_path"])
+    found |= {f"{c}/kl": t[f"kl/{c}"] / t.tokens for c in ("sae", "sequential", "joint_own_path", "joint")}
     return found | {f"{c}/kl_ratio": t[f"kl/{c}"] / t["kl/sae~"] for c in ("sae", "sequential")}
 
 

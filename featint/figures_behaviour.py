@@ -83,29 +83,41 @@ def by_position(frame: pd.DataFrame, labels: dict[str, str]) -> Figure:
     return figure
 
 
-def norm_curve(table: pd.DataFrame, labels: dict[str, str]) -> Axes:
+def norm_curve(table: pd.DataFrame, labels: dict[str, str]) -> Figure:
     """Mean KL against mean error norm: `table` by condition, columns error_norm, kl, kl_random.
 
-    The grey curve joins the random twins of all conditions, the thin blue one the SAE's own error and its shrunk copies.
+    Above, the grey curve joins the random twins of all conditions, the thin blue one the SAE's own error and its shrunk copies. Below, the
+    surroundings of the SAE, with that blue curve carried on as a power law.
     """
-    figure, ax = plt.subplots(figsize=(WIDTH, 4.4))
+    figure, (ax, near) = plt.subplots(2, 1, figsize=(WIDTH, 6.6), height_ratios=(3, 2))
     random = table.sort_values("error_norm")
     ax.plot(random["error_norm"], random["kl_random"], ".-", color=COLOURS["random"], label="random direction")
     own = table[(table.index == "sae") | table.index.str.startswith("sae_error")].sort_values("error_norm")
     ax.plot(own["error_norm"], own["kl"], "x-", color=COLOURS["sae"], linewidth=1, label="SAE's error, shrunk")
-    marks = iter("osD^vPX*<>h")
+    norms, marks = table.loc[list(labels), "error_norm"], iter("osD^vPX*<>h")
+    close = norms[(norms / norms["sae"]).between(0.9, 1.1)]
     for condition, label in labels.items():
-        row = table.loc[condition]
-        ax.plot(row["error_norm"], row["kl"], next(marks), color=COLOURS[ROLES[condition]], label=label)
+        row, mark = table.loc[condition], next(marks)
+        ax.plot(row["error_norm"], row["kl"], mark, color=COLOURS[ROLES[condition]], label=label)
+        if condition in close:
+            near.plot(row["error_norm"], row["kl"], mark, color=COLOURS[ROLES[condition]], markersize=8)
+    slope = np.diff(np.log(own["kl"].iloc[-2:])) / np.diff(np.log(own["error_norm"].iloc[-2:]))
+    x = np.linspace(close.min(), close.max(), 20)
+    near.plot(x, own["kl"].iloc[-1] * (x / own["error_norm"].iloc[-1]) ** slope, color=COLOURS["sae"], linewidth=1)
     for axis in (ax.xaxis, ax.yaxis):
         (ax.set_xscale if axis is ax.xaxis else ax.set_yscale)("log")
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_major_formatter("{x:g}")
         axis.set_minor_formatter("")
-    ax.set_xlabel("mean length of the error")
-    ax.set_ylabel("mean KL, nats")
-    ax.legend(fontsize=9, loc="upper center", bbox_to_anchor=(0.45, -0.2), ncols=2)
-    return ax
+    ax.set_xticks(
+        [t for t in (10, 15, 20, 25, 30, 40, 50, 60, 80, 100, 150) if random["error_norm"].min() <= t <= random["error_norm"].max()]
+    )
+    near.set_title("near the SAE", loc="left")
+    near.set_xlabel("mean length of the error")
+    for each in (ax, near):
+        each.set_ylabel("mean KL, nats")
+    figure.legend(*ax.get_legend_handles_labels(), fontsize=9, loc="outside lower center", ncols=2)
+    return figure
 
 
 def contributions(frame: pd.DataFrame) -> Figure:

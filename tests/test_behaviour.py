@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from featint import activations, behaviour, behaviour_results, downstream, harvest, ledger, lm, profiles, variants
+from featint import activations, behaviour, behaviour_results, downstream, figures_behaviour, harvest, ledger, lm, profiles, variants
 from featint.config import NFMConfig, SAEConfig, TrainConfig
 from featint.joint import JointSAE
 from featint.nfm import NFM
@@ -181,5 +181,12 @@ def test_frames_for_the_figures(measured):
     assert joint.n.sum() == (main.condition == "joint").sum() and joint.index.tolist() == [1, 2, 4, 8]
     want = main[(main.condition == "joint") & main.position.between(4, 7)].kl.mean()
     assert joint.loc[4, "kl"] == pytest.approx(want)
-    assert behaviour_results.naive_table(measured).n.iloc[-1] == main.article.nunique()
+    naive = behaviour_results.naive_table(measured)
+    assert len(naive) == 6 and naive.n.iloc[-1] == main.article.nunique()
+    shown = {c: label for c, label in behaviour.LABELS.items() if c in figures_behaviour.ROLES}
+    levels = behaviour_results.levels(estimates).drop(index=["zero", "mean"])
+    whole, near = figures_behaviour.norm_curve(levels, shown).axes
+    points = {tuple(line.get_xydata()[0]) for line in whole.lines if len(line.get_xydata()) == 1}
+    assert points == {tuple(levels.loc[c, ["error_norm", "kl"]]) for c in shown}
+    assert any(tuple(line.get_xydata()[0]) == tuple(levels.loc["sae", ["error_norm", "kl"]]) for line in near.lines)
     assert lm.BATCH_WINDOWS > measured.detail  # both parts of the windows fit into batches of their own
