@@ -26,7 +26,7 @@ MULTIPLIERS = (-4.0, 0.0, 1.0, 4.0)
 LARGEST_DOSE = 5.0
 """Of these multipliers: the distance from -4 to 1. Slopes are reported times this dose."""
 BOUND_SHARE = 0.1
-"""The smallest contrast that would matter, as a share of the mean |logit shift| that reading and writing the activation (the splice) itself causes."""
+"""The smallest contrast that would matter, as a share of what reading and writing the activation (the splice) does to the words relative to each other."""
 SELECTION_PROMPTS = 8
 """Prompts held apart: they decide which features are clamped, and the sign of the contrast."""
 N_SECONDARY, N_PRIMARY, N_RANDOM = 5, 3, 10
@@ -127,11 +127,25 @@ def run(site: Site, found: Mapping[str, Condition]) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
+class Splice(NamedTuple):
+    """What replacing the activation by the model's reconstruction does to the words, prompts that are not held apart."""
+
+    shift: crossed.Test
+    """Mean |logit shift|."""
+    relative: crossed.Test
+    """The same with each prompt's mean shift over the words taken out, which moves all words alike and so cannot enter a contrast."""
+
+    @property
+    def bound(self) -> float:
+        """The smallest contrast that would matter, logit."""
+        return BOUND_SHARE * self.relative.estimate
+
+
 @torch.no_grad()
-def splice_shift(site: Site, model: JointSAE, apart: list[str]) -> crossed.Test:
-    """Mean |logit shift| of the words when the activation is replaced by the model's reconstruction; prompts that are not held apart."""
-    shift = (site.replaced(lambda x: model(x).x_hat) - site.logits()).abs()
-    return crossed.mean_test(shift[[p not in apart for p in site.prompts]].cpu().numpy())
+def splice(site: Site, model: JointSAE, apart: list[str]) -> Splice:
+    """Replace the activation and measure."""
+    shift = (site.replaced(lambda x: model(x).x_hat) - site.logits())[[p not in apart for p in site.prompts]].cpu().numpy()
+    return Splice(crossed.mean_test(np.abs(shift)), crossed.mean_test(np.abs(shift - shift.mean(axis=1, keepdims=True))))
 
 
 def slopes(frame: pd.DataFrame, condition: str, prompts: Sequence[str]) -> crossed.Crossed:
@@ -172,7 +186,7 @@ def summary(frame: pd.DataFrame, found: Mapping[str, Condition], bound: float, a
         if test.p is not None:
             row |= {f"{k}_over_bound": row[k] / bound for k in ("estimate", "lo", "hi")}
             row |= {"equivalent": stats.equivalence(test.estimate, test.se, test.df, bound).equivalent}
-            row |= {"detectable": stats.detectable(test.se, test.df), "power_at_bound": float(stats.power(bound, test.se, test.df))}
+            row |= {"detectable": stats.detectable(test.se, test.df)}
         part = frame[(frame.condition == name) & frame.prompt.isin(prompts)].drop(columns="condition")
         row["linear"] = crossed.dose_slopes(part).linear.astype(float).median()
         rows.append(row)

@@ -8,7 +8,7 @@ import pandas as pd
 
 from featint import clamping, crossed, interactions, interventions, stimuli
 from featint.activations import Activations
-from featint.clamping import Condition
+from featint.clamping import Condition, Splice
 from featint.interactions import DESIGN, Study
 from featint.interventions import Site
 from featint.lm import LanguageModel
@@ -27,14 +27,9 @@ class Clamped(NamedTuple):
     conditions: dict[str, Condition]
     frame: pd.DataFrame
     """`clamping.run`."""
-    splice: crossed.Test
+    splice: Splice
     table: pd.DataFrame
     """`clamping.summary`."""
-
-    @property
-    def bound(self) -> float:
-        """The smallest contrast that would matter, logit."""
-        return clamping.BOUND_SHARE * self.splice.estimate
 
     @property
     def first(self) -> str:
@@ -94,10 +89,8 @@ def clamp(lm: LanguageModel, models: Mapping[str, Trained], acts: Activations, o
     secondary = clamping.choose(of.found[DESIGN, "secondary"], fires["secondary"], inner.fired_tokens, held, clamping.N_SECONDARY, wanted)
     primary = clamping.choose(of.found[DESIGN, "primary"], fires["primary"], trained.fired_tokens, held, clamping.N_PRIMARY)
     conditions = clamping.conditions(model, inside, secondary, primary, site)
-    frame, splice = clamping.run(site, conditions), clamping.splice_shift(site, model, apart)
-    return Clamped(
-        site, apart, conditions, frame, splice, clamping.summary(frame, conditions, clamping.BOUND_SHARE * splice.estimate, apart)
-    )
+    frame, splice = clamping.run(site, conditions), clamping.splice(site, model, apart)
+    return Clamped(site, apart, conditions, frame, splice, clamping.summary(frame, conditions, splice.bound, apart))
 
 
 class Published(NamedTuple):
@@ -192,9 +185,9 @@ def _selectivity(of: Study, published: Published) -> dict[str, Value]:
     return values
 
 
-def _test(test, unit: str, n: int, scale: float = 1.0) -> Value:
-    ci = None if test.lo is None else (scale * test.lo, scale * test.hi)
-    return Value(scale * test.estimate, n, f"{unit}; n prompts", "controlled", ci)
+def _test(test: crossed.Test, unit: str, n: int) -> Value:
+    ci = None if test.lo is None else (test.lo, test.hi)
+    return Value(test.estimate, n, f"{unit}; n prompts", "controlled", ci)
 
 
 def _clamps(clamped: Clamped) -> dict[str, Value]:
@@ -207,8 +200,9 @@ def _clamps(clamped: Clamped) -> dict[str, Value]:
     row = clamped.table.loc[first]
     values["clamp/slope_F/controlled"] = Value(float(row.t) ** 2, n, "F; n prompts", "controlled")
     values["clamp/slope_p/controlled"] = Value(float(row.p_holm), n, "p; n prompts", "controlled")
-    values["clamp/splice_shift/controlled"] = _test(clamped.splice, "logit", n)
-    values["clamp/bound/controlled"] = Value(clamped.bound, n, "logit; n prompts", "controlled")
+    values["clamp/splice_shift/controlled"] = _test(clamped.splice.shift, "logit", n)
+    values["clamp/splice_shift_relative/controlled"] = _test(clamped.splice.relative, "logit", n)
+    values["clamp/bound/controlled"] = Value(clamped.splice.bound, n, "logit; n prompts", "controlled")
     linear = clamped.of_kind("primary feature, linear path")[0]
     unselective = clamped.of_kind("unselective secondary feature")[0]
     for key, condition in {"clamp": first, "clamp_linear": linear, "clamp_unselective": unselective}.items():
