@@ -26,7 +26,7 @@ def manifest(model_config):
 
 
 def models_of(chapter):
-    return [manifest(variants.get(name, profile, seed)) for name in variants.CHAPTERS.get(chapter, ()) for seed in profile.seeds]
+    return [manifest(config) for config in variants.of_chapter(chapter, profile)]
 
 
 rule book:

@@ -16,7 +16,7 @@ from featint.profiles import Profile
 from featint.runs import Trained
 from featint.sparse import Codes
 
-MAIN = ("sae", "sequential", "joint", "joint_no_interaction")
+MAIN = variants.SEEDED["behaviour"]
 """The models that the controlled comparisons rest on: evaluated on all windows, and from every seed."""
 JOINT_PATHS = {"joint_own_path": "own_path", "joint_linear": "plus_linear", "joint_interaction": "plus_interaction", "joint": "all"}
 SHRUNK = (0.5, 0.75)

@@ -230,3 +230,17 @@ CHAPTERS: dict[str, tuple[str, ...]] = {
 }
 # fmt: on
 """The models that each results chapter reads. A notebook that is not listed, such as a walkthrough on toy data, needs none."""
+SEEDED: dict[str, tuple[str, ...]] = {
+    "seeds": CHAPTERS["seeds"],
+    "behaviour": ("sae", "sequential", "joint", "joint_no_interaction"),
+    "norms": ("joint",),
+}
+"""Those of them that a chapter reads from every seed of the profile. All others are read from the first seed only."""
+
+
+def of_chapter(chapter: str, profile: Profile) -> list[ModelConfig]:
+    """The configs of all models that a chapter reads at a profile's size; none for a notebook that is not listed."""
+    seeded = SEEDED.get(chapter, ())
+    return [
+        get(name, profile, seed) for name in CHAPTERS.get(chapter, ()) for seed in (profile.seeds if name in seeded else profile.seeds[:1])
+    ]

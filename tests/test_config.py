@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from featint import profiles, variants
+from featint import profiles, store, variants
 from featint.config import HarvestConfig, ModelConfig, NFMConfig, SAEConfig, TrainConfig
 
 
@@ -80,3 +80,16 @@ def test_sae_matched_has_the_joint_models_number_of_parameters():
     p = profiles.smoke()
     count = {name: sum(q.numel() for q in runs.build(variants.get(name, p), p.d_in).parameters()) for name in ("sae_matched", "joint")}
     assert count["sae_matched"] == pytest.approx(count["joint"], rel=1e-3)
+
+
+def test_full_trains_only_what_further_seeds_add():
+    laptop, full = (
+        {store.key(c) for name in variants.CHAPTERS for c in variants.of_chapter(name, profiles.get(p))} for p in ("laptop", "full")
+    )
+    seeded = set().union(*variants.SEEDED.values())
+    assert laptop <= full and len(full - laptop) == len(seeded) * (len(profiles.full().seeds) - 1)
+    assert variants.of_chapter("superposition", profiles.full()) == []
+
+
+def test_models_of_every_seed_belong_to_their_chapter():
+    assert all(set(names) <= set(variants.CHAPTERS[chapter]) for chapter, names in variants.SEEDED.items())
