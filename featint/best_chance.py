@@ -1,6 +1,7 @@
 """The interaction path tuned as its advocate would, on validation text, and measured once on test text against equally tuned baselines."""
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -10,7 +11,7 @@ import torch
 from scipy import stats as scipy_stats
 from torch import nn
 
-from featint import activations, leftovers, metrics, runs, stats, variants
+from featint import activations, harvest, leftovers, metrics, runs, stats, variants
 from featint.config import ModelConfig
 from featint.profiles import Profile
 from featint.results import Value
@@ -23,6 +24,8 @@ FORMS = {"interactions (NFM)": "nfm", "polynomial": "polynomial", "MLP on the co
 ROLES = {"plain SAE": "sae", "interactions (NFM)": "interaction", "polynomial": "linear", "MLP on the codes": "joint"}
 PAIR_FEATURES = 600
 """Features among whose pairs interaction weights are compared with co-occurrence."""
+MLP_TOKENS_PER_WINDOW = 100
+"""So many of a window's positions are sure to be usable: separators and other attention sinks are not."""
 MIN_TOKENS = 20
 """Of the validation split on which a feature must fire to be among them."""
 
@@ -138,9 +141,29 @@ def warm(best_plain: ModelConfig, best_path: ModelConfig) -> tuple[ModelConfig, 
     return start, whole
 
 
+def at_mlp(path: ModelConfig, plain: ModelConfig) -> tuple[ModelConfig, ModelConfig]:
+    """The interaction model and its plain rival on the output of the same block's MLP, their settings carried over.
+
+    Reads just the windows that their tokens need, once each, and a quarter as many test windows; harvests them if the store lacks them.
+    """
+    block = plain.harvest.hook_point.rpartition(".")[0]
+    n = math.ceil(plain.train.n_tokens / MLP_TOKENS_PER_WINDOW)
+    site = replace(plain.harvest, hook_point=f"{block}.hook_mlp_out", train_windows=n, validation_windows=n // 20 + 1, test_windows=n // 4)
+    harvest.harvest(site)
+    return replace(path, harvest=site), replace(plain, harvest=site)
+
+
 def test_once(pairs: dict[str, tuple[ModelConfig, ModelConfig]], p: Profile) -> pd.DataFrame:
-    """Test FVU and gain of each (model, baseline), paired by token, articles drawn anew: rows `<name>/fvu`, `<name>/baseline_fvu`, `<name>/gain`."""
-    acts = activations.load(p.harvest, "test")
+    """Test FVU and gain of each (model, baseline), paired by token, articles drawn anew: rows `<name>/fvu`, `<name>/baseline_fvu`, `<name>/gain`.
+
+    Raises ValueError if the models do not all read the same activations.
+    """
+    sites = {config.harvest for pair in pairs.values() for config in pair}
+    if len(sites) != 1:
+        raise ValueError(
+            f"models of {len(sites)} different harvests cannot be compared token by token: {', '.join(s.hook_point for s in sites)}"
+        )
+    acts = activations.load(sites.pop(), "test")
     found = {(name, side): runs.get(config).model for name, pair in pairs.items() for side, config in zip("ab", pair, strict=True)}
     distinct = {id(model): model for model in found.values()}
     sums = metrics.by_article(lambda x: {str(i): model(x).x_hat for i, model in distinct.items()}, acts.pieces(), acts.article)

@@ -81,7 +81,10 @@ def run(name: str, profile_name: str, parameters: dict, out: Path | None = None)
     handle, temporary = tempfile.mkstemp(prefix=f".{name}-", suffix=".ipynb", dir=out.parent)
     os.close(handle)
     try:
-        papermill.execute_notebook(source, temporary, parameters, kernel_name="python3", cwd=store.PROJECT, progress_bar=False)
+        quiet = ["--IPKernelApp.log_level=ERROR"]  # else every kernel warns of its unencrypted connection to this very machine
+        papermill.execute_notebook(
+            source, temporary, parameters, kernel_name="python3", cwd=store.PROJECT, progress_bar=False, extra_arguments=quiet
+        )
         os.chmod(temporary, 0o644)  # mkstemp's files are the owner's alone, but the book publishes this one
         os.replace(temporary, out)
     except papermill.PapermillExecutionError as e:

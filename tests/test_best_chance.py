@@ -84,6 +84,12 @@ def test_the_chapter_end_to_end(p, monkeypatch):
     x = acts.rows(torch.arange(len(acts)))
     a, b = ((runs.get(config).model(x).x_hat - x).double().square().sum().item() for config in pairs["whole_budget"])
     assert tested.loc["whole_budget/gain", "value"] == pytest.approx(100 * (1 - a / b), abs=1e-3)
+    at_mlp = best_chance.at_mlp(path, plain)
+    assert {c.harvest.hook_point for c in at_mlp} == {p.harvest.hook_point.replace("hook_resid_post", "hook_mlp_out")}
+    elsewhere = best_chance.test_once({"mlp_output": at_mlp}, p)
+    assert elsewhere.loc["mlp_output/gain", "n"] < tested.loc["whole_budget/gain", "n"]
+    with pytest.raises(ValueError, match="2 different harvests"):
+        best_chance.test_once(pairs | {"mlp_output": at_mlp}, p)
     found = best_chance.values(tested, best_chance.pair_correlations(best_chance.pair_weights(runs.get(path).model, p)))
     headline = found["interaction/gain_vs_best_baseline/controlled"]
     assert headline == found["whole_budget/gain/controlled"] and headline.unit == "%; n articles" and headline.ci is not None

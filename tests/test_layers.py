@@ -58,7 +58,7 @@ ALLOWED = {
     "leftovers": "activations config runs sae sparse store train",
     "baselines": "activations downstream harvest leftovers lm metrics profiles results runs stats variants",
     "waterfall": "activations config metrics profiles results runs stats variants",
-    "best_chance": "activations config leftovers metrics profiles results runs stats variants",
+    "best_chance": "activations config harvest leftovers metrics profiles results runs stats variants",
     "seeds": "activations metrics profiles results runs stats variants",
     "behaviour": "activations config corpora downstream harvest lm metrics nfm profiles runs sparse variants",
     "behaviour_results": "behaviour results stats",
