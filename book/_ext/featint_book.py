@@ -18,7 +18,7 @@ import featint_theme
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 
-from featint import config, profiles
+from featint import config, profiles, sources
 
 
 def profile() -> str:
@@ -96,15 +96,16 @@ def declared(source: str) -> list[tuple[str, str, str]]:
 
 
 def list_modules(app: Sphinx, docname: str, source: list[str]) -> None:
-    """At source-read of the API page: one section per module of the package, in the place of `<!-- modules -->`."""
+    """At source-read of the API page: one section per module of the package, in the place of `<!-- modules -->`; the core first, then each room."""
     if docname != "book/api":
         return
     sections = []
-    for file in sorted(Path(app.srcdir, "featint").glob("[!_]*.py")):
-        app.env.note_dependency(str(file))
-        sections.append(
-            f"## featint.{file.stem}\n\n```{{eval-rst}}\n.. automodule:: featint.{file.stem}\n   :members:\n   :member-order: bysource\n```"
-        )
+    for module, file in sorted(sources.FILES.items(), key=lambda entry: (entry[1].parent != sources.PACKAGE, entry[0])):
+        if module != "__main__":
+            app.env.note_dependency(str(file))
+            sections.append(
+                f"## featint.{module}\n\n```{{eval-rst}}\n.. automodule:: featint.{module}\n   :members:\n   :member-order: bysource\n```"
+            )
     source[0] = source[0].replace("<!-- modules -->", "\n\n".join(sections))
 
 
