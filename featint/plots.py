@@ -1,6 +1,6 @@
 """The one plotting style, and how figures and tables reach the page.
 
-Figure functions live in modules beside this one, `figures.py` for those that several chapters share and `figures_<chapter>.py`: each
+Figure functions live in `featint.figures`, those that several chapters share in the package itself and the others in its modules: each
 takes a tidy frame and returns an `Axes`, takes its colours from `COLOURS` by role, and leaves size and fonts to the style. A notebook
 calls `setup(profile.label)` once, then
 

@@ -8,7 +8,8 @@ import torch
 from scipy import sparse
 from sklearn.linear_model import Ridge
 
-from featint import activations, baselines, harvest, leftovers, metrics, profiles, runs, variants
+from featint import activations, harvest, metrics, profiles, runs, variants
+from featint.chapters import baselines, leftovers
 from featint.config import NFMConfig, SAEConfig, TrainConfig
 
 

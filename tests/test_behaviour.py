@@ -7,8 +7,10 @@ import pandas as pd
 import pytest
 import torch
 
-from featint import activations, behaviour, behaviour_results, downstream, figures_behaviour, harvest, ledger, lm, profiles, variants
+from featint import activations, downstream, harvest, ledger, lm, profiles, variants
+from featint.chapters import behaviour, behaviour_results
 from featint.config import NFMConfig, SAEConfig, TrainConfig
+from featint.figures import behaviour as figures_behaviour
 from featint.joint import JointSAE
 from featint.nfm import NFM
 from featint.runs import Trained

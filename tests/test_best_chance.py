@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 import torch
 
-from featint import activations, best_chance, harvest, profiles, runs, variants
+from featint import activations, harvest, profiles, runs, variants
+from featint.chapters import best_chance
 from featint.config import NFMConfig, SAEConfig, TrainConfig
 
 

@@ -4,6 +4,7 @@ import io
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from bs4 import BeautifulSoup
@@ -165,3 +166,15 @@ def test_unknown_profile_is_refused(book, monkeypatch):
     monkeypatch.setenv("PROFILE", "huge")
     with pytest.raises(ExtensionError, match=r"'huge'.*'laptop'"):
         build(book)
+
+
+def test_api_page_has_every_module_the_core_first(book):
+    import featint_book
+
+    files = [*(ROOT / "featint").rglob("*.py")]
+    watched, source = [], ["# The package\n\n<!-- modules -->\n"]
+    featint_book.list_modules(SimpleNamespace(env=SimpleNamespace(note_dependency=watched.append)), "book/api", source)
+    shown = re.findall(r"automodule:: featint\.(\S+)", source[0])
+    assert len(shown) == len(set(shown)) == len(watched) == len(files) - 2  # without __main__ and the package itself
+    places = [shown.index(module) for module in ("variants", "chapters", "chapters.behaviour", "figures", "figures.gain", "toys.norms")]
+    assert places == sorted(places)

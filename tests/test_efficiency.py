@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 import torch
 
-from featint import efficiency, ledger, profiles
+from featint import ledger, profiles
+from featint.chapters import efficiency
 from featint.joint import JointSAE
 from featint.nfm import NFM
 from featint.runs import Trained

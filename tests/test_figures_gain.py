@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from featint import figures_gain
+from featint.figures import gain as figures_gain
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,9 @@ import pytest
 import torch
 from scipy import stats as st
 
-from featint import clamping, crossed, figures_interactions, interactions, stats, stimuli
+from featint import crossed, stats, stimuli
+from featint.chapters import clamping, interactions
+from featint.figures import interactions as figures_interactions
 from featint.interventions import multiplied
 from featint.sparse import Codes
 

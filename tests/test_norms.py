@@ -10,17 +10,19 @@ import statsmodels.api as sm
 import torch
 from scipy import stats as st
 
-from featint import effects, norm_heldout, norm_results, norm_sweep, norms, profiles, runs, toy_norms, train
+from featint import effects, profiles, runs, train
 from featint.activations import Activations
+from featint.chapters import norm_heldout, norm_results, norm_sweep, norms
+from featint.chapters.norm_heldout import Observed
 from featint.config import HarvestConfig, ModelConfig, NFMConfig, SAEConfig, TrainConfig
 from featint.joint import JointSAE
 from featint.nfm import NFM
-from featint.norm_heldout import Observed
 from featint.runs import Trained
 from featint.sae import TopKSAE
 from featint.sparse import Codes
 from featint.stats import Estimate
 from featint.store import DATA
+from featint.toys import norms as toy_norms
 
 D_IN, D_SAE, K, D_FACTOR = 6, 40, 4, 3
 

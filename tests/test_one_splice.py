@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.distributions import Categorical, kl_divergence
 
-from featint import lm, one_splice
+from featint import lm
+from featint.chapters import one_splice
 
 
 @pytest.fixture

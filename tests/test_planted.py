@@ -4,12 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from featint import pairs, planted, recovery, toy
+from featint import pairs
+from featint.chapters import recovery
+from featint.chapters.recovery import Trial
 from featint.config import NFMConfig
 from featint.nfm import NFM
-from featint.planted import Batches, World, WorldConfig
-from featint.recovery import Trial
 from featint.sparse import Codes
+from featint.toys import features as toy
+from featint.toys import planted
+from featint.toys.planted import Batches, World, WorldConfig
 
 SMALL = WorldConfig(n_features=6, d_in=5, n_active=3, n_products=2, noise=0.0)
 

@@ -3,7 +3,8 @@
 import pandas as pd
 import pytest
 
-from featint import planted_truth, profiles, recovery
+from featint import profiles
+from featint.chapters import planted_truth, recovery
 
 
 def rows(**columns):

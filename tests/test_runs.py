@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from featint import activations, harvest, metrics, profiles, reconstruction, runs, store, train, variants
+from featint import activations, harvest, metrics, profiles, runs, store, train, variants
+from featint.chapters import reconstruction
 from featint.config import NFMConfig, SAEConfig, TrainConfig
 from featint.store import StoreError
 

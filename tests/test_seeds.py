@@ -8,7 +8,8 @@ import pytest
 import torch
 from scipy import stats
 
-from featint import harvest, profiles, seeds
+from featint import harvest, profiles
+from featint.chapters import seeds
 from featint.config import NFMConfig, SAEConfig, TrainConfig
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from featint import activations, harvest, metrics, profiles, runs, two_decoders, variants
+from featint import activations, harvest, metrics, profiles, runs, variants
+from featint.chapters import two_decoders
 from featint.config import NFMConfig, SAEConfig, TrainConfig
 
 

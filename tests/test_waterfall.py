@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from featint import activations, harvest, profiles, reconstruction, runs, store, variants, waterfall
+from featint import activations, harvest, profiles, runs, store, variants
+from featint.chapters import reconstruction, waterfall
+from featint.chapters.waterfall import Protocol
 from featint.config import NFMConfig, SAEConfig, TrainConfig
-from featint.waterfall import Protocol
 
 
 @pytest.fixture

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from featint import activations, behaviour, downstream, harvest, lm, metrics, profiles, runs, stats, variants
-from featint.behaviour_results import cut, value
+from featint import activations, downstream, harvest, lm, metrics, profiles, runs, stats, variants
+from featint.chapters import behaviour
+from featint.chapters.behaviour_results import cut, value
 from featint.config import ModelConfig, NFMConfig
 from featint.joint import JointSAE
 from featint.nfm import NFM

@@ -1,4 +1,6 @@
-"""Figures that several chapters share. Each takes a tidy frame and returns an `Axes`; style and colours are `featint.plots`'."""
+"""How the book draws: in this package the figures that several chapters share, in its modules those of one chapter or of a few. A figure
+takes what it draws, mostly a tidy frame, never a model, and returns an `Axes` or a `Figure`; style and colours are `featint.plots`'.
+"""
 
 import matplotlib.pyplot as plt
 import pandas as pd

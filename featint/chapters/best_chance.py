@@ -11,7 +11,8 @@ import torch
 from scipy import stats as scipy_stats
 from torch import nn
 
-from featint import activations, harvest, leftovers, metrics, runs, stats, variants
+from featint import activations, harvest, metrics, runs, stats, variants
+from featint.chapters import leftovers
 from featint.config import ModelConfig
 from featint.profiles import Profile
 from featint.results import Value

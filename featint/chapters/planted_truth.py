@@ -6,12 +6,13 @@ from math import comb
 
 import pandas as pd
 
-from featint import recovery, stats
+from featint import stats
+from featint.chapters import recovery
+from featint.chapters.recovery import SETTINGS, WITH_PAIRS, Trial
 from featint.config import at_least, choose
-from featint.planted import WorldConfig
 from featint.profiles import Profile
-from featint.recovery import SETTINGS, WITH_PAIRS, Trial
 from featint.results import Value
+from featint.toys.planted import WorldConfig
 
 SIZES = {"smoke": (1, 12_800), "laptop": (3, 300_000), "full": (5, 1_200_000), "paper": (5, 1_200_000)}
 """Seeds and training tokens by profile."""

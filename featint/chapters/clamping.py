@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from featint import crossed, interventions, stats
-from featint.interactions import Discovery
+from featint.chapters.interactions import Discovery
 from featint.interventions import Change, Site
 from featint.joint import JointSAE
 from featint.secondary import SecondarySAE

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats as st
 
-from featint import factorial, figures_interactions, toy_designs
+from featint import factorial
+from featint.figures import interactions as figures_interactions
+from featint.toys import designs as toy_designs
 
 
 def test_the_table_and_its_effects_by_hand():

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from featint import toy
 from featint.config import at_least, choose
 from featint.metrics import fvu, squared_error
+from featint.toys import features as toy
 
 ORDERS = {"none": 0, "pairs": 2, "triples": 3}
 """How many features a planted product multiplies."""

@@ -9,10 +9,11 @@ import torch
 from scipy import stats as st
 from torch import Tensor
 
-from featint import geometry, norm_heldout
+from featint import geometry
+from featint.chapters import norm_heldout
+from featint.chapters.norm_heldout import Observed
+from featint.chapters.norms import Split, Weights, decoder, leading, two_modes
 from featint.effects import jackknife
-from featint.norm_heldout import Observed
-from featint.norms import Split, Weights, decoder, leading, two_modes
 from featint.results import Value
 from featint.runs import Trained
 from featint.stats import Estimate

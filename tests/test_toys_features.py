@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from featint import toy, train
+from featint import train
 from featint.config import SAEConfig, TrainConfig
 from featint.sae import TopKSAE
+from featint.toys import features as toy
 
 
 def test_tokens_have_the_features_they_should():

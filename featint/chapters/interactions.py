@@ -95,7 +95,7 @@ class Discovery(NamedTuple):
         return rows.sort_values("F", ascending=False, kind="stable").set_index("feature")
 
     def volcano(self, effect: str) -> pd.DataFrame:
-        """Selection half of one effect for `figures_interactions.volcano`: d (mean contrast over its standard deviation), p, q."""
+        """Selection half of one effect for `figures.interactions.volcano`: d (mean contrast over its standard deviation), p, q."""
         rows = self.selection[self.selection.effect == effect]
         return rows.assign(d=np.sign(rows.estimate) * np.sqrt(rows.F / (rows.df2 + 1)))[["d", "p", "q"]]
 

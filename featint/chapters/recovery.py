@@ -12,13 +12,15 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from featint import pairs, planted, toy, train
+from featint import pairs, train
 from featint.config import NFMConfig, SAEConfig, TrainConfig, at_least, choose
 from featint.joint import JointSAE
 from featint.nfm import NFM
-from featint.planted import World, WorldConfig
 from featint.sae import Reconstruction, TopKSAE
 from featint.sparse import Codes
+from featint.toys import features as toy
+from featint.toys import planted
+from featint.toys.planted import World, WorldConfig
 
 SETTINGS = {
     "true codes": "NFM given the true codes",

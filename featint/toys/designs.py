@@ -26,7 +26,7 @@ def effects(means: Sequence[float]) -> dict[str, float]:
 
 
 def worlds(named: Mapping[str, Sequence[float]]) -> pd.DataFrame:
-    """Several sets of cell means as `figures_interactions.cells` draws them: exact, without intervals."""
+    """Several sets of cell means as `figures.interactions.cells` draws them: exact, without intervals."""
     (first, one), (second, two) = FACTORS.items()
     return pd.DataFrame([
         {"feature": name, first: one[a], second: two[b], "value": m, "lo": m, "hi": m}

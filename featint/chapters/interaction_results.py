@@ -6,10 +6,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from featint import clamping, crossed, interactions, interventions, stimuli
+from featint import crossed, interventions, stimuli
 from featint.activations import Activations
-from featint.clamping import Condition, Splice
-from featint.interactions import DESIGN, Study
+from featint.chapters import clamping, interactions
+from featint.chapters.clamping import Condition, Splice
+from featint.chapters.interactions import DESIGN, Study
 from featint.interventions import Site
 from featint.lm import LanguageModel
 from featint.results import Value

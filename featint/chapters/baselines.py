@@ -8,8 +8,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from featint import downstream, harvest, leftovers, lm, metrics, runs, stats, variants
+from featint import downstream, harvest, lm, metrics, runs, stats, variants
 from featint.activations import Activations
+from featint.chapters import leftovers
 from featint.profiles import Profile
 from featint.results import Value
 from featint.runs import Trained

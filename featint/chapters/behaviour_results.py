@@ -1,4 +1,4 @@
-"""What the chapter on behaviour reports: estimates with their intervals from the rows of `featint.behaviour`, and the frames its figures draw."""
+"""What the chapter on behaviour reports: estimates with their intervals from the rows of `featint.chapters.behaviour`, and the frames its figures draw."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -8,7 +8,7 @@ import pandas as pd
 from scipy.stats import ttest_ind
 
 from featint import stats
-from featint.behaviour import LABELS, MAIN, Measured, parts_of, sums
+from featint.chapters.behaviour import LABELS, MAIN, Measured, parts_of, sums
 from featint.results import Value
 
 REDUCTIONS = {

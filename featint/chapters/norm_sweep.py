@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-from featint import activations, norms, runs, store, train, variants
+from featint import activations, runs, store, train, variants
+from featint.chapters import norms
 from featint.config import ModelConfig, to_json
 from featint.profiles import Profile
 
