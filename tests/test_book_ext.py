@@ -57,7 +57,8 @@ def book(tmp_path, monkeypatch):
     write(tmp_path / "conf.py", CONF)
     write(
         tmp_path / "index.md",
-        "# Book\n\n```{toctree}\nnotebooks/chapter\nbook/ledger\nstatus\n```\n\n{paper}`gain`, {verdict}`gain`, n = {result}`chapter:joint/fvu:n`\n",
+        "# Book\n\n```{toctree}\nnotebooks/chapter\nbook/ledger\nstatus\n```\n\n{paper}`gain`, {verdict}`gain`, n = {result}`chapter:joint/fvu:n`,"
+        " five seeds: {result}`full/chapter:joint/fvu`\n",
     )
     write(tmp_path / "book/ledger.md", "# Ledger\n\n```{ledger}\n```\n\n```{rules}\n```\n")
     write(tmp_path / "status.md", "# Status\n\n```{status}\n```\n")
@@ -72,10 +73,9 @@ def book(tmp_path, monkeypatch):
         "seed": 0,
         "versions": {"numpy": "2.4"},
     }
-    write(
-        tmp_path / "data/results/laptop/chapter.json",
-        {"chapter": "chapter", "profile": "laptop", "provenance": stamp, "values": {"joint/fvu": FVU}},
-    )
+    for run, value in {"laptop": FVU, "full": FVU | {"value": 0.309}}.items():
+        content = {"chapter": "chapter", "profile": run, "provenance": stamp, "values": {"joint/fvu": value}}
+        write(tmp_path / f"data/results/{run}/chapter.json", content)
     entry = {"id": "gain", "claim": "C1", "chapter": "chapter", "label": "Error cut", "paper": -41.3, "unit": "%", "where": "Abstract"}
     write(tmp_path / "data/paper_values.json", [entry])
     row = {
@@ -117,6 +117,7 @@ def test_book_shows_what_was_executed_and_measured(book):
         in BeautifulSoup(chapter, "html.parser").text
     )
     assert "−41.3 %" in index and "n = <abbr" in index and ">1502<" in index
+    assert ">0.309<" in index and "from full/chapter: joint/fvu" in index
     assert 'href="book/ledger.html#ledger-gain"' in index and 'id="ledger-gain"' in ledger
     assert "0.3123 [0.305, 0.32]" in ledger and "It is | smaller." in ledger and "verdict-partly" in ledger
     assert "abc123" in page(book, "status") and "2026-01-01 10:00" in page(book, "status")

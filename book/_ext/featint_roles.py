@@ -3,6 +3,7 @@
 {result}`reconstruction:joint/fvu/heldout`          a value of a chapter, here with four significant digits
 {result}`reconstruction:joint/fvu/heldout:.3f:ci`   with a format spec, and with its interval: 0.312 [0.305, 0.320]
 {result}`reconstruction:joint/fvu/heldout:n`        how many units stand behind it; `unit` gives the unit
+{result}`full/seeds:joint/fvu/controlled`           a value of another profile's committed run
 {paper}`abs_joint_recon_improvement`                what the paper prints, with its unit
 {verdict}`abs_joint_recon_improvement`              the ledger's verdict on it, linked to the ledger
 {ledger} (directive; option `chapter`)              the ledger, whole or of one chapter
@@ -70,11 +71,12 @@ class Result(SphinxRole):
     """A measured value; hovering shows its unit, n, protocol and where it comes from."""
 
     def run(self):
-        chapter, _, rest = self.text.partition(":")
-        name, *options = rest.split(":")
-        self.env.note_dependency(str(store.DATA / "results" / self.config.featint_profile / f"{chapter}.json"))
+        where, _, rest = self.text.partition(":")
+        run, _, chapter = where.rpartition("/")
+        run, (name, *options) = run or self.config.featint_profile, rest.split(":")
+        self.env.note_dependency(str(store.DATA / "results" / run / f"{chapter}.json"))
         try:
-            value = results.lookup(self.config.featint_profile, chapter, name)
+            value = results.lookup(run, chapter, name)
         except store.StoreError as e:
             raise ExtensionError(f"{self.env.docname}: {{result}}`{self.text}`: {e}") from e
         spec = next((option for option in options if option not in ("ci", "n", "unit")), None)
@@ -86,7 +88,7 @@ class Result(SphinxRole):
         except ValueError as e:
             raise ExtensionError(f"{self.env.docname}: {{result}}`{self.text}`: {spec!r} does not format {value['value']!r} ({e})") from e
         unit, _, of = value["unit"].partition(";")
-        origin = f"{unit.strip() or 'no unit'}; n = {value['n']:,}{of.strip().removeprefix('n').rjust(1)}; {value['protocol']}; from {chapter}: {name}"
+        origin = f"{unit.strip() or 'no unit'}; n = {value['n']:,}{of.strip().removeprefix('n').rjust(1)}; {value['protocol']}; from {where}: {name}"
         return [nodes.abbreviation(text, text, explanation=origin, classes=["result"])], []
 
 
