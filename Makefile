@@ -4,7 +4,7 @@ BIN := .venv/bin
 export OMP_WAIT_POLICY := passive  # see featint/__init__.py
 SNAKEMAKE := $(BIN)/snakemake --cores all --rerun-incomplete --quiet rules progress
 
-.PHONY: book pdf sphinx test smoke browser lint clean
+.PHONY: book pdf sphinx test smoke browser bench lint clean
 book: .venv/installed  ## compute what is missing, build the book in _build/html
 	$(SNAKEMAKE) --config profile=$(PROFILE)
 	@echo "The book: _build/$(if $(filter laptop,$(PROFILE)),,$(PROFILE)/_build/)html/book/intro.html"
@@ -17,13 +17,16 @@ sphinx: book  ## the same pages by the newest Sphinx without Jupyter Book, in an
 	book/_tools/plain_sphinx.sh $(PROFILE)
 
 test: .venv/installed  ## the fast suite
-	$(BIN)/pytest -m "not smoke and not slow and not browser"
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile -m "not smoke and not slow and not browser"
 
 smoke: .venv/installed  ## every stage on a slice of the real text, and the book of it
 	$(SNAKEMAKE) --config profile=smoke
 
 browser: smoke  ## what needs the real model, or the built book in Chromium
-	$(BIN)/pytest -m "smoke or browser"
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto -m "smoke or browser"
+
+bench: .venv/installed  ## training speed against other libraries, half an hour on an idle machine; resumes; the page Performance shows it
+	$(BIN)/python -m benchmarks.speed
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -45,12 +46,12 @@ class Firings:
     def n_tokens(self) -> int:
         return len(self.codes.acts)
 
-    @property
+    @cached_property
     def count(self) -> np.ndarray:
         """(d_sae,) tokens on which each feature is active."""
         return np.bincount(self.feature, minlength=self.d_sae)
 
-    @property
+    @cached_property
     def mean(self) -> np.ndarray:
         """(d_sae,) mean activation where active; 0 for features that never are."""
         return np.bincount(self.feature, self.act, self.d_sae) / np.maximum(self.count, 1)

@@ -76,6 +76,9 @@ def test_the_chapter_end_to_end(p, monkeypatch):
     frame = best_chance.validate(trials, p)
     chosen = best_chance.winners(trials, frame)
     assert set(chosen) == set(best_chance.ROLES) and frame["fvu"].between(0, 1).all()
+    assert (frame["silent"].isna() == frame["family"].isin(["plain SAE", "polynomial"])).all() and frame["silent"].dropna().between(
+        0, 1
+    ).all()
     plain, path = chosen["plain SAE"].config, chosen["interactions (NFM)"].config
     start, whole = best_chance.warm(plain, path)
     assert start.base is plain and start.train.n_tokens + plain.train.n_tokens == whole.train.n_tokens
@@ -94,6 +97,14 @@ def test_the_chapter_end_to_end(p, monkeypatch):
     found = best_chance.values(tested, best_chance.pair_correlations(best_chance.pair_weights(runs.get(path).model, p)))
     headline = found["interaction/gain_vs_best_baseline/controlled"]
     assert headline == found["whole_budget/gain/controlled"] and headline.unit == "%; n articles" and headline.ci is not None
+
+
+def test_a_path_whose_units_are_pushed_below_zero_is_silent(p):
+    trained = runs.get(variants.get("sae_interaction", p))
+    trained.model.nfm.b_hidden.fill_(-1e6)
+    assert best_chance.silent_units(trained, p) == 1
+    trained.model.nfm.b_hidden[0] = 1e6
+    assert best_chance.silent_units(trained, p) == pytest.approx(1 - 1 / len(trained.model.nfm.b_hidden))
 
 
 def test_pair_weights_by_their_definition(p, monkeypatch):

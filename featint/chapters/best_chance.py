@@ -16,6 +16,7 @@ from featint.chapters import leftovers
 from featint.config import ModelConfig
 from featint.profiles import Profile
 from featint.results import Value
+from featint.runs import Trained
 
 LR_FACTORS, DECODER_FACTORS = (1.0, 1.5), (1.0, 2.0)
 """First round, plain SAEs: factors on the learning rate of the whole model, and on the decoder's beyond that."""
@@ -25,7 +26,7 @@ FORMS = {"interactions (NFM)": "nfm", "polynomial": "polynomial", "MLP on the co
 ROLES = {"plain SAE": "sae", "interactions (NFM)": "interaction", "polynomial": "linear", "MLP on the codes": "joint"}
 PAIR_FEATURES = 600
 """Features among whose pairs interaction weights are compared with co-occurrence."""
-MLP_TOKENS_PER_WINDOW = 100
+MLP_TOKENS_PER_WINDOW = 120
 """So many of a window's positions are sure to be usable: separators and other attention sinks are not."""
 MIN_TOKENS = 20
 """Of the validation split on which a feature must fire to be among them."""
@@ -61,7 +62,7 @@ def grid(p: Profile, own_lr: Sequence[float] | None = None, widths: Sequence[flo
     """The factors tried on an interaction path's learning rate and on d_factor; None takes the profile's, fewer where time is short."""
     small = p.name in ("smoke", "laptop")
     return {
-        "own_lr": ((0.5, 2.0) if small else (0.3, 1.0, 3.0)) if own_lr is None else tuple(own_lr),
+        "own_lr": ((0.5, 1.0) if small else (0.25, 0.5, 1.0)) if own_lr is None else tuple(own_lr),
         "widths": (4.0,) if widths is None else tuple(widths),
     }
 
@@ -111,18 +112,29 @@ def measured(model: nn.Module, p: Profile, split: str) -> pd.DataFrame:
 
 
 def validate(trials: Sequence[Trial], p: Profile) -> pd.DataFrame:
-    """Train what is missing and measure every trial on validation text: columns family, role, setting, fvu (NaN if it diverged), parameters, chosen (the family's best)."""
+    """Train what is missing and measure every trial on validation text: columns family, role, setting, fvu (NaN if it diverged), parameters, silent (`silent_units`), chosen (the family's best)."""
     rows = []
     for trial in trials:
         try:
             trained = runs.get(trial.config)
             total = measured(trained.model, p, "validation").sum()
-            found = {"fvu": total["sse/model"] / total["sst"], "parameters": trained.n_parameters}
+            fvu = total["sse/model"] / total["sst"]
+            found = {"fvu": fvu, "parameters": trained.n_parameters, "silent": silent_units(trained, p)}
         except FloatingPointError:  # the loss grew beyond all bounds: a result of this setting, not of the chapter
-            found = {"fvu": float("nan"), "parameters": None}
+            found = {"fvu": float("nan"), "parameters": None, "silent": None}
         rows.append({"family": trial.family, "role": ROLES[trial.family], "setting": trial.setting, **found})
     frame = pd.DataFrame(rows)
     return frame.assign(chosen=frame["fvu"] == frame.groupby("family")["fvu"].transform("min"))
+
+
+@torch.no_grad()
+def silent_units(trained: Trained, p: Profile) -> float | None:
+    """Share of the hidden units of an interaction path that pass nothing on any token of a piece of validation text; None if it has none."""
+    nfm = trained.config.nfm
+    if nfm is None or not nfm.interaction or nfm.form == "polynomial":
+        return None
+    hidden = trained.model.nfm.hidden(trained.model.encode(activations.load(p.harvest, "validation").pieces()[0]))
+    return (hidden <= 0).all(0).double().mean().item()
 
 
 def winners(trials: Sequence[Trial], frame: pd.DataFrame) -> dict[str, Trial]:
@@ -145,11 +157,11 @@ def warm(best_plain: ModelConfig, best_path: ModelConfig) -> tuple[ModelConfig, 
 def at_mlp(path: ModelConfig, plain: ModelConfig) -> tuple[ModelConfig, ModelConfig]:
     """The interaction model and its plain rival on the output of the same block's MLP, their settings carried over.
 
-    Reads just the windows that their tokens need, once each, and a quarter as many test windows; harvests them if the store lacks them.
+    Reads just the windows that their tokens need, once each, and an eighth as many test windows; harvests them if the store lacks them.
     """
     block = plain.harvest.hook_point.rpartition(".")[0]
     n = math.ceil(plain.train.n_tokens / MLP_TOKENS_PER_WINDOW)
-    site = replace(plain.harvest, hook_point=f"{block}.hook_mlp_out", train_windows=n, validation_windows=n // 20 + 1, test_windows=n // 4)
+    site = replace(plain.harvest, hook_point=f"{block}.hook_mlp_out", train_windows=n, validation_windows=n // 20 + 1, test_windows=n // 8 + 1)
     harvest.harvest(site)
     return replace(path, harvest=site), replace(plain, harvest=site)
 
@@ -227,8 +239,8 @@ def values(tested: pd.DataFrame, correlations: pd.DataFrame) -> dict[str, Value]
 def trial_table(frame: pd.DataFrame) -> pd.DataFrame:
     """All trials as readers see them."""
     chosen = frame["chosen"].map({True: "best of its family", False: ""})
-    return frame.assign(chosen=chosen)[["family", "setting", "parameters", "fvu", "chosen"]].rename(
-        columns={"fvu": "validation FVU", "chosen": " "}
+    return frame.assign(chosen=chosen)[["family", "setting", "parameters", "silent", "fvu", "chosen"]].rename(
+        columns={"silent": "silent units", "fvu": "validation FVU", "chosen": " "}
     )
 
 
