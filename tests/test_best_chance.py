@@ -105,6 +105,8 @@ def test_a_path_whose_units_are_pushed_below_zero_is_silent(p):
     assert best_chance.silent_units(trained, p) == 1
     trained.model.nfm.b_hidden[0] = 1e6
     assert best_chance.silent_units(trained, p) == pytest.approx(1 - 1 / len(trained.model.nfm.b_hidden))
+    table = best_chance.untuned(p).set_index("model")
+    assert list(table.index) == [f"`{name}`" for name in best_chance.UNTUNED] and (table[["silent", "median"]].stack().between(0, 1)).all()
 
 
 def test_pair_weights_by_their_definition(p, monkeypatch):

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Float
 from scipy import stats as scipy_stats
-from torch import nn
+from torch import Tensor, nn
 
 from featint import activations, harvest, metrics, runs, stats, variants
 from featint.chapters import leftovers
@@ -24,6 +25,8 @@ FURTHER = (1.25, 0.8, 1.5, 0.65, 2.0)
 """Second round, plain SAEs: factors on the best learning rate, as many as it takes to have as many trials as the other families."""
 FORMS = {"interactions (NFM)": "nfm", "polynomial": "polynomial", "MLP on the codes": "mlp"}
 ROLES = {"plain SAE": "sae", "interactions (NFM)": "interaction", "polynomial": "linear", "MLP on the codes": "joint"}
+UNTUNED = ("joint", "sae_interaction", "sequential")
+"""Models of the other chapters whose interaction paths are looked at before any tuning."""
 PAIR_FEATURES = 600
 """Features among whose pairs interaction weights are compared with co-occurrence."""
 MLP_TOKENS_PER_WINDOW = 120
@@ -128,13 +131,29 @@ def validate(trials: Sequence[Trial], p: Profile) -> pd.DataFrame:
 
 
 @torch.no_grad()
-def silent_units(trained: Trained, p: Profile) -> float | None:
-    """Share of the hidden units of an interaction path that pass nothing on any token of a piece of validation text; None if it has none."""
+def passing(trained: Trained, p: Profile) -> Float[Tensor, " d_factor"] | None:
+    """Share of the tokens of a piece of validation text on which each hidden unit of an interaction path passes anything; None without hidden units."""
     nfm = trained.config.nfm
     if nfm is None or not nfm.interaction or nfm.form == "polynomial":
         return None
     hidden = trained.model.nfm.hidden(trained.model.encode(activations.load(p.harvest, "validation").pieces()[0]))
-    return (hidden <= 0).all(0).double().mean().item()
+    return (hidden > 0).double().mean(0)
+
+
+def silent_units(trained: Trained, p: Profile) -> float | None:
+    """Share of the hidden units that pass nothing on any of these tokens; None without hidden units."""
+    share = passing(trained, p)
+    return None if share is None else (share == 0).double().mean().item()
+
+
+def untuned(p: Profile) -> pd.DataFrame:
+    """How alive the other chapters' interaction paths are: columns model, hidden units, silent, median (share of tokens on which a unit passes anything)."""
+    rows = []
+    for name in UNTUNED:
+        trained = runs.get(variants.get(name, p))
+        share = passing(trained, p)
+        rows.append({"model": f"`{name}`", "hidden units": len(share), "silent": silent_units(trained, p), "median": share.median().item()})
+    return pd.DataFrame(rows)
 
 
 def winners(trials: Sequence[Trial], frame: pd.DataFrame) -> dict[str, Trial]:
@@ -161,7 +180,9 @@ def at_mlp(path: ModelConfig, plain: ModelConfig) -> tuple[ModelConfig, ModelCon
     """
     block = plain.harvest.hook_point.rpartition(".")[0]
     n = math.ceil(plain.train.n_tokens / MLP_TOKENS_PER_WINDOW)
-    site = replace(plain.harvest, hook_point=f"{block}.hook_mlp_out", train_windows=n, validation_windows=n // 20 + 1, test_windows=n // 8 + 1)
+    site = replace(
+        plain.harvest, hook_point=f"{block}.hook_mlp_out", train_windows=n, validation_windows=n // 20 + 1, test_windows=n // 8 + 1
+    )
     harvest.harvest(site)
     return replace(path, harvest=site), replace(plain, harvest=site)
 
