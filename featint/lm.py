@@ -16,7 +16,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from featint import assets, store
+from featint import assets, kernels, store
 from featint.config import LMConfig, choose
 
 PACKAGED = "smollm2-135m-instruct"
@@ -79,6 +79,7 @@ def load(config: LMConfig, dtype: str = "float32") -> LanguageModel:
     Raises ValueError if the name is neither the packaged model's nor a folder's nor one that Hugging Face can deliver.
     """
     choose("dtype", dtype, ("float32", "bfloat16"))
+    kernels.keep_memory()  # a batch's logits take 200 MB, anew for every forward pass
     tokens = tokenizer(config)
     with known(config):
         model = AutoModelForCausalLM.from_pretrained(folder(config), dtype=getattr(torch, dtype), local_files_only=is_local(config))

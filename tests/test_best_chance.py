@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from featint import activations, harvest, profiles, runs, variants
-from featint.chapters import best_chance
+from featint.chapters import best_chance, interaction_path
 from featint.config import NFMConfig, SAEConfig, TrainConfig
 
 
@@ -69,7 +69,7 @@ def test_a_trial_that_diverges_is_never_chosen(p, monkeypatch):
 
 
 def test_the_chapter_end_to_end(p, monkeypatch):
-    monkeypatch.setattr(best_chance, "MIN_TOKENS", 2)  # the tiny validation split is short
+    monkeypatch.setattr(interaction_path, "MIN_TOKENS", 2)  # the tiny validation split is short
     first = best_chance.first_round(p)
     best = best_chance.winners(first, best_chance.validate(first, p))["plain SAE"].config
     trials = first + best_chance.second_round(p, best, (1.0,), (2.0,))
@@ -94,7 +94,7 @@ def test_the_chapter_end_to_end(p, monkeypatch):
     assert elsewhere.loc["mlp_output/gain", "n"] < tested.loc["whole_budget/gain", "n"]
     with pytest.raises(ValueError, match="2 different harvests"):
         best_chance.test_once(pairs | {"mlp_output": at_mlp}, p)
-    found = best_chance.values(tested, best_chance.pair_correlations(best_chance.pair_weights(runs.get(path).model, p)))
+    found = best_chance.values(tested, interaction_path.pair_correlations(interaction_path.pair_weights(runs.get(path).model, p)))
     headline = found["interaction/gain_vs_best_baseline/controlled"]
     assert headline == found["whole_budget/gain/controlled"] and headline.unit == "%; n articles" and headline.ci is not None
 
@@ -102,20 +102,23 @@ def test_the_chapter_end_to_end(p, monkeypatch):
 def test_a_path_whose_units_are_pushed_below_zero_is_silent(p):
     trained = runs.get(variants.get("sae_interaction", p))
     trained.model.nfm.b_hidden.fill_(-1e6)
-    assert best_chance.silent_units(trained, p) == 1
+    assert interaction_path.silent_units(trained, p) == 1
     trained.model.nfm.b_hidden[0] = 1e6
-    assert best_chance.silent_units(trained, p) == pytest.approx(1 - 1 / len(trained.model.nfm.b_hidden))
-    table = best_chance.untuned(p).set_index("model")
-    assert list(table.index) == [f"`{name}`" for name in best_chance.UNTUNED] and (table[["silent", "median"]].stack().between(0, 1)).all()
+    assert interaction_path.silent_units(trained, p) == pytest.approx(1 - 1 / len(trained.model.nfm.b_hidden))
+    table = interaction_path.untuned(p).set_index("model")
+    assert (
+        list(table.index) == [f"`{name}`" for name in interaction_path.UNTUNED]
+        and (table[["silent", "median"]].stack().between(0, 1)).all()
+    )
 
 
 def test_pair_weights_by_their_definition(p, monkeypatch):
-    monkeypatch.setattr(best_chance, "MIN_TOKENS", 2)
+    monkeypatch.setattr(interaction_path, "MIN_TOKENS", 2)
     model = runs.get(variants.get("sae_interaction", p)).model
-    pairs = best_chance.pair_weights(model, p)
+    pairs = interaction_path.pair_weights(model, p)
     acts = activations.load(p.harvest, "validation")
     codes = model.encode(acts.rows(torch.arange(len(acts)))).dense(64).double()
-    alive = ((codes > 0).sum(0) >= best_chance.MIN_TOKENS).nonzero().squeeze(1)
+    alive = ((codes > 0).sum(0) >= interaction_path.MIN_TOKENS).nonzero().squeeze(1)
     assert len(alive) > 4
     i, j = (alive[t] for t in torch.triu_indices(len(alive), len(alive), 1))
     assert np.allclose(pairs["weight"], (model.nfm.V[i] * model.nfm.V[j]).norm(dim=1).numpy(), atol=1e-6)

@@ -16,7 +16,7 @@ CORE = {
     "assets": "config store",
     "corpora": "config store assets",
     "activations": "config store",
-    "lm": "config store assets",
+    "lm": "config store assets kernels",
     "harvest": "config store corpora activations lm",
     "kernels": "store",
     "sparse": "kernels",

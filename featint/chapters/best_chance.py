@@ -7,17 +7,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-import torch
-from jaxtyping import Float
-from scipy import stats as scipy_stats
-from torch import Tensor, nn
+from torch import nn
 
 from featint import activations, harvest, metrics, runs, stats, variants
-from featint.chapters import leftovers
+from featint.chapters import interaction_path
 from featint.config import ModelConfig
 from featint.profiles import Profile
 from featint.results import Value
-from featint.runs import Trained
 
 LR_FACTORS, DECODER_FACTORS = (1.0, 1.5), (1.0, 2.0)
 """First round, plain SAEs: factors on the learning rate of the whole model, and on the decoder's beyond that."""
@@ -25,14 +21,8 @@ FURTHER = (1.25, 0.8, 1.5, 0.65, 2.0)
 """Second round, plain SAEs: factors on the best learning rate, as many as it takes to have as many trials as the other families."""
 FORMS = {"interactions (NFM)": "nfm", "polynomial": "polynomial", "MLP on the codes": "mlp"}
 ROLES = {"plain SAE": "sae", "interactions (NFM)": "interaction", "polynomial": "linear", "MLP on the codes": "joint"}
-UNTUNED = ("joint", "sae_interaction", "sequential")
-"""Models of the other chapters whose interaction paths are looked at before any tuning."""
-PAIR_FEATURES = 600
-"""Features among whose pairs interaction weights are compared with co-occurrence."""
 MLP_TOKENS_PER_WINDOW = 120
 """So many of a window's positions are sure to be usable: separators and other attention sinks are not."""
-MIN_TOKENS = 20
-"""Of the validation split on which a feature must fire to be among them."""
 
 
 @dataclass(frozen=True)
@@ -115,45 +105,19 @@ def measured(model: nn.Module, p: Profile, split: str) -> pd.DataFrame:
 
 
 def validate(trials: Sequence[Trial], p: Profile) -> pd.DataFrame:
-    """Train what is missing and measure every trial on validation text: columns family, role, setting, fvu (NaN if it diverged), parameters, silent (`silent_units`), chosen (the family's best)."""
+    """Train what is missing and measure every trial on validation text: columns family, role, setting, fvu (NaN if it diverged), parameters, silent (`interaction_path.silent_units`), chosen (the family's best)."""
     rows = []
     for trial in trials:
         try:
             trained = runs.get(trial.config)
             total = measured(trained.model, p, "validation").sum()
             fvu = total["sse/model"] / total["sst"]
-            found = {"fvu": fvu, "parameters": trained.n_parameters, "silent": silent_units(trained, p)}
+            found = {"fvu": fvu, "parameters": trained.n_parameters, "silent": interaction_path.silent_units(trained, p)}
         except FloatingPointError:  # the loss grew beyond all bounds: a result of this setting, not of the chapter
             found = {"fvu": float("nan"), "parameters": None, "silent": None}
         rows.append({"family": trial.family, "role": ROLES[trial.family], "setting": trial.setting, **found})
     frame = pd.DataFrame(rows)
     return frame.assign(chosen=frame["fvu"] == frame.groupby("family")["fvu"].transform("min"))
-
-
-@torch.no_grad()
-def passing(trained: Trained, p: Profile) -> Float[Tensor, " d_factor"] | None:
-    """Share of the tokens of a piece of validation text on which each hidden unit of an interaction path passes anything; None without hidden units."""
-    nfm = trained.config.nfm
-    if nfm is None or not nfm.interaction or nfm.form == "polynomial":
-        return None
-    hidden = trained.model.nfm.hidden(trained.model.encode(activations.load(p.harvest, "validation").pieces()[0]))
-    return (hidden > 0).double().mean(0)
-
-
-def silent_units(trained: Trained, p: Profile) -> float | None:
-    """Share of the hidden units that pass nothing on any of these tokens; None without hidden units."""
-    share = passing(trained, p)
-    return None if share is None else (share == 0).double().mean().item()
-
-
-def untuned(p: Profile) -> pd.DataFrame:
-    """How alive the other chapters' interaction paths are: columns model, hidden units, silent, median (share of tokens on which a unit passes anything)."""
-    rows = []
-    for name in UNTUNED:
-        trained = runs.get(variants.get(name, p))
-        share = passing(trained, p)
-        rows.append({"model": f"`{name}`", "hidden units": len(share), "silent": silent_units(trained, p), "median": share.median().item()})
-    return pd.DataFrame(rows)
 
 
 def winners(trials: Sequence[Trial], frame: pd.DataFrame) -> dict[str, Trial]:
@@ -210,39 +174,6 @@ def test_once(pairs: dict[str, tuple[ModelConfig, ModelConfig]], p: Profile) -> 
         return rows
 
     return stats.bootstrap(sums, statistic, p.bootstrap)
-
-
-@torch.no_grad()
-def pair_weights(model: nn.Module, p: Profile) -> pd.DataFrame:
-    """Interaction weights of pairs of features beside how often they fire together, on validation text.
-
-    A row per pair: weight, the norm of V_i * V_j; together, tokens on which both fire; covariance of their codes, absolute; by_chance, the product
-    of their firing rates. Features are drawn at random among those that fire on at least `MIN_TOKENS` tokens.
-    """
-    codes = [leftovers.as_matrix(model.encode(x), model.d_sae) for x in activations.load(p.harvest, "validation").pieces()]
-    counts = sum(np.asarray((c > 0).sum(0)).ravel() for c in codes)
-    alive = np.flatnonzero(counts >= MIN_TOKENS)
-    chosen = np.sort(np.random.default_rng(p.seeds[0]).permutation(alive)[:PAIR_FEATURES])
-    dense = np.concatenate([c[:, chosen].toarray() for c in codes])
-    fires = (dense > 0).astype(np.float64)
-    V = model.nfm.V[torch.from_numpy(chosen)].double().cpu().square().numpy()
-    i, j = np.triu_indices(len(chosen), 1)
-    rates = fires.mean(0)
-    return pd.DataFrame({
-        "weight": np.sqrt((V @ V.T)[i, j]), "together": (fires.T @ fires)[i, j],
-        "covariance": np.abs(np.cov(dense.T))[i, j], "by_chance": rates[i] * rates[j],
-    })  # fmt: skip
-
-
-def pair_correlations(pairs: pd.DataFrame) -> pd.DataFrame:
-    """Spearman correlations over pairs: of interaction weight and of the codes' covariance with co-occurrence; the first also given chance."""
-    weight, covariance = (scipy_stats.spearmanr(pairs[c], pairs["together"]).statistic for c in ("weight", "covariance"))
-    partial = stats.partial_spearman(pairs, "weight", "together", "by_chance")
-    rows = {
-        "interaction weight and co-occurrence": weight, "the same at fixed firing rates": partial.value,
-        "covariance of the codes and co-occurrence": covariance,
-    }  # fmt: skip
-    return pd.DataFrame({"correlation over pairs": rows.keys(), "Spearman r": rows.values(), "pairs": len(pairs)})
 
 
 def values(tested: pd.DataFrame, correlations: pd.DataFrame) -> dict[str, Value]:
