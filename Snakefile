@@ -11,6 +11,7 @@ profile = profiles.get(PROFILE)
 FEATINT = f"{sys.executable} -m featint"
 JUPYTER_BOOK = Path(sys.executable).with_name("jupyter-book")
 MANIFEST = store.MANIFEST
+SPEED = store.DATA / "results" / "bench" / "speed.json"  # measured by `make bench`, on an idle machine, and committed
 
 # What an artefact depends on besides its config, which is in its path.
 READING, TRAINING = sources.of_stage("harvest"), sources.of_stage("runs")
@@ -18,6 +19,8 @@ PAGES = [str(f) for f in sorted(store.PROJECT.glob("book/**/*")) if f.is_file() 
 
 ACTIVATIONS = store.path("activations", profile.harvest) / MANIFEST
 MODELS = {store.key(c): (name, seed, c) for name in variants.VARIANTS for seed in profile.seeds for c in [variants.get(name, profile, seed)]}
+# Two trainings or notebooks at a time, each on half of the cores: much of a notebook runs on one core, and small products share two badly.
+HALF = max(1, workflow.cores // 2)
 HTML = store.BUILD / "html" if PROFILE == "laptop" else store.BUILD / PROFILE / "_build" / "html"
 
 
@@ -72,7 +75,7 @@ rule train:
     params:
         model=lambda w: MODELS[w.key][0],
         seed=lambda w: MODELS[w.key][1],
-    threads: workflow.cores
+    threads: HALF
     shell:
         "{FEATINT} train --profile {PROFILE} --model {params.model} --seed {params.seed}"
 
@@ -81,10 +84,11 @@ rule execute:
     input:
         "notebooks/{name}.ipynb",
         lambda w: sources.of_notebook(notebook.FOLDER / f"{w.name}.ipynb"),
+        lambda w: [SPEED] if w.name == "performance" else [],
         models=lambda w: models_of(w.name),
     output:
         store.BUILD / "executed" / PROFILE / "notebooks" / "{name}.ipynb",
-    threads: workflow.cores
+    threads: HALF
     shell:
         "{FEATINT} notebook {wildcards.name} --profile {PROFILE}"
 

@@ -219,7 +219,7 @@ CHAPTERS: dict[str, tuple[str, ...]] = {
         "sae", "sae_tuned", "sae_matched", "sequential", "joint", "joint_no_interaction", "sae_published", "sequential_published", "joint_published",
     ),
     "reading_a_splice": ("sae", "sequential", "joint"),
-    "efficiency": ("joint", "joint_published", "sae_published", "sequential_published"),
+    "efficiency": ("sae_short", "joint", "joint_published", "sae_published", "sequential_published"),
     "waterfall": ("sae", "sae_tuned", "joint_no_interaction", "joint", "sae_published", "joint_published"),
     "best_chance": ("sae_short", "joint", "sae_interaction", "sequential"),
     "seeds": ("sae", "sae_tuned", "sae_fast_decoder", "joint_no_interaction", "joint", "sae_interaction"),

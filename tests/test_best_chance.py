@@ -80,9 +80,11 @@ def test_the_chapter_end_to_end(p, monkeypatch):
         0, 1
     ).all()
     plain, path = chosen["plain SAE"].config, chosen["interactions (NFM)"].config
-    start, whole = best_chance.warm(plain, path)
-    assert start.base is plain and start.train.n_tokens + plain.train.n_tokens == whole.train.n_tokens
-    pairs = {"warm_start": (start, whole), "whole_budget": (best_chance.longer(path, p), best_chance.longer(plain, p))}
+    start, frozen = best_chance.warm(plain, path)
+    assert start.base is plain and replace(frozen, train=start.train) == start
+    before, after = (model.nfm.state_dict() for model in (runs.build(frozen, p.d_in), runs.get(frozen).model))
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    pairs = {"warm_start": (start, frozen), "whole_budget": (best_chance.longer(path, p), best_chance.longer(plain, p))}
     tested = best_chance.test_once(pairs, p)
     acts = activations.load(p.harvest, "test")
     x = acts.rows(torch.arange(len(acts)))

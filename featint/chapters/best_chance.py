@@ -55,7 +55,7 @@ def grid(p: Profile, own_lr: Sequence[float] | None = None, widths: Sequence[flo
     """The factors tried on an interaction path's learning rate and on d_factor; None takes the profile's, fewer where time is short."""
     small = p.name in ("smoke", "laptop")
     return {
-        "own_lr": ((0.5, 1.0) if small else (0.25, 0.5, 1.0)) if own_lr is None else tuple(own_lr),
+        "own_lr": ((0.2, 0.5) if small else (0.2, 0.5, 1.0)) if own_lr is None else tuple(own_lr),
         "widths": (4.0,) if widths is None else tuple(widths),
     }
 
@@ -131,18 +131,21 @@ def longer(config: ModelConfig, p: Profile) -> ModelConfig:
 
 
 def warm(best_plain: ModelConfig, best_path: ModelConfig) -> tuple[ModelConfig, ModelConfig]:
-    """The interaction model started from the finished plain SAE, and the plain SAE trained as long as the two together."""
+    """The interaction model started from the finished plain SAE, and its twin whose path stays frozen at its random initial values.
+
+    Both go on with the SAE for the same tokens on the same schedule, so that they differ in what the path learns and in nothing else.
+    """
     start = replace(best_path, sae=best_plain.sae, base=best_plain)
-    whole = replace(best_plain, train=replace(best_plain.train, n_tokens=2 * best_plain.train.n_tokens))
-    return start, whole
+    return start, replace(start, train=replace(start.train, lr_scale=start.train.lr_scale | {"nfm": 0.0}))
 
 
 def at_mlp(path: ModelConfig, plain: ModelConfig) -> tuple[ModelConfig, ModelConfig]:
-    """The interaction model and its plain rival on the output of the same block's MLP, their settings carried over.
+    """The interaction model and its plain rival on the output of the same block's MLP, their settings carried over, on half of the tokens.
 
-    Reads just the windows that their tokens need, once each, and an eighth as many test windows; harvests them if the store lacks them.
+    Reads just the windows that these tokens need, once each, and an eighth as many test windows; harvests them if the store lacks them.
     """
     block = plain.harvest.hook_point.rpartition(".")[0]
+    path, plain = (replace(c, train=replace(c.train, n_tokens=max(c.train.batch_tokens, c.train.n_tokens // 2))) for c in (path, plain))
     n = math.ceil(plain.train.n_tokens / MLP_TOKENS_PER_WINDOW)
     site = replace(
         plain.harvest, hook_point=f"{block}.hook_mlp_out", train_windows=n, validation_windows=n // 20 + 1, test_windows=n // 8 + 1
