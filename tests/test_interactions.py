@@ -6,10 +6,16 @@ import pytest
 import torch
 from scipy import stats as st
 
-from featint import crossed, stats, stimuli
-from featint.chapters import clamping, interactions
+from featint import crossed, interventions, stats, stimuli
+from featint.chapters import clamp_choice, clamping, interaction_results, interactions
+from featint.config import NFMConfig, SAEConfig
 from featint.figures import interactions as figures_interactions
 from featint.interventions import multiplied
+from featint.joint import JointSAE
+from featint.lm import Reading
+from featint.nfm import NFM
+from featint.sae import TopKSAE
+from featint.secondary import SecondarySAE
 from featint.sparse import Codes
 
 FACTORS = clamping.FACTORS
@@ -96,6 +102,32 @@ def test_multiplied_touches_one_feature_only():
     assert torch.equal(multiplied(codes, 3, -4.0).acts, codes.acts)
 
 
+def test_a_secondary_feature_moves_something_only_where_a_relu_opens():
+    generator = torch.Generator().manual_seed(0)
+    model = JointSAE(TopKSAE(6, SAEConfig(d_sae=20, k=4), generator), NFM(6, 20, NFMConfig(d_factor=3, dropout=0.0), generator)).eval()
+    inside = SecondarySAE(TopKSAE(3, SAEConfig(d_sae=12, k=2), generator), torch.zeros(3), torch.full((3,), 0.01))
+    tokens = torch.randn(9, 6, generator=generator)
+    x = tokens.reshape(3, 3, 6)
+    reading = Reading("blocks.0.hook_resid_post", torch.zeros(3, 3, dtype=torch.bool), x, x)
+    site = object.__new__(interventions.Site)  # without the language model, which is not asked
+    for name, value in {"prompts": ["a", "b", "c"], "reading": reading, "mean": torch.zeros(6), "std": torch.ones(6)}.items():
+        object.__setattr__(site, name, value)
+    with torch.no_grad():
+        fires = clamp_choice.firing(site, inside.encode(model.nfm.hidden(model.encode(tokens))), 12)
+        changes = [[interventions.secondary(model, inside, i, m)(tokens).abs().sum(1) for m in clamping.MULTIPLIERS] for i in range(12)]
+        slow = torch.stack([torch.stack(c).sum(0) for c in changes]).reshape(12, 3, 3).sum(2).T > 0
+        found = clamp_choice.moving(site, model, inside)
+        assert torch.equal(found, slow) and found.any() and not (found & ~fires).any()
+        model.nfm.b_hidden.fill_(-1e3)
+        shut = clamp_choice.moving(site, model, inside)
+    assert not shut.any()
+
+
+def test_a_clamp_that_moves_nothing_has_no_test():
+    assert interaction_results._number(None, 20, "F").value is None and interaction_results._number(float("nan"), 20, "p").value is None
+    assert interaction_results._number(0.5, 20, "x", (0.1, 0.9)).ci == (0.1, 0.9)
+
+
 def clamp_frame(seed: int, contrast: float = 0.0, n_prompts: int = 28, n_words: int = 16) -> pd.DataFrame:
     """Shifts that are linear in the dose, with word and prompt noise around a planted contrast per unit of the dose."""
     rng = np.random.default_rng(seed)
@@ -118,8 +150,8 @@ def clamp_frame(seed: int, contrast: float = 0.0, n_prompts: int = 28, n_words: 
 def test_slopes_levels_and_groups_of_a_linear_response():
     frame = clamp_frame(0, contrast=1.0)
     prompts = list(frame.prompt.unique())
-    apart = clamping.selection(prompts)
-    assert len(apart) == clamping.SELECTION_PROMPTS and set(apart) < set(prompts)
+    apart = clamp_choice.selection(prompts)
+    assert len(apart) == clamp_choice.SELECTION_PROMPTS and set(apart) < set(prompts)
     rest = [p for p in prompts if p not in apart]
     whole = clamping.both_random(clamping.slopes(frame, "c", rest))
     level = clamping.at_level(frame, "c", -4.0, apart)
@@ -193,15 +225,15 @@ def test_features_to_clamp_fire_on_the_held_apart_prompts():
     fires[:, 0], fires[:, 3] = False, False
     fired = torch.ones(40, dtype=torch.int64)
     fired[3] = 0
-    chosen = clamping.choose(found, fires, fired, [True] * 4 + [False] * 6, 5)
+    chosen = clamp_choice.choose(found, fires, fired, [True] * 4 + [False] * 6, 5)
     assert 0 not in chosen.selective and len(chosen.selective) == 5 and chosen.inactive == 0
-    assert clamping.choose(found, fires, fired, [True] * 4 + [False] * 6, 2, wanted=0).selective[0] == 0
+    assert clamp_choice.choose(found, fires, fired, [True] * 4 + [False] * 6, 2, wanted=0).selective[0] == 0
     with pytest.raises(ValueError, match="feature = 3 is dead"):
-        clamping.choose(found, fires, fired, [True] * 10, 2, wanted=3)
+        clamp_choice.choose(found, fires, fired, [True] * 10, 2, wanted=3)
     with pytest.raises(ValueError, match="feature = 40 is out of range"):
-        clamping.choose(found, fires, fired, [True] * 10, 2, wanted=40)
-    with pytest.raises(ValueError, match="no feature fires on half of the held-apart prompts"):
-        clamping.choose(found, torch.zeros_like(fires), fired, [True] * 10, 2)
+        clamp_choice.choose(found, fires, fired, [True] * 10, 2, wanted=40)
+    with pytest.raises(ValueError, match="no feature fires and moves anything on half of the held-apart prompts"):
+        clamp_choice.choose(found, torch.zeros_like(fires), fired, [True] * 10, 2)
 
 
 class TestFigures:

@@ -6,75 +6,24 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool
 from scipy import stats as st
 from statsmodels.stats.multitest import multipletests
-from torch import Tensor
 from tqdm import tqdm
 
 from featint import crossed, interventions, stats
-from featint.chapters.interactions import Discovery
+from featint.chapters.clamp_choice import MULTIPLIERS, Chosen
 from featint.interventions import Change, Site
 from featint.joint import JointSAE
 from featint.secondary import SecondarySAE
-from featint.sparse import Codes
 from featint.stimuli import LEVELS
 
 FACTORS = {name: LEVELS[name] for name in ("formality", "emotion")}
 GROUPS = {"FL": ("formal", "neutral"), "FH": ("formal", "emotional"), "CL": ("casual", "neutral"), "CH": ("casual", "emotional")}
-MULTIPLIERS = (-4.0, 0.0, 1.0, 4.0)
 LARGEST_DOSE = 5.0
 """Of these multipliers: the distance from -4 to 1. Slopes are reported times this dose."""
 BOUND_SHARE = 0.1
 """The smallest contrast that would matter, as a share of what reading and writing the activation (the splice) does to the words relative to each other."""
-SELECTION_PROMPTS = 8
-"""Prompts held apart: they decide which features are clamped, and the sign of the contrast."""
-N_SECONDARY, N_PRIMARY, N_RANDOM = 5, 3, 10
-
-
-def selection(prompts: Sequence[str], seed: int = 0) -> list[str]:
-    """The held-apart prompts, drawn at random."""
-    chosen = np.random.default_rng(seed).permutation(len(prompts))[:SELECTION_PROMPTS]
-    return [prompts[i] for i in sorted(chosen)]
-
-
-def firing(site: Site, encode: Callable[[Tensor], Codes], d_sae: int) -> Bool[Tensor, "prompts d_sae"]:
-    """Which features fire on any token of each prompt; `encode` takes normalised activations."""
-    counts = torch.zeros(len(site.prompts), d_sae, device=site.mean.device)
-    fires = (encode(site.tokens).dense(d_sae) > 0).to(counts)
-    return counts.index_add_(0, (~site.reading.sinks).nonzero()[:, 0], fires) > 0
-
-
-class Chosen(NamedTuple):
-    """Features of one dictionary to clamp. A feature that does not fire on the prompts has nothing to be multiplied."""
-
-    selective: list[int]
-    """The largest interaction F on the discovery half, among those that fire on at least half of the held-apart prompts."""
-    unselective: int
-    """Of the same features the one whose largest F is smallest."""
-    inactive: int | None
-    """The first that fired in training but fires on no prompt."""
-
-
-def choose(
-    found: Discovery, fires: Bool[Tensor, "prompts d_sae"], fired_tokens: Tensor, apart: list[bool], n: int, wanted: int | None = None
-) -> Chosen:
-    """The features to clamp; `wanted` goes before the selected ones.
-
-    Raises ValueError if no live feature fires on half of the held-apart prompts, or `wanted` is out of range or dead.
-    """
-    if wanted is not None:
-        interventions.check_feature(wanted, fired_tokens)
-    often = pd.Index((fires[torch.tensor(apart)].float().mean(0) >= 0.5).nonzero().squeeze(1).tolist())
-    trained = pd.Index((fired_tokens > 0).nonzero().squeeze(1).tolist())
-    among = found.live.intersection(often).intersection(trained)
-    if among.empty:
-        raise ValueError("no feature fires on half of the held-apart prompts: a multiple of it would change nothing")
-    effect = found.selection.effect.iloc[-1]
-    ranked = found.ranked(effect).index
-    silent = [i for i in trained if not fires[:, i].any()]
-    selective = [i for i in ranked.tolist() if i in among and i != wanted][:n]
-    return Chosen(selective if wanted is None else [wanted, *selective], found.least_selective(among), silent[0] if silent else None)
+N_RANDOM = 10
 
 
 class Condition(NamedTuple):

@@ -8,7 +8,7 @@ import pandas as pd
 
 from featint import crossed, interventions, stimuli
 from featint.activations import Activations
-from featint.chapters import clamping, interactions
+from featint.chapters import clamp_choice, clamping, interactions
 from featint.chapters.clamping import Condition, Splice
 from featint.chapters.interactions import DESIGN, Study
 from featint.interventions import Site
@@ -81,14 +81,16 @@ def clamp(lm: LanguageModel, models: Mapping[str, Trained], acts: Activations, o
     model, inside = trained.model, inner.model
     words = stimuli.load_words(lambda text: lm.tokenizer(text, add_special_tokens=False)["input_ids"], lm.tokenizer.decode)
     site = interventions.at_prompts(lm, stimuli.load_prompts(), words, acts.config.hook_point, acts)
-    apart = clamping.selection(site.prompts)
+    apart = clamp_choice.selection(site.prompts)
     held = [p in apart for p in site.prompts]
     fires = {
-        "secondary": clamping.firing(site, lambda x: inside.encode(model.nfm.hidden(model.encode(x))), inside.d_sae),
-        "primary": clamping.firing(site, model.encode, model.d_sae),
+        "secondary": clamp_choice.moving(site, model, inside),
+        "primary": clamp_choice.firing(site, model.encode(site.tokens), model.d_sae),
     }
-    secondary = clamping.choose(of.found[DESIGN, "secondary"], fires["secondary"], inner.fired_tokens, held, clamping.N_SECONDARY, wanted)
-    primary = clamping.choose(of.found[DESIGN, "primary"], fires["primary"], trained.fired_tokens, held, clamping.N_PRIMARY)
+    secondary = clamp_choice.choose(
+        of.found[DESIGN, "secondary"], fires["secondary"], inner.fired_tokens, held, clamp_choice.N_SECONDARY, wanted
+    )
+    primary = clamp_choice.choose(of.found[DESIGN, "primary"], fires["primary"], trained.fired_tokens, held, clamp_choice.N_PRIMARY)
     conditions = clamping.conditions(model, inside, secondary, primary, site)
     frame, splice = clamping.run(site, conditions), clamping.splice(site, model, apart)
     return Clamped(site, apart, conditions, frame, splice, clamping.summary(frame, conditions, splice.bound, apart))
@@ -191,6 +193,13 @@ def _test(test: crossed.Test, unit: str, n: int) -> Value:
     return Value(test.estimate, n, f"{unit}; n prompts", "controlled", ci)
 
 
+def _number(x, n: int, unit: str, ci: tuple | None = None) -> Value:
+    """A value of a clamp that may have moved nothing, which leaves its tests undefined."""
+    if pd.isna(x):
+        return Value(None, n, "undefined, since the clamp moves nothing; n prompts", "controlled")
+    return Value(float(x), n, f"{unit}; n prompts", "controlled", ci)
+
+
 def _clamps(clamped: Clamped) -> dict[str, Value]:
     n, first = len(clamped.prompts), clamped.first
     names = {-4.0: "minus4", 0.0: "0", 4.0: "4"}
@@ -199,8 +208,8 @@ def _clamps(clamped: Clamped) -> dict[str, Value]:
         for m, name in names.items()
     }
     row = clamped.table.loc[first]
-    values["clamp/slope_F/controlled"] = Value(float(row.t) ** 2, n, "F; n prompts", "controlled")
-    values["clamp/slope_p/controlled"] = Value(float(row.p_holm), n, "p; n prompts", "controlled")
+    values["clamp/slope_F/controlled"] = _number(row.t**2 if row.t is not None else None, n, "F")
+    values["clamp/slope_p/controlled"] = _number(row.p_holm, n, "p")
     values["clamp/splice_shift/controlled"] = _test(clamped.splice.shift, "logit", n)
     values["clamp/splice_shift_relative/controlled"] = _test(clamped.splice.relative, "logit", n)
     values["clamp/bound/controlled"] = Value(clamped.splice.bound, n, "logit; n prompts", "controlled")
@@ -209,10 +218,10 @@ def _clamps(clamped: Clamped) -> dict[str, Value]:
     for key, condition in {"clamp": first, "clamp_linear": linear, "clamp_unselective": unselective}.items():
         row = clamped.table.loc[condition]
         ci = (row.lo_over_bound, row.hi_over_bound)
-        values[f"{key}/contrast_over_bound/controlled"] = Value(row.estimate_over_bound, n, "x; n prompts", "controlled", ci)
+        values[f"{key}/contrast_over_bound/controlled"] = _number(row.estimate_over_bound, n, "x", ci)
     for group, row in clamping.group_shifts(clamped.frame, first, clamped.prompts).iterrows():
         values[f"clamp/shift_{group}/controlled"] = Value(row.shifts, n, "logit; n prompts", "controlled")
-        values[f"clamp/shift_{group}_p/controlled"] = Value(row.p_holm, n, "p; n prompts", "controlled")
+        values[f"clamp/shift_{group}_p/controlled"] = _number(row.p_holm, n, "p")
     return values
 
 
