@@ -20,6 +20,7 @@ def test_waterfall_bars_are_the_values_from_top_to_bottom():
     first, second = figure.axes
     assert [bar.get_width() for bar in first.patches] == [50, 10, -1] and [bar.get_width() for bar in second.patches] == [-1, 10, 50]
     assert [label.get_text() for label in first.get_yticklabels()] == list("abc") and first.yaxis_inverted()
+    assert [text.get_text() for text in first.texts] == ["50.0", "10.0", "−1.0"]
 
 
 def test_split_curves_draw_both_kinds_and_the_trained_model():

@@ -41,7 +41,7 @@ def conservation(frame: pd.DataFrame) -> Axes:
 
 
 def waterfall(orders: dict[str, pd.DataFrame], ylabel: str) -> Figure:
-    """One panel per order of the switches; a bar per protocol, from the published one to the controlled one.
+    """One panel per order of the switches; a bar with its figure per protocol, from the published one to the controlled one.
 
     Each frame has columns label, value, lo, hi; the first row is as published, the last controlled. Between them a thin line carries the
     previous bar's height over, so that each step can be read off.
@@ -53,6 +53,8 @@ def waterfall(orders: dict[str, pd.DataFrame], ylabel: str) -> Figure:
             role = "published" if i == 0 else "controlled" if i == last else "random"
             ax.barh(i, row.value, 0.62, color=COLOURS[role])
             ax.errorbar(row.value, i, xerr=[[row.value - row.lo], [row.hi - row.value]], ecolor=INK, elinewidth=1.2, capsize=3)
+            figures = f"{row.value:.1f}" if abs(row.value) >= 1 else f"{row.value:.2f}"
+            ax.annotate(figures.replace("-", "−"), (max(0.0, row.hi), i), (5, 0), textcoords="offset points", va="center", fontsize=10)
             if i < last:
                 ax.plot([row.value] * 2, [i, i + 1], color=INK, linewidth=0.8)
         ax.set_yticks(range(len(frame)), frame["label"])
@@ -60,6 +62,7 @@ def waterfall(orders: dict[str, pd.DataFrame], ylabel: str) -> Figure:
         ax.axvline(0, color=INK, linewidth=0.8)
         ax.grid(axis="y", visible=False)
         ax.set_title(title, loc="left")
+    axes[-1].margins(x=0.12)  # room for the figures
     axes[-1].set_xlabel(ylabel)
     return figure
 
