@@ -80,6 +80,9 @@ def test_the_chapter_end_to_end(p, monkeypatch):
         0, 1
     ).all()
     plain, path = chosen["plain SAE"].config, chosen["interactions (NFM)"].config
+    equal = best_chance.of_width(trials, frame, p.sae.d_sae)
+    same = frame[[t.family == "plain SAE" and t.config.sae.d_sae == p.sae.d_sae for t in trials]]
+    assert equal.config.sae == replace(plain.sae, d_sae=p.sae.d_sae) and frame["fvu"][trials.index(equal)] == same["fvu"].min()
     start, frozen = best_chance.warm(plain, path)
     assert start.base is plain and replace(frozen, train=start.train) == start
     before, after = (model.nfm.state_dict() for model in (runs.build(frozen, p.d_in), runs.get(frozen).model))

@@ -46,3 +46,10 @@ def test_conservation_draws_decoder_and_difference_for_each_kind():
     )
     ax = figures_gain.conservation(frame)
     assert list(ax.lines[1].get_ydata()) == [1e-14, 2e-14] and ax.get_yscale() == "log" and len(ax.lines) == 4
+
+
+def test_tuning_puts_an_arrow_at_the_edge_for_a_trial_far_off():
+    rows = [("a", "sae", 0.20, True), ("a", "sae", 0.21, False), ("a", "sae", 0.22, False), ("a", "sae", 0.9, False)]
+    ax = figures_gain.tuning(pd.DataFrame(rows, columns=["family", "role", "fvu", "chosen"]))
+    assert [line.get_marker() for line in ax.lines] == ["o", "o", "o", ">"]
+    assert ax.lines[-1].get_xdata()[0] == pytest.approx(0.215 + 5 * 0.015)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from featint import activations, harvest, metrics, runs, stats, variants
+from featint import activations, harvest, metrics, runs, stats, store, variants
 from featint.chapters import interaction_path
 from featint.config import ModelConfig
 from featint.profiles import Profile
@@ -125,6 +125,12 @@ def winners(trials: Sequence[Trial], frame: pd.DataFrame) -> dict[str, Trial]:
     return {row.family: trials[i] for i, row in frame.iterrows() if row.chosen}
 
 
+def of_width(trials: Sequence[Trial], frame: pd.DataFrame, d_sae: int) -> Trial:
+    """The best plain SAE of that many features, whatever else was tuned."""
+    plain = [i for i, t in enumerate(trials) if t.family == "plain SAE" and t.config.sae.d_sae == d_sae]
+    return trials[frame["fvu"].iloc[plain].idxmin()]
+
+
 def longer(config: ModelConfig, p: Profile) -> ModelConfig:
     """The same model trained for all of the profile's tokens."""
     return replace(config, train=replace(config.train, n_tokens=p.train.n_tokens))
@@ -165,14 +171,13 @@ def test_once(pairs: dict[str, tuple[ModelConfig, ModelConfig]], p: Profile) -> 
             f"models of {len(sites)} different harvests cannot be compared token by token: {', '.join(s.hook_point for s in sites)}"
         )
     acts = activations.load(sites.pop(), "test")
-    found = {(name, side): runs.get(config).model for name, pair in pairs.items() for side, config in zip("ab", pair, strict=True)}
-    distinct = {id(model): model for model in found.values()}
-    sums = metrics.by_article(lambda x: {str(i): model(x).x_hat for i, model in distinct.items()}, acts.pieces(), acts.article)
+    models = {store.key(config): runs.get(config).model for config in itertools.chain(*pairs.values())}  # each once, in however many pairs
+    sums = metrics.by_article(lambda x: {key: model(x).x_hat for key, model in models.items()}, acts.pieces(), acts.article)
 
     def statistic(t: pd.DataFrame) -> dict:
         rows = {}
-        for name in pairs:
-            a, b = (t[f"sse/{id(found[name, side])}"] for side in "ab")
+        for name, pair in pairs.items():
+            a, b = (t[f"sse/{store.key(config)}"] for config in pair)
             rows |= {f"{name}/fvu": a / t["sst"], f"{name}/baseline_fvu": b / t["sst"], f"{name}/gain": 100 * (1 - a / b)}
         return rows
 

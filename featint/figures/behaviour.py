@@ -1,5 +1,7 @@
 """Figures of the chapters on behaviour and on parameters, and of the walkthrough on one splice."""
 
+import itertools
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -177,18 +179,11 @@ def top_predictions(frame: pd.DataFrame) -> Figure:
 def worth(frame: pd.DataFrame, y: str, ylabel: str) -> Axes:
     """A loss against the number of parameters, one curve per share of them in the interaction path: columns share (%), parameters and `y`."""
     figure, ax = plt.subplots(figsize=(WIDTH, 3.8))
-    shares = sorted(frame["share"].unique())
-    shades = plt.get_cmap("cividis")(np.linspace(0.15, 0.85, max(2, len(shares) - 1)))
-    for i, share in enumerate(shares):
+    roles, markers = itertools.cycle(("sae", "sequential", "linear", "joint", "interaction")), itertools.cycle("osD^v")
+    for share, role, marker in zip(sorted(frame["share"].unique()), roles, markers, strict=False):
         rows = frame[frame["share"] == share].sort_values("parameters")
-        colour = COLOURS["sae"] if share == 0 else shades[i - 1]
-        ax.plot(
-            rows["parameters"] / 1e6,
-            rows[y],
-            "osD^v"[i % 5] + "-",
-            color=colour,
-            label="SAE alone" if share == 0 else f"{share:g} % interaction",
-        )
+        label = "SAE alone" if share == 0 else f"{share:g} % interaction"
+        ax.plot(rows["parameters"] / 1e6, rows[y], f"{marker}-", color=COLOURS[role], label=label)
     ax.set_xscale("log")
     ax.xaxis.set_major_formatter("{x:g}")
     ax.set_xlabel("parameters, millions")

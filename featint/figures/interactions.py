@@ -6,6 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from featint.plots import COLOURS, INK, WIDTH
 
@@ -80,12 +81,12 @@ def heat_map(frame: pd.DataFrame) -> Axes:
 
 
 def activations(panels: dict[str, np.ndarray]) -> Figure:
-    """Histograms of secondary activations, one panel per name, counts on a log scale; zeros are counted in the title."""
+    """Histograms of secondary activations, one panel per name; zeros are counted in the title."""
     figure, axes = plt.subplots(len(panels), figsize=(WIDTH, 2.1 * len(panels)), squeeze=False)
     for ax, (name, values) in zip(axes.flat, panels.items(), strict=True):
         on = values[values > 0]
         ax.hist(on, bins=40, color=COLOURS["interaction"])
-        ax.set_yscale("log")
+        ax.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=4))
         ax.set_ylabel("features")
         ax.set_title(f"{name}: {len(on):,} of {len(values):,} above 0", loc="left")
     ax.set_xlabel("activation")
