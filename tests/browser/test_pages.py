@@ -23,6 +23,7 @@ CHECKS = {
 OPEN_ALL = (
     "() => { for (const i of document.images) i.loading = 'eager'; for (const d of document.querySelectorAll('details')) d.open = true }"
 )
+AT_ONCE = "*, *::before, *::after { animation: none !important; transition: none !important }"  # opened boxes fade in: half-way they lack contrast
 READY = """() => [...document.images].every(i => i.complete)
     && (!window.MathJax || (MathJax.startup && MathJax.startup.promise.then(() => true)))"""
 
@@ -42,6 +43,7 @@ def visit(browser, site):
         page.on("requestfailed", lambda r: troubles.append(f"failed: {r.url}"))
         page.on("response", lambda r: r.status >= 400 and troubles.append(f"{r.status}: {r.url}"))
         page.goto(f"{site}/{path}", wait_until="load")
+        page.add_style_tag(content=AT_ONCE)
         page.evaluate(OPEN_ALL)
         page.wait_for_function(READY)
         return page, troubles
