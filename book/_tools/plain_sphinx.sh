@@ -15,6 +15,6 @@ fi
 trap 'rm -f conf.py' EXIT
 .venv/bin/jupyter-book config sphinx . >/dev/null
 # Without -W: newer versions deprecate what the pinned ones need. An extension that fails, a missing number or notebook still stops the build.
-$env/bin/python -m sphinx -b html -n . _build/plain-sphinx
+PYTHONPATH=book/_ext $env/bin/python -m sphinx -b html -n . _build/plain-sphinx
 test -s _build/plain-sphinx/book/intro.html
 echo "The book by plain Sphinx: _build/plain-sphinx/book/intro.html"
