@@ -132,10 +132,11 @@ def memory(d_sae: int, k: int, batch: int) -> dict:
 
 
 def measured(name: str, *arguments) -> dict:
-    """A measurement of `benchmarks.stages`."""
+    """A measurement of `benchmarks.stages`: the last line that it prints. Others tell of a download."""
     command = [sys.executable, "-m", "benchmarks.stages", name, *map(str, arguments)]
     env = os.environ | {"OMP_WAIT_POLICY": "passive"}
-    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=env, cwd=store.PROJECT).stdout)
+    found = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=env, cwd=store.PROJECT).stdout
+    return json.loads(found.splitlines()[-1])
 
 
 def phases(d_sae: int, k: int, batch: int) -> dict:

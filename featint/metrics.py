@@ -70,10 +70,14 @@ def by_article(
     rows: dict[str, list[Tensor]] = {}
     for x in batches:
         rows.setdefault("sst", []).append(squared_error(x, mean.expand_as(x)))
+        errors: dict[int, Tensor] = {}  # a tensor that comes under several names is measured once
         for name, value in reconstructions(x).items():
             if not value.isfinite().all():
                 raise ValueError(f"{name!r} holds NaN or infinity; the model that made it is broken")
-            name, value = (f"sse/{name}", squared_error(x, value)) if value.ndim == 2 else (name, value)
+            if value.ndim == 2:
+                if id(value) not in errors:
+                    errors[id(value)] = squared_error(x, value)
+                name, value = f"sse/{name}", errors[id(value)]
             rows.setdefault(name, []).append(value)
     columns = {name: torch.cat(values).double().cpu().numpy() for name, values in rows.items()}
     return pd.DataFrame({"article": np.asarray(article), "tokens": 1, **columns}).groupby("article", sort=True).sum()
@@ -91,7 +95,9 @@ def paths(models: dict[str, nn.Module]) -> Callable[[Tensor], dict[str, Tensor]]
         for name, model in models.items():
             codes = model.encode(x)
             parts = model.parts(codes)
-            found |= {f"{name}/{path}": sum(parts[part] for part in wanted if part in parts) for path, wanted in PATHS.items()}
+            present = {path: tuple(part for part in wanted if part in parts) for path, wanted in PATHS.items()}
+            x_hat = {subset: sum(parts[part] for part in subset) for subset in set(present.values())}
+            found |= {f"{name}/{path}": x_hat[subset] for path, subset in present.items()}
             found |= {f"{name}/abs/{part}": value.abs().mean(1) for part, value in parts.items() if part != "sae_out"}
             found[f"{name}/l0"] = (codes.acts > 0).sum(1)
         return found

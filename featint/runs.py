@@ -40,6 +40,8 @@ class Trained:
     """How long the training took."""
     provenance: dict
     """Of the training: seed, time, versions, device."""
+    sha256: str
+    """Of the file with the weights."""
 
     @property
     def n_parameters(self) -> int:
@@ -82,6 +84,7 @@ def get(config: ModelConfig) -> Trained:
         **counts,
         seconds=artefact.meta["seconds"],
         provenance=artefact.manifest["provenance"],
+        sha256=artefact.manifest["files"]["model.safetensors"]["sha256"],
     )
 
 

@@ -87,7 +87,7 @@ def test_the_chapters_numbers_end_to_end(p):
     models = {name: runs.get(variants.get(name, p)) for name in variants.CHAPTERS["baselines"]}
     test = activations.load(p.harvest, "test")
     functions = baselines.reconstructions(models)
-    sums = baselines.measured(functions, test)
+    sums = baselines.measured(functions, models, test)
     table = baselines.controlled(sums, p.bootstrap)
     x = test.rows(torch.arange(len(test)))
     sae = models["sae"].model

@@ -84,3 +84,9 @@ def test_a_stage_with_too_few_clean_samples_is_refused():
 
 def test_every_stage_is_summarised():
     assert {name.partition("/")[0] for name in speed.STAGES} - {"limits"} == set(summary.MAKERS)
+
+
+def test_news_of_a_download_does_not_hide_a_measurement(monkeypatch):
+    done = subprocess.CompletedProcess([], 0, stdout='fetching a package (90 MB)\n{"bytes": 3}\n')
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
+    assert speed.measured("state", 64, 4) == {"bytes": 3}

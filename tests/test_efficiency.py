@@ -25,7 +25,7 @@ def trained(config, d_in):
     with torch.device("meta"):
         sae = TopKSAE(d_in, config.sae)
         model = sae if config.nfm is None else JointSAE(sae, NFM(d_in, config.sae.d_sae, config.nfm))
-    return Trained(config, model, pd.DataFrame(), torch.zeros(1), torch.zeros(1), 0.0, {})
+    return Trained(config, model, pd.DataFrame(), torch.zeros(1), torch.zeros(1), 0.0, {}, "")
 
 
 def test_the_papers_count():

@@ -28,6 +28,7 @@ CORE = {
     "train": "config store sparse",
     "runs": "config store activations sae nfm joint secondary train",
     "metrics": "",
+    "heldout": "config store activations metrics runs",
     "downstream": "config activations corpora lm",
     "interventions": "store activations joint lm secondary sparse",
     "geometry": "",

@@ -55,7 +55,7 @@ def trained(kind="joint", seed=0, grow=0.5):
     if kind == "joint":
         built.nfm.W_lin.add_(moved)
     fired = torch.arange(D_SAE) * 10
-    return Trained(config, built, pd.DataFrame(), fired, fired, 0.0, {})
+    return Trained(config, built, pd.DataFrame(), fired, fired, 0.0, {}, "")
 
 
 def tokens(n=60, seed=1):

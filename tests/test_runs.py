@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from featint import activations, harvest, metrics, profiles, runs, store, train, variants
+from featint import activations, harvest, heldout, profiles, runs, store, train, variants
 from featint.chapters import reconstruction
 from featint.config import NFMConfig, SAEConfig, TrainConfig
 from featint.store import StoreError
@@ -92,7 +92,7 @@ def test_held_out_tokens_are_left_out_and_the_same_for_all_seeds(p):
 def test_the_reconstruction_chapters_numbers_end_to_end(p):
     models = {name: runs.get(variants.get(name, p)) for name in variants.CHAPTERS["reconstruction"]}
     test = activations.load(p.harvest, "test")
-    sums = metrics.by_article(metrics.paths({n: m.model for n, m in models.items() if "published" not in n}), test.pieces(37), test.article)
+    sums = heldout.sums({n: m.config for n, m in models.items() if "published" not in n})
     table = reconstruction.controlled(sums, test.d_in, p.bootstrap)
     published = reconstruction.as_published(models, p)
     found = reconstruction.values(published, table)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy import stats
 
-from featint import harvest, profiles
+from featint import harvest, profiles, results, store
 from featint.chapters import seeds
 from featint.config import NFMConfig, SAEConfig, TrainConfig
 
@@ -34,6 +34,20 @@ def test_gains_are_paired_by_seed():
     assert seeds.values(one, seeds.recurrence({}))["joint/fvu/controlled"].ci is None
 
 
+def test_committed_results_come_back_as_they_were(p, monkeypatch, tmp_path):
+    monkeypatch.setattr(store, "DATA", tmp_path)
+    with pytest.raises(store.StoreError, match="no results at .*seeds.json"):
+        seeds.committed("smoke")
+    fvu = pd.DataFrame(np.random.default_rng(0).uniform(0.3, 0.4, (5, len(seeds.ROLES))), columns=list(seeds.ROLES))
+    table, again = seeds.estimates(fvu), seeds.recurrence({})
+    again.loc[0] = {"model": "`sae`", "recurring": 0.25, "lowest": 0.2, "highest": 0.3, "random": 0.0, "pairs": 6}
+    results.write(p, "seeds", seeds.values(table, again), seed=0)
+    read, recurring = seeds.committed("smoke")
+    assert (read[["value", "lo", "hi"]].astype(float) - table[["value", "lo", "hi"]].astype(float)).abs().max(axis=None) < 1e-6
+    assert (read["n"] == table["n"]).all()
+    assert recurring.to_dict("records") == [{"model": "`sae`", "recurring": 0.25, "pairs": 6}]
+
+
 def test_recurring_counts_directions_that_are_there():
     basis = torch.eye(6)
     tilted = torch.nn.functional.normalize(basis[:1] + basis[1:2], dim=1)  # 45 degrees: cosine 0.707 with both
@@ -44,7 +58,7 @@ def test_recurring_counts_directions_that_are_there():
 
 def test_the_chapter_end_to_end(p):
     models = seeds.trained(p)
-    fvu = seeds.measured(models, p)
+    fvu = seeds.measured(models)
     assert fvu.shape == (3, len(models)) and (fvu < 1).all(axis=None) and fvu["sae"].nunique() == 3
     again = seeds.recurrence(models)
     assert (again["pairs"] == 6).all() and (again["random"] < again["recurring"] + 0.5).all()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from featint import activations, harvest, metrics, profiles, runs, variants
+from featint import activations, harvest, heldout, metrics, profiles, runs, variants
 from featint.chapters import two_decoders
 from featint.config import NFMConfig, SAEConfig, TrainConfig
 
@@ -89,7 +89,7 @@ def test_the_estimates_agree_with_the_curves(p):
     models = {name: runs.get(variants.get(name, p)) for name in ("sae", "joint", "joint_no_interaction")}
     test = activations.load(p.harvest, "test")
     sums = two_decoders.split_sums({n: m.model for n, m in models.items()}, test)
-    own = metrics.by_article(metrics.paths({"joint": models["joint"].model}), test.pieces(), test.article)
+    own = heldout.sums({"joint": models["joint"].config})
     table = two_decoders.estimates(sums, own, p.bootstrap, 41.3)
     curves = two_decoders.split_curves(sums, ["sae", "joint"]).set_index(["model", "split"])
     assert table.loc["sae/gain_even_split", "value"] == pytest.approx(curves.loc[("sae", 0.5), "gain"])

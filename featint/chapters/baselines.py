@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from featint import downstream, harvest, lm, metrics, runs, stats, variants
+from featint import downstream, harvest, heldout, lm, metrics, runs, stats, variants
 from featint.activations import Activations
-from featint.chapters import leftovers
+from featint.chapters import behaviour, leftovers
 from featint.profiles import Profile
 from featint.results import Value
 from featint.runs import Trained
@@ -26,6 +26,8 @@ CUT = {"sae_at_cut": "sae", "refit_at_cut": "linear", "sequential_cut": "sequent
 """At the quarter of k at which the released code runs the sequential model's SAE."""
 FLOORS = {"sae_short": "sae", "sae_soft_decoder": "random", "sae_frozen_decoder": "random", "sae_frozen_encoder": "random"}
 """Models of random parts, trained for a quarter of the tokens."""
+TRAINED = (*EQUAL, "sequential", "sae_cut", "sequential_cut", *FLOORS)
+"""Trained models that reconstruct x by themselves."""
 SPLICED = (*EQUAL, "sequential", "residual_sae")
 GAINS = {
     "bias": ("sae_bias", "sae"),
@@ -48,6 +50,7 @@ GAINS = {
     "training against a frozen decoder": ("sae_short", "sae_frozen_decoder"),
 }
 """Comparisons: per cent of the second model's error that the first removes."""
+WINDOWS_SHARE = 1 / 4
 BOUND = 1.0
 """The smallest gain on a finished SAE's error that would matter, in per cent: a twentieth of what the paper reports for its NFM."""
 
@@ -56,12 +59,18 @@ Reconstruct = Callable[[Tensor], Tensor]
 
 @torch.no_grad()
 def reconstructions(models: dict[str, Trained]) -> dict[str, Reconstruct]:
-    """Every model of the chapter as a function from normalised x to x_hat."""
+    """Every model of the chapter as a function from normalised x to x_hat, those of `added` among them."""
+    return {name: of(m.model) for name, m in models.items() if name in TRAINED} | added(models)
 
-    def of(model) -> Reconstruct:
-        return lambda x: model(x).x_hat
 
-    found = {name: of(m.model) for name, m in models.items() if name not in ("residual_sae", "sae_published")}
+def of(model: nn.Module) -> Reconstruct:
+    """A model as a function from x to x_hat."""
+    return lambda x: model(x).x_hat
+
+
+@torch.no_grad()
+def added(models: dict[str, Trained]) -> dict[str, Reconstruct]:
+    """What is made of the finished `sae`: its decoder fitted anew, its k cut, something fitted to its error added."""
     sae, second = models["sae"], models["residual_sae"].model
     weights, constant = leftovers.error_from_x(sae.config)
     cut = copy.copy(sae.model)
@@ -72,12 +81,22 @@ def reconstructions(models: dict[str, Trained]) -> dict[str, Reconstruct]:
         x_hat = sae.model(x).x_hat
         return x_hat + second(x - x_hat).x_hat
 
-    added = {"residual_sae": on_the_error, "ridge_on_x": lambda x: sae.model(x).x_hat + x @ weights + constant}
-    return found | added | {"sae_at_cut": of(cut), "refit_at_cut": of(refit)}
+    return {
+        "residual_sae": on_the_error, "ridge_on_x": lambda x: sae.model(x).x_hat + x @ weights + constant,
+        "sae_at_cut": of(cut), "refit_at_cut": of(refit),
+    }  # fmt: skip
 
 
-def measured(functions: dict[str, Reconstruct], acts: Activations) -> pd.DataFrame:
-    """Sums per article (`metrics.by_article`) of every reconstruction."""
+def measured(functions: dict[str, Reconstruct], models: dict[str, Trained], acts: Activations) -> pd.DataFrame:
+    """Sums per article (`metrics.by_article`) of every reconstruction on test text: columns `tokens`, `sst`, `sse/<name>`."""
+    stored = heldout.sums({name: models[name].config for name in functions if name in TRAINED})
+    own = {f"sse/{name}/all": f"sse/{name}" for name in functions if name in TRAINED}
+    fresh = measured_now({name: f for name, f in functions.items() if name not in TRAINED}, acts)
+    return stored[["tokens", "sst", *own]].rename(columns=own).join(fresh.filter(like="sse/"))
+
+
+def measured_now(functions: dict[str, Reconstruct], acts: Activations) -> pd.DataFrame:
+    """Sums per article of reconstructions on any text."""
     return metrics.by_article(lambda x: {name: f(x) for name, f in functions.items()}, acts.pieces(), acts.article)
 
 
@@ -93,11 +112,11 @@ def controlled(sums: pd.DataFrame, draws: int) -> pd.DataFrame:
 
 
 def spliced(functions: dict[str, Reconstruct], models: dict[str, Trained], test: Activations, p: Profile) -> pd.DataFrame:
-    """KL and cross-entropy recovered of the models in `SPLICED`, a quarter of the profile's splice windows: rows `<model>/kl`, `<model>/ce_recovered`.
+    """KL and cross-entropy recovered of the models in `SPLICED` on a share of the profile's splice windows: rows `<model>/kl`, `<model>/ce_recovered`.
 
     Recovered is measured from the activations' mean in place of x (0) to the clean model (1); articles drawn anew.
     """
-    windows = harvest.windows(p.harvest).windows["test"].first(max(4, p.splice_windows // 4))
+    windows = harvest.windows(p.harvest).windows["test"].first(behaviour.share_of(p.splice_windows, WINDOWS_SHARE))
     conditions = {name: downstream.condition(functions[name], models[name].config, test) for name in SPLICED}
     conditions["mean"] = downstream.mean_ablation(test.mean)
     frame = downstream.evaluate(lm.load(p.harvest.lm), windows, p.harvest, conditions)
@@ -123,7 +142,7 @@ def published_control(p: Profile) -> pd.DataFrame:
     _, held_out = runs.training_tokens(config)
     part = held_out.subset(torch.arange(min(10 * config.train.batch_tokens, len(held_out))))
     functions = {"first": lambda x: first(x).x_hat, "both": lambda x: (x_hat := first(x).x_hat) + second(x - x_hat).x_hat}
-    sums = measured(functions, part)
+    sums = measured_now(functions, part)
     return stats.bootstrap(sums, lambda t: {"residual_sae/gain": 100 * (1 - t["sse/both"] / t["sse/first"])}, p.bootstrap)
 
 

@@ -17,7 +17,7 @@ from featint.runs import Trained
 from featint.sparse import Codes
 
 MAIN = variants.SEEDED["behaviour"]
-"""The models that the controlled comparisons rest on: evaluated on all windows, and from every seed."""
+"""The models that the controlled comparisons rest on: evaluated on all windows, and on some of them from every seed."""
 JOINT_PATHS = {"joint_own_path": "own_path", "joint_linear": "plus_linear", "joint_interaction": "plus_interaction", "joint": "all"}
 SHRUNK = (0.5, 0.75)
 """The SAE's own error made smaller by these factors: less of it, in the same direction."""
@@ -25,6 +25,10 @@ DETAIL_SHARE = 1 / 8
 """Share of the windows on which all conditions and their random twins are evaluated; the others see only `MAIN`."""
 PUBLISHED_SHARE = 1 / 16
 """So many windows of the training split, relative to the test windows, for the splice as published."""
+MOST_WINDOWS = 60
+"""No share is larger: with all conditions and five twins of each, more would take hours and say no more about the main comparisons."""
+SEEDS_SHARE = 1 / 5
+"""Share of the windows on which the `MAIN` models of further seeds are evaluated."""
 PUBLISHED_DRAWS = 5
 LABELS = {
     "zero": "zero ablation", "mean": "mean ablation", "sae": "SAE", "sae_tuned": "SAE, own best rate", "sae_matched": "SAE, matched size",
@@ -39,7 +43,7 @@ class Measured(NamedTuple):
     """The rows of `downstream.evaluate`, one per token and condition."""
 
     controlled: pd.DataFrame
-    """Test windows: all conditions and twins on the first `detail` windows, the `MAIN` ones of all seeds on all."""
+    """Test windows: all conditions and twins on the first `detail` windows, the `MAIN` ones on all, those of further seeds on a share."""
     published: pd.DataFrame
     """Training windows, spliced as the released code does."""
     detail: int
@@ -130,8 +134,8 @@ def draws_of(p: Profile) -> int:
 
 
 def share_of(n: int, share: float) -> int:
-    """That share of n windows, at least two."""
-    return min(n, max(2, round(n * share)))
+    """That share of n windows, at least two and at most `MOST_WINDOWS`."""
+    return min(n, max(2, min(MOST_WINDOWS, round(n * share))))
 
 
 def measure(models: Mapping[str, Trained], p: Profile, draws: int, language_model: lm.LanguageModel | None = None) -> Measured:
@@ -145,13 +149,14 @@ def measure(models: Mapping[str, Trained], p: Profile, draws: int, language_mode
     detail = share_of(p.splice_windows, DETAIL_SHARE)
     every = controlled_conditions(models, acts)
     more = {name: downstream.condition(by_path(m, "all"), m.config, acts) for name, m in models.items() if "@" in name}
-    main = {name: every[name] for name in MAIN} | more
+    main = {name: every[name] for name in MAIN}
+    shared = max(detail, round(p.splice_windows * SEEDS_SHARE))
     parts = [
         downstream.evaluate(language_model, windows.first(detail), p.harvest, every, draws, p.seeds[0]),
         rest(downstream.evaluate(language_model, after(windows, detail), p.harvest, main), detail)
         if detail < len(windows.tokens)
         else None,
-        downstream.evaluate(language_model, windows.first(detail), p.harvest, more) if more else None,
+        downstream.evaluate(language_model, windows.first(shared), p.harvest, more) if more else None,
     ]
     controlled = pd.concat([plain(part) for part in parts if part is not None], ignore_index=True)
     published = measure_published(models, p, language_model, share_of(p.splice_windows, PUBLISHED_SHARE))

@@ -108,15 +108,16 @@ def estimate(m: Measured, draws: int) -> Estimates:
 
 
 def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
-    """The comparisons of each seed on all windows, with their mean and interval over seeds."""
-    rows = rows[(rows.draw < 0) & (rows.condition.isin(MAIN) | rows.condition.str.contains("@"))]
+    """The comparisons of each seed on the windows that all seeds saw, with their mean and interval over seeds."""
+    further = rows.condition.str.contains("@")
+    if not further.any():
+        return pd.DataFrame(columns=["value", "lo", "hi", "n"])
+    rows = rows[(rows.draw < 0) & (rows.condition.isin(MAIN) | further) & (rows.window <= rows.window[further].max())]
     seed = rows.condition.str.partition("@")[2]
     found = [
         pd.Series(main_statistics(sums(part.assign(condition=part.condition.str.partition("@")[0])).sum()))
         for _, part in rows.groupby(seed)
     ]
-    if len(found) == 1:
-        return pd.DataFrame(columns=["value", "lo", "hi", "n"])
     return pd.DataFrame(
         {name: stats.interval_over_seeds(values)[:4] for name, values in pd.concat(found, axis=1).T.items()},
         index=["value", "lo", "hi", "n"],

@@ -7,18 +7,19 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from torch import nn
 
-from featint import activations, harvest, metrics, runs, stats, store, variants
+from featint import harvest, heldout, metrics, runs, stats, store, variants
 from featint.chapters import interaction_path
 from featint.config import ModelConfig
 from featint.profiles import Profile
 from featint.results import Value
 
-LR_FACTORS, DECODER_FACTORS = (1.0, 1.5), (1.0, 2.0)
+RATES = ((1.0, 1.0), (1.0, 2.0), (1.5, 1.0), (1.5, 2.0))
 """First round, plain SAEs: factors on the learning rate of the whole model, and on the decoder's beyond that."""
 FURTHER = (1.25, 0.8, 1.5, 0.65, 2.0)
 """Second round, plain SAEs: factors on the best learning rate, as many as it takes to have as many trials as the other families."""
+SHORT = ("smoke", "laptop")
+"""Profiles that try fewer settings."""
 FORMS = {"interactions (NFM)": "nfm", "polynomial": "polynomial", "MLP on the codes": "mlp"}
 ROLES = {"plain SAE": "sae", "interactions (NFM)": "interaction", "polynomial": "linear", "MLP on the codes": "joint"}
 MLP_TOKENS_PER_WINDOW = 120
@@ -43,19 +44,16 @@ def tuned(config: ModelConfig, lr: float, decoder: float) -> ModelConfig:
 
 
 def first_round(p: Profile) -> list[Trial]:
-    """Plain SAEs with a decoder bias at every pair of factors, trained for a quarter of the tokens."""
+    """Plain SAEs with a decoder bias at every pair of `RATES`, but for the last where time is short, trained for a quarter of the tokens."""
     base = variants.get("sae_short", p)
-    return [
-        Trial("plain SAE", f"learning rate x {lr:g}, decoder x {lr * decoder:g}", tuned(base, lr, decoder))
-        for lr in LR_FACTORS for decoder in DECODER_FACTORS
-    ]  # fmt: skip
+    rates = RATES[:-1] if p.name in SHORT else RATES
+    return [Trial("plain SAE", f"learning rate x {lr:g}, decoder x {lr * decoder:g}", tuned(base, lr, decoder)) for lr, decoder in rates]
 
 
 def grid(p: Profile, own_lr: Sequence[float] | None = None, widths: Sequence[float] | None = None) -> dict[str, tuple]:
     """The factors tried on an interaction path's learning rate and on d_factor; None takes the profile's, fewer where time is short."""
-    small = p.name in ("smoke", "laptop")
     return {
-        "own_lr": ((0.2, 0.5) if small else (0.2, 0.5, 1.0)) if own_lr is None else tuple(own_lr),
+        "own_lr": ((0.5,) if p.name in SHORT else (0.2, 0.5, 1.0)) if own_lr is None else tuple(own_lr),
         "widths": (4.0,) if widths is None else tuple(widths),
     }
 
@@ -98,21 +96,18 @@ def extra_features(p: Profile, width: float) -> int:
     return max(1, round((p.sae.d_sae * d + d * (d + 1) + p.d_in * (d + 1)) / (2 * p.d_in + 1)))
 
 
-def measured(model: nn.Module, p: Profile, split: str) -> pd.DataFrame:
-    """Sums per article of one model's error on a split."""
-    acts = activations.load(p.harvest, split)
-    return metrics.by_article(lambda x: {"model": model(x).x_hat}, acts.pieces(), acts.article)
-
-
 def validate(trials: Sequence[Trial], p: Profile) -> pd.DataFrame:
     """Train what is missing and measure every trial on validation text: columns family, role, setting, fvu (NaN if it diverged), parameters, silent (`interaction_path.silent_units`), chosen (the family's best)."""
     rows = []
     for trial in trials:
         try:
             trained = runs.get(trial.config)
-            total = measured(trained.model, p, "validation").sum()
-            fvu = total["sse/model"] / total["sst"]
-            found = {"fvu": fvu, "parameters": trained.n_parameters, "silent": interaction_path.silent_units(trained, p)}
+            total = heldout.sums({"trial": trial.config}, "validation").sum()
+            found = {
+                "fvu": metrics.fvu(total["sse/trial/all"], total["sst"]),
+                "parameters": trained.n_parameters,
+                "silent": interaction_path.silent_units(trained, p),
+            }
         except FloatingPointError:  # the loss grew beyond all bounds: a result of this setting, not of the chapter
             found = {"fvu": float("nan"), "parameters": None, "silent": None}
         rows.append({"family": trial.family, "role": ROLES[trial.family], "setting": trial.setting, **found})
@@ -165,19 +160,12 @@ def test_once(pairs: dict[str, tuple[ModelConfig, ModelConfig]], p: Profile) -> 
 
     Raises ValueError if the models do not all read the same activations.
     """
-    sites = {config.harvest for pair in pairs.values() for config in pair}
-    if len(sites) != 1:
-        raise ValueError(
-            f"models of {len(sites)} different harvests cannot be compared token by token: {', '.join(s.hook_point for s in sites)}"
-        )
-    acts = activations.load(sites.pop(), "test")
-    models = {store.key(config): runs.get(config).model for config in itertools.chain(*pairs.values())}  # each once, in however many pairs
-    sums = metrics.by_article(lambda x: {key: model(x).x_hat for key, model in models.items()}, acts.pieces(), acts.article)
+    sums = heldout.sums({store.key(config): config for config in itertools.chain(*pairs.values())})  # each once, in however many pairs
 
     def statistic(t: pd.DataFrame) -> dict:
         rows = {}
         for name, pair in pairs.items():
-            a, b = (t[f"sse/{store.key(config)}"] for config in pair)
+            a, b = (t[f"sse/{store.key(config)}/all"] for config in pair)
             rows |= {f"{name}/fvu": a / t["sst"], f"{name}/baseline_fvu": b / t["sst"], f"{name}/gain": 100 * (1 - a / b)}
         return rows
 

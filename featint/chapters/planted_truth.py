@@ -14,7 +14,7 @@ from featint.profiles import Profile
 from featint.results import Value
 from featint.toys.planted import WorldConfig
 
-SIZES = {"smoke": (1, 12_800), "laptop": (3, 300_000), "full": (5, 1_200_000), "paper": (5, 1_200_000)}
+SIZES = {"smoke": (1, 12_800), "laptop": (3, 300_000), "full": (5, 600_000), "paper": (5, 1_200_000)}
 """Seeds and training tokens by profile."""
 TARGET = 0.9
 """Share of the strong planted pairs that a method should find among at most 5 % false ones. Strong means strength 1."""

@@ -47,7 +47,7 @@ def reduction(t: pd.DataFrame, ours: str, baseline: str) -> pd.Series:
 def controlled(sums: pd.DataFrame, d_in: int, draws: int) -> pd.DataFrame:
     """All held-out estimates, articles drawn anew `draws` times: rows `<model>/mse`, `<model>/fvu/<path>`, gains and path shares; columns value, lo, hi, n.
 
-    `sums` is `metrics.by_article`'s, with the models of `GAINS`.
+    `sums` is `heldout.sums`', with the models of `GAINS`.
     """
     models = [c.removeprefix("sse/").removesuffix("/all") for c in sums if c.startswith("sse/") and c.endswith("/all")]
 

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from featint import activations, metrics, runs, stats, variants
+from featint import heldout, metrics, results, runs, stats, store, variants
 from featint.profiles import Profile
 from featint.results import Value
 from featint.runs import Trained
@@ -27,12 +27,11 @@ def trained(p: Profile) -> dict[str, dict[int, Trained]]:
     return {name: {seed: runs.get(variants.get(name, p, seed)) for seed in p.seeds} for name in variants.CHAPTERS["seeds"]}
 
 
-def measured(models: dict[str, dict[int, Trained]], p: Profile) -> pd.DataFrame:
+def measured(models: dict[str, dict[int, Trained]]) -> pd.DataFrame:
     """Test FVU of every model: rows seeds, columns names."""
-    acts = activations.load(p.harvest, "test")
-    flat = {(name, seed): m.model for name, by_seed in models.items() for seed, m in by_seed.items()}
-    total = metrics.by_article(lambda x: {str(key): model(x).x_hat for key, model in flat.items()}, acts.pieces(), acts.article).sum()
-    found = pd.Series({key: metrics.fvu(total[f"sse/{key}"], total["sst"]) for key in flat})
+    flat = {(name, seed): m.config for name, by_seed in models.items() for seed, m in by_seed.items()}
+    total = heldout.sums({f"{name}@{seed}": config for (name, seed), config in flat.items()}).sum()
+    found = pd.Series({key: metrics.fvu(total["sse/{}@{}/all".format(*key)], total["sst"]) for key in flat})
     return found.unstack(0)[list(models)].rename_axis(index="seed")
 
 
@@ -75,6 +74,26 @@ def recurrence(models: dict[str, dict[int, Trained]]) -> pd.DataFrame:
             "random": recurring(pairs[0][0].cpu(), chance), "pairs": len(shares),
         })  # fmt: skip
     return pd.DataFrame(rows, columns=["model", "recurring", "lowest", "highest", "random", "pairs"])
+
+
+def committed(profile: str = "full") -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The chapter's committed results of a profile: as `estimates`, and the columns model, recurring, pairs of `recurrence`.
+
+    Raises StoreError if there are none.
+    """
+    values = results.read(store.DATA / "results" / profile / "seeds.json")["values"]
+    rows = {name.removesuffix("/controlled"): v for name, v in values.items()}
+    again = [
+        {"model": f"`{name.split('/')[0]}`", "recurring": v["value"], "pairs": v["n"]}
+        for name, v in rows.items()
+        if name.endswith("/recurring")
+    ]
+    ends = {name: (None, None) if v["ci"] is None else v["ci"] for name, v in rows.items()}
+    table = {
+        name: {"value": v["value"], "lo": ends[name][0], "hi": ends[name][1], "n": v["n"]}
+        for name, v in rows.items() if not name.endswith("/recurring")
+    }  # fmt: skip
+    return pd.DataFrame(table).T, pd.DataFrame(again, columns=["model", "recurring", "pairs"])
 
 
 def gain_rows(table: pd.DataFrame) -> pd.DataFrame:

@@ -179,7 +179,7 @@ def split_curves(sums: pd.DataFrame, names: list[str]) -> pd.DataFrame:
 
 
 def estimates(sums: pd.DataFrame, own_paths: pd.DataFrame, draws: int, published_gain: float) -> pd.DataFrame:
-    """What the figure shows in numbers, articles drawn anew; `own_paths` is `metrics.by_article` of `metrics.paths` for `joint`."""
+    """What the figure shows in numbers, articles drawn anew; `own_paths` is `heldout.sums` of `joint`."""
     sums = sums.join(own_paths[["sse/joint/own_path", "sse/joint/all"]])
 
     def statistic(t):

@@ -4,9 +4,8 @@ from dataclasses import asdict, dataclass, replace
 
 import pandas as pd
 import torch
-from torch import Tensor
 
-from featint import activations, metrics, runs, stats, variants
+from featint import activations, heldout, metrics, runs, stats, variants
 from featint.activations import Activations
 from featint.config import ModelConfig, choose
 from featint.profiles import Profile
@@ -101,10 +100,8 @@ def models(protocol: Protocol, p: Profile) -> tuple[ModelConfig, ModelConfig | N
 
 
 def tokens(protocol: Protocol, p: Profile) -> Activations:
-    """The activations on which a protocol measures."""
+    """The training activations on which a protocol measures."""
     generator = torch.Generator().manual_seed(p.seeds[0])
-    if protocol.text == "test articles":
-        return activations.load(p.harvest, "test", protocol.first_position)
     acts = activations.load(p.harvest, "train", protocol.first_position)
     if protocol.text == "first training windows":
         chunk = (acts.where < CHUNK_WINDOWS * p.harvest.corpus.seq_len).nonzero().squeeze(1)
@@ -114,17 +111,17 @@ def tokens(protocol: Protocol, p: Profile) -> Activations:
 
 def measure(protocol: Protocol, p: Profile) -> pd.Series:
     """The joint model's gain under a protocol, per cent of the reference's error: value, lo, hi (articles drawn anew), n (articles), tokens."""
-    ours, reference = (config and runs.get(config).model for config in models(protocol, p))
-    acts = tokens(protocol, p)
-
-    def reconstructions(x: Tensor) -> dict[str, Tensor]:
-        codes = ours.encode(x)
-        theirs = ours.sae.decode(codes) if reference is None else reference(x).x_hat
-        return {"ours": ours.decode(codes), "theirs": theirs}
-
-    sums = metrics.by_article(reconstructions, acts.pieces(), acts.article)
-    row = stats.bootstrap(sums, lambda t: {"gain": 100 * (1 - t["sse/ours"] / t["sse/theirs"])}, p.bootstrap).loc["gain"]
-    return pd.concat([row, pd.Series({"tokens": len(acts)})])
+    ours, reference = models(protocol, p)
+    both = {"ours": ours} if reference is None else {"ours": ours, "reference": reference}
+    if protocol.text == "test articles":
+        sums = heldout.sums(both)
+    else:
+        acts = tokens(protocol, p)
+        trained = {name: runs.get(config).model for name, config in both.items()}
+        sums = metrics.by_article(metrics.paths(trained), acts.pieces(), acts.article)
+    theirs = "sse/ours/own_path" if reference is None else "sse/reference/all"
+    row = stats.bootstrap(sums, lambda t: {"gain": 100 * (1 - t["sse/ours/all"] / t[theirs])}, p.bootstrap).loc["gain"]
+    return pd.concat([row, pd.Series({"tokens": int(sums["tokens"].sum())})])
 
 
 def bars(p: Profile) -> dict[str, pd.DataFrame]:
