@@ -25,9 +25,9 @@ DETAIL_SHARE = 1 / 8
 """Share of the windows on which all conditions and their random twins are evaluated; the others see only `MAIN`."""
 PUBLISHED_SHARE = 1 / 16
 """So many windows of the training split, relative to the test windows, for the splice as published."""
-MOST_WINDOWS = 60
+MOST_WINDOWS = 40
 """No share is larger: with all conditions and five twins of each, more would take hours and say no more about the main comparisons."""
-SEEDS_SHARE = 1 / 5
+SEEDS_SHARE = 1 / 8
 """Share of the windows on which the `MAIN` models of further seeds are evaluated."""
 PUBLISHED_DRAWS = 5
 LABELS = {
