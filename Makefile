@@ -3,10 +3,12 @@ PROFILE ?= laptop
 BIN := .venv/bin
 export OMP_WAIT_POLICY := passive  # see featint/__init__.py
 SNAKEMAKE := $(BIN)/snakemake --cores all --rerun-incomplete --quiet rules progress
+# The longest chapters first, so that the others fill the second core beside them.
+FIRST = --prioritize $(patsubst %,$(CURDIR)/_build/executed/$(PROFILE)/notebooks/%.ipynb,best_chance behaviour efficiency)
 
 .PHONY: book pdf sphinx test smoke browser bench lint clean
 book: .venv/installed  ## compute what is missing, build the book in _build/html
-	$(SNAKEMAKE) --config profile=$(PROFILE)
+	$(SNAKEMAKE) $(FIRST) --config profile=$(PROFILE)
 	@echo "The book: _build/$(if $(filter laptop,$(PROFILE)),,$(PROFILE)/_build/)html/book/intro.html"
 
 HTML = _build/$(if $(filter laptop,$(PROFILE)),,$(PROFILE)/_build/)html
