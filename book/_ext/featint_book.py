@@ -125,6 +125,8 @@ def plain_docstring(app: Sphinx, what: str, name: str, obj, options, lines: list
             return match["kept"]
         return f"\\{match['sign']}" if match["sign"] else f"\\ ``{' '.join(match['code'].split())}``\\ "
 
+    if lines and lines[0].startswith("Alias for field number"):  # Python's own words on a field without a docstring
+        lines.clear()
     lines[:] = MARKUP.sub(written, "\n".join(lines)).split("\n")
 
 

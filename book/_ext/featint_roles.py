@@ -4,7 +4,7 @@
 {result}`reconstruction:joint/fvu/heldout:.3f:ci`   with a format spec, and with its interval: 0.312 [0.305, 0.320]
 {result}`reconstruction:joint/fvu/heldout:n`        how many units stand behind it; `unit` gives the unit
 {result}`full/seeds:joint/fvu/controlled`           a value of another profile's committed run
-{paper}`abs_joint_recon_improvement`                what the paper prints, with its unit
+{paper}`abs_joint_recon_improvement`                what the paper prints, with its unit, or its name if it is a statistic: F = 5.06
 {verdict}`abs_joint_recon_improvement`              the ledger's verdict on it, linked to the ledger
 {ledger} (directive; option `chapter`)              the ledger, whole or of one chapter
 {rules} (directive)                                 how verdicts are reached
@@ -25,6 +25,9 @@ from sphinx.util.docutils import SphinxDirective, SphinxRole
 from featint import results, store
 from featint.ledger import CLAIMS
 from featint.verdicts import RULES, VERDICTS, number
+
+STATISTICS = ("t", "F", "p", "Spearman r")
+"""Units that are names: F = 5.06, not 5.06 F."""
 
 
 def shown(value, spec: str | None = None) -> str:
@@ -97,7 +100,11 @@ class Paper(SphinxRole):
 
     def run(self):
         entry = pick(self.env, paper_values(self.env), self.text, "data/paper_values.json")
-        text = f"{shown(entry['paper'])} {entry['unit']}".strip()
+        value, unit = shown(entry["paper"]), entry["unit"]
+        if isinstance(entry["paper"], str):
+            text = value
+        else:
+            text = f"{unit} = {value}" if unit in STATISTICS else f"{value} {unit}".strip()
         return [nodes.abbreviation(text, text, explanation=f"the paper, {entry['where']}: {entry['label']}", classes=["result"])], []
 
 
@@ -209,7 +216,7 @@ class Status(Markdown):
         for file in found["notebooks"]:
             run = load(self.env, file, "run it again")["metadata"]["papermill"]
             given = ", ".join(f"`{k} = {v!r}`" for k, v in run["parameters"].items())
-            runs.append(f"| {file.stem} | {run['start_time'][:16].replace('T', ' ')} | {shown(run['duration'], '.0f')} | {given} |")
+            runs.append(f"| {file.stem} | {moment(run['start_time'])} | {shown(run['duration'], '.0f')} | {given} |")
         chapters = ["| results of | written (UTC) | commit | seed | computed on |", "|:--|:--|:--|--:|:--|"]
         versions = {}
         for file in found["results"]:
@@ -217,12 +224,17 @@ class Status(Markdown):
             if isinstance(content, dict) and "provenance" in content:
                 stamp = content["provenance"]
                 versions |= {"python": stamp["python"], **stamp["versions"]}
-                chapters.append(f"| {content['chapter']} | {stamp['time'][:16].replace('T', ' ')} | `{stamp['commit']}` | {stamp.get('seed')} "
+                chapters.append(f"| {content['chapter']} | {moment(stamp['time'])} | `{stamp['commit']}` | {stamp.get('seed')} "
                                 f"| {stamp['device']}; {stamp['machine']} |")  # fmt: skip
         packages = ["| package | version |", "|:--|:--|", *(f"| {name} | {version} |" for name, version in versions.items())]
         return "\n".join(
             [f"## Notebooks, profile `{profile}`", "", *runs, "", "## Results", "", *chapters, "", "## Versions", "", *packages]
         )
+
+
+def moment(stamp: str) -> str:
+    """Date and time to the minute, in a tag that keeps them on one line."""
+    return f"<time>{stamp[:16].replace('T', ' ')}</time>"
 
 
 class Picture(Markdown):

@@ -7,3 +7,8 @@ function reachWideEquations() {
 }
 window.addEventListener("load", () => window.MathJax?.startup?.promise.then(reachWideEquations));
 window.addEventListener("resize", reachWideEquations);
+
+// Columns of prose keep a width that can be read; on a phone the table then scrolls in its box.
+window.addEventListener("DOMContentLoaded", () => {
+  for (const cell of document.querySelectorAll(".bd-content td")) cell.classList.toggle("prose", cell.textContent.trim().length > 40);
+});

@@ -44,7 +44,7 @@ def gradients(model: JointSAE, x: Float[Tensor, "batch d_in"]) -> pd.DataFrame:
     """Gradients of decoder and linear path on one batch, float64: their norms, and the norm of their difference, without and with a mask."""
     k = model.sae.config.k
     rows = []
-    for label, top_n in (("all codes", None), (f"the larger half, {k // 2} of {k}", k // 2)):
+    for label, top_n in (("all codes", None), (f"the largest {k // 2} of {k}", k // 2)):
         copied = separate(model, top_n=top_n)
         train.mse(copied(x.double()).x_hat, x.double()).backward()
         a, b = copied.sae.W_dec.grad, copied.nfm.W_lin.grad

@@ -25,7 +25,7 @@ def plane(points: np.ndarray, arrows: Mapping[str, np.ndarray]) -> Axes:
     ax.set_aspect("equal")
     ax.set_xlabel("first number")
     ax.set_ylabel("second number")
-    ax.legend(loc="lower right")
+    figure.legend(loc="outside upper center", ncols=2)
     return ax
 
 
@@ -64,7 +64,7 @@ def response(product: np.ndarray, outputs: Mapping[str, np.ndarray]) -> Axes:
     ax.plot([0, top], [0, top], "--", color=INK, linewidth=1.2, label="truth")
     ax.set_xlabel("product of the pair's codes")
     ax.set_ylabel("added along its direction")
-    ax.legend()
+    ax.legend(markerscale=2.5)
     return ax
 
 
