@@ -135,8 +135,8 @@ def said(value: dict) -> str:
 
 
 def said_by_paper(entry: dict) -> str:
-    """The paper's number as words, with its counterpart in our unit where that differs."""
-    text = f"{number(entry['paper'])} {entry['unit']}".strip()
+    """The paper's number as words, with its counterpart in our unit where that differs; what the paper says in words has no unit."""
+    text = entry["paper"] if isinstance(entry["paper"], str) else f"{number(entry['paper'])} {entry['unit']}".strip()
     return text + (f", i.e. {number(entry['compare']['value'])} {entry['compare']['unit']}" if "compare" in entry else "")
 
 

@@ -57,7 +57,7 @@ def book(tmp_path, monkeypatch):
     write(tmp_path / "conf.py", CONF)
     write(
         tmp_path / "index.md",
-        "# Book\n\n```{toctree}\nnotebooks/chapter\nbook/ledger\nstatus\n```\n\n{paper}`gain`, {verdict}`gain`, n = {result}`chapter:joint/fvu:n`,"
+        "# Book\n\n```{toctree}\nnotebooks/chapter\nbook/ledger\nstatus\n```\n\n{paper}`gain`, bare {paper}`gain:value`, {verdict}`gain`, n = {result}`chapter:joint/fvu:n`,"
         " five seeds: {result}`full/chapter:joint/fvu`\n",
     )
     write(tmp_path / "book/ledger.md", "# Ledger\n\n```{ledger}\n```\n\n```{rules}\n```\n")
@@ -116,7 +116,7 @@ def test_book_shows_what_was_executed_and_measured(book):
         "papermill notebooks/chapter.ipynb _build/executed/laptop/notebooks/chapter.ipynb -k python3 --cwd . -p k 42"
         in BeautifulSoup(chapter, "html.parser").text
     )
-    assert "−41.3 %" in index and "n = <abbr" in index and ">1502<" in index
+    assert ">−41.3 %<" in index and ">−41.3<" in index and "n = <abbr" in index and ">1502<" in index
     assert ">0.309<" in index and "from full/chapter: joint/fvu" in index
     assert 'href="book/ledger.html#ledger-gain"' in index and 'id="ledger-gain"' in ledger
     assert "0.3123 [0.305, 0.32]" in ledger and "It is | smaller." in ledger and "verdict-partly" in ledger
@@ -144,6 +144,7 @@ def test_book_shows_what_was_executed_and_measured(book):
         (lambda b: write(b / "index.md", "# B\n\n{result}`missing:x`\n"), ["index", "missing.json"]),
         (lambda b: write(b / "index.md", "# B\n\n{result}`chapter:joint/fvu:.3q`\n"), ["index", ".3q"]),
         (lambda b: write(b / "index.md", "# B\n\n{paper}`nothing`\n"), ["index", "nothing", "gain"]),
+        (lambda b: write(b / "index.md", "# B\n\n{paper}`gain:ci`\n"), ["index", "gain:ci", "value"]),
         (lambda b: write(b / "index.md", "# B\n\n{verdict}`nothing`\n"), ["index", "nothing", "ledger"]),
         (lambda b: write(b / "index.md", "# B\n\n{badge}`excellent`\n"), ["excellent", "reproduced"]),
         (lambda b: write(b / "index.md", "# B\n\n```{picture} none\n:alt: x\n```\n"), ["index", "figures/laptop/none.svg"]),

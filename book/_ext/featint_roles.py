@@ -4,7 +4,8 @@
 {result}`reconstruction:joint/fvu/heldout:.3f:ci`   with a format spec, and with its interval: 0.312 [0.305, 0.320]
 {result}`reconstruction:joint/fvu/heldout:n`        how many units stand behind it; `unit` gives the unit
 {result}`full/seeds:joint/fvu/controlled`           a value of another profile's committed run
-{paper}`abs_joint_recon_improvement`                what the paper prints, with its unit, or its name if it is a statistic: F = 5.06
+{paper}`abs_joint_recon_improvement`                what the paper prints, with its unit, or its name if it is a statistic: F = 5.06; a word has none
+{paper}`clamp_interaction_F:value`                  the same without either, where the sentence says it
 {verdict}`abs_joint_recon_improvement`              the ledger's verdict on it, linked to the ledger
 {ledger} (directive; option `chapter`)              the ledger, whole or of one chapter
 {rules} (directive)                                 how verdicts are reached
@@ -99,9 +100,12 @@ class Paper(SphinxRole):
     """A number as the paper prints it; hovering shows where and how it is defined."""
 
     def run(self):
-        entry = pick(self.env, paper_values(self.env), self.text, "data/paper_values.json")
+        key, *options = self.text.split(":")
+        if options not in ([], ["value"]):
+            raise ExtensionError(f"{self.env.docname}: {{paper}}`{self.text}`: the only option is `value`, got {':'.join(options)!r}")
+        entry = pick(self.env, paper_values(self.env), key, "data/paper_values.json")
         value, unit = shown(entry["paper"]), entry["unit"]
-        if isinstance(entry["paper"], str):
+        if options or isinstance(entry["paper"], str):
             text = value
         else:
             text = f"{unit} = {value}" if unit in STATISTICS else f"{value} {unit}".strip()

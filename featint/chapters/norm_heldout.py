@@ -77,7 +77,7 @@ def observe(m: Trained, table: pd.DataFrame, low: np.ndarray, acts: Activations)
     features = table.join(known(effects.by_feature(m.model, *blocks))).assign(
         rate=metrics.density(codes, d_sae).numpy(), selectivity=selectivity(codes, acts, d_sae), low=low
     )
-    groups = effects.by_group(m.model, *blocks, torch.from_numpy(low)) if parted(m.model)[1] is not None else None
+    groups = effects.by_group(m.model, *blocks, torch.tensor(low)) if parted(m.model)[1] is not None else None
     return Observed(features, groups, sum(map(len, blocks[0])))
 
 

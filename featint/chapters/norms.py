@@ -118,7 +118,8 @@ def mode_table(modes: pd.DataFrame) -> pd.DataFrame:
         "low_weight": "share of low",
         "valley": "valley",
     }
-    return modes[[*names, "reason"]].rename(columns=names | {"reason": "remark"}).reset_index()
+    table = modes[[*names, "reason"]].rename(columns=names | {"reason": "remark"}).reset_index()
+    return table.assign(remark=table["remark"].replace("the two components have a single peak", "one peak"))
 
 
 class Weights(NamedTuple):

@@ -114,9 +114,9 @@ def table(rows: pd.DataFrame, by: str, measures: dict[str, tuple[str, str]]) -> 
 
 
 def shown(e: pd.Series, spec: str) -> str:
-    """`0.93 [0.85, 1.01]`, without the interval for one seed."""
-    interval = "" if pd.isna(e.lo) else f" [{e.lo:{spec}}, {e.hi:{spec}}]"
-    return f"{e.value:{spec}}{interval}".replace("-", "−")
+    """`0.93 [0.85, 1.01]`, without the interval for one seed; what rounds to zero has no sign."""
+    interval = "" if pd.isna(e.lo) else f" [{e.lo:z{spec}}, {e.hi:z{spec}}]"
+    return f"{e.value:z{spec}}{interval}".replace("-", "−")
 
 
 def values(sweeps: dict[str, pd.DataFrame]) -> dict[str, Value]:

@@ -149,6 +149,7 @@ def over_bound(table: pd.DataFrame) -> Axes:
         ax.plot([row.lo_over_bound, row.hi_over_bound], [place, place], color=colour)
         ax.plot(row.estimate_over_bound, place, "o", color=colour, markersize=5)
     ax.set_xscale("symlog", linthresh=1)
+    ax.xaxis.set_major_formatter("{x:g}")
     ax.set_yticks(range(len(rows)), rows.index, fontsize=9)
     ax.invert_yaxis()
     ax.axvline(0, color=INK, linewidth=0.8)

@@ -76,7 +76,7 @@ def journeys(tables: Mapping[str, pd.DataFrame]) -> Axes:
         )
     ax.set(xscale="log", xlabel="training tokens on which the feature was active", ylabel="cosine with its start")
     ax.axhline(1, color=INK, linewidth=0.8)
-    ax.legend(markerscale=4)
+    ax.legend(markerscale=4, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)  # inside it would lie on the line at 1
     return ax
 
 
