@@ -21,11 +21,14 @@ sphinx: book  ## the same pages by the newest Sphinx without Jupyter Book, in an
 test: .venv/installed  ## the fast suite
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile -m "not smoke and not slow and not browser"
 
-smoke: .venv/installed  ## every stage on a slice of the real text, and the book of it
+CHROMIUM := $(shell command -v chromium)
+smoke: .venv/installed  ## every stage on a slice of the real text, the book of it, the tests that need both, and where Chromium is found the book in it
 	$(SNAKEMAKE) --config profile=smoke
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto -m "smoke$(if $(CHROMIUM), or browser)"
+	@$(if $(CHROMIUM),,echo "There is no Chromium here: the tests of the pages in a browser were left out.")
 
-browser: smoke  ## what needs the real model, or the built book in Chromium
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto -m "smoke or browser"
+browser: .venv/installed  ## the book that was built last, in Chromium
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto -m browser
 
 bench: .venv/installed  ## training speed against other libraries, half an hour on an idle machine; resumes; the page Performance shows it
 	$(BIN)/python -m benchmarks.speed
