@@ -51,24 +51,31 @@ def first_round(p: Profile) -> list[Trial]:
 
 
 def grid(p: Profile, own_lr: Sequence[float] | None = None, widths: Sequence[float] | None = None) -> dict[str, tuple]:
-    """The factors tried on an interaction path's learning rate and on d_factor; None takes the profile's, fewer where time is short."""
+    """The factors tried on an interaction path's learning rate and on d_factor, and whether its codes are normalised.
+
+    None takes the profile's; where time is short, only what did best for every family when all of it was tried (profile `full`).
+    """
+    short = p.name in SHORT
     return {
-        "own_lr": ((0.5,) if p.name in SHORT else (0.2, 0.5, 1.0)) if own_lr is None else tuple(own_lr),
+        "own_lr": ((0.5,) if short else (0.2, 0.5, 1.0)) if own_lr is None else tuple(own_lr),
         "widths": (4.0,) if widths is None else tuple(widths),
+        "normalise": (True,) if short else (False, True),
     }
 
 
-def second_round(p: Profile, best: ModelConfig, own_lr: Sequence[float], widths: Sequence[float]) -> list[Trial]:
+def second_round(
+    p: Profile, best: ModelConfig, own_lr: Sequence[float], widths: Sequence[float], normalise: Sequence[bool] = (False, True)
+) -> list[Trial]:
     """All families at the best plain setting, as many trials each.
 
     Interaction paths get no dropout and are tried at every own learning rate (`own_lr`, factors), every width (`widths`, factors on d_factor), with raw
-    and with normalised codes. The plain SAE's trials spend the widest path's parameters on features instead, and try further learning rates.
+    and with normalised codes (`normalise`). The plain SAE's trials spend the widest path's parameters on features instead, and try further learning rates.
     Raises ValueError, before anything is trained, for an empty list or an impossible factor.
     """
     for name, factors in (("own_lr", own_lr), ("widths", widths)):
         if not factors or not all(np.isfinite(f) and f > 0 for f in factors):
             raise ValueError(f"{name} = {list(factors)!r} must hold at least one factor, and only positive ones")
-    combinations = list(itertools.product(own_lr, widths, (False, True)))
+    combinations = list(itertools.product(own_lr, widths, normalise))
     if len(combinations) > len(FURTHER) + 1:
         raise ValueError(
             f"own_lr x widths give {len(combinations)} trials per family; the plain SAE has {len(FURTHER) + 1}, ask for fewer factors"
@@ -76,11 +83,11 @@ def second_round(p: Profile, best: ModelConfig, own_lr: Sequence[float], widths:
     frozen = {f"sae.{name}": factor for name, factor in best.train.lr_scale.items()}
     trials = []
     for family, form in FORMS.items():
-        for lr, width, normalise in combinations:
+        for lr, width, normalised in combinations:
             d_factor = max(1, round(p.nfm.d_factor * width))
-            nfm = replace(p.nfm, linear=False, dropout=0.0, d_factor=d_factor, form=form, normalise=normalise)
+            nfm = replace(p.nfm, linear=False, dropout=0.0, d_factor=d_factor, form=form, normalise=normalised)
             config = replace(best, kind="joint", nfm=nfm, train=replace(best.train, lr_scale={"nfm": lr, **frozen}))
-            words = f"own learning rate x {lr:g}, {d_factor} factors, {'normalised' if normalise else 'raw'} codes"
+            words = f"own learning rate x {lr:g}, {d_factor} factors, {'normalised' if normalised else 'raw'} codes"
             trials.append(Trial(family, words, config))
     wider = replace(best.sae, d_sae=best.sae.d_sae + extra_features(p, max(widths)))
     trials.append(Trial("plain SAE", f"{wider.d_sae:,} features", replace(best, sae=wider)))
