@@ -53,7 +53,7 @@ def first_round(p: Profile) -> list[Trial]:
 def grid(p: Profile, own_lr: Sequence[float] | None = None, widths: Sequence[float] | None = None) -> dict[str, tuple]:
     """The factors tried on an interaction path's learning rate and on d_factor, and whether its codes are normalised.
 
-    None takes the profile's; where time is short, only what did best for every family when all of it was tried (profile `full`).
+    None takes the profile's; where time is short, only the setting that did best for the interactions when all were tried (profile `full`).
     """
     short = p.name in SHORT
     return {
