@@ -316,6 +316,18 @@ class TestSweep:
         table = norm_sweep.summary({"a": first, "b": again})
         assert table["features"].tolist() == [D_SAE, D_SAE] and table["dead"].between(0, 1).all()
 
+    def test_values_say_where_modes_were_found(self):
+        rows = [("as the chapter's", "no", 0.3), ("half precision", "yes", 0.01), ("batches of 64", "yes", None)]
+        columns = ["setting", "two by mixture", "dip's p"]
+        found = norm_sweep.values(pd.DataFrame(rows, columns=columns).assign(features=64, **{"Spearman with updates": 0.5}))
+        assert (found["sweep/two_by_dip/as_published"].value, found["sweep/two_by_mixture/as_published"].value) == (1, 2)
+        assert (
+            found["sweep/half_precision/dip_p/as_published"].value == 0.01
+            and found["sweep/as_the_chapters/corr_updates/as_published"].n == 64
+        )
+        missing = found["sweep/batches_of_64/dip_p/as_published"]
+        assert missing.value is None and missing.unit.startswith("could not be computed")
+
 
 class TestToy:
     def test_frequencies_are_those_asked_for(self):

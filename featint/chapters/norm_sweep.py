@@ -13,11 +13,13 @@ from featint import activations, runs, store, train, variants
 from featint.chapters import norms
 from featint.config import ModelConfig, to_json
 from featint.profiles import Profile
+from featint.results import Value
 
 KIND = "norm-sweep"
 WHOLE = ("full", "paper")
 """Profiles that sweep at their own size. The others, to stay within seconds, take a quarter of the features and a fifth of the tokens."""
 RELEASED_BATCH, RELEASED_EPS = 64, 1e-5
+SURE = 0.05  # a dip test below it, corrected for all settings, counts as more than one mode
 
 
 def settings(p: Profile) -> dict[str, tuple[ModelConfig, bool]]:
@@ -85,6 +87,23 @@ def summary(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
             "rare": table.rare.mean(), "dead": table.attrs["dead"], "Spearman with updates": table.s.corr(table.updates, method="spearman"),
         })  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def values(found: pd.DataFrame) -> dict[str, Value]:
+    """Of `summary`, for the results file: each setting's dip test and Spearman correlation with updates, and in how many settings there are two modes."""
+    result = {}
+    for row in found.to_dict("records"):
+        slug = row["setting"].replace("'", "").replace(",", "").replace(" ", "_")
+        for name, column, unit in (("dip_p", "dip's p", "p"), ("corr_updates", "Spearman with updates", "Spearman r")):
+            x = row[column]
+            known = not pd.isna(x)
+            unit = f"{unit if known else 'could not be computed'}; n features"
+            result[f"sweep/{slug}/{name}/as_published"] = Value(float(x) if known else None, row["features"], unit, "as published")
+    counts = {"two_by_dip": (found["dip's p"] < SURE).sum(), "two_by_mixture": (found["two by mixture"] == "yes").sum()}
+    return result | {
+        f"sweep/{name}/as_published": Value(int(count), len(found), "settings; n settings", "as published")
+        for name, count in counts.items()
+    }
 
 
 @contextmanager
