@@ -8,7 +8,11 @@ function reachWideEquations() {
 window.addEventListener("load", () => window.MathJax?.startup?.promise.then(reachWideEquations));
 window.addEventListener("resize", reachWideEquations);
 
-// Columns of prose keep a width that can be read; on a phone the table then scrolls in its box.
+// Columns of prose keep a width that can be read, and "0.12 to 0.34" stays on one line; on a phone the table then scrolls in its box.
 window.addEventListener("DOMContentLoaded", () => {
-  for (const cell of document.querySelectorAll(".bd-content td")) cell.classList.toggle("prose", cell.textContent.trim().length > 40);
+  for (const cell of document.querySelectorAll(".bd-content td")) {
+    const text = cell.textContent.trim();
+    cell.classList.toggle("prose", text.length > 40);
+    cell.classList.toggle("numbers", /^[−\d.,%[\] to]+$/.test(text));
+  }
 });
