@@ -220,7 +220,7 @@ CHAPTERS: dict[str, tuple[str, ...]] = {
     ),
     "reading_a_splice": ("sae", "sequential", "joint"),
     "efficiency": ("sae_short", "joint", "joint_published", "sae_published", "sequential_published"),
-    "waterfall": ("sae", "sae_tuned", "joint_no_interaction", "joint", "sae_published", "joint_published"),
+    "waterfall": ("sae", "sae_tuned", "joint_no_interaction", "joint", "joint_masked", "sae_published", "joint_published"),
     "best_chance": ("sae_short", "joint", "sae_interaction", "sequential"),
     "seeds": ("sae", "sae_tuned", "sae_fast_decoder", "joint_no_interaction", "joint", "sae_interaction"),
     "baselines": (
