@@ -17,7 +17,7 @@ from featint.results import Value
 
 KIND = "norm-sweep"
 WHOLE = ("full", "paper")
-"""Profiles that sweep at their own size. The others, to stay within seconds, take a quarter of the features and a fifth of the tokens."""
+"""Profiles that sweep at their own size. The others, to stay within seconds, take a quarter of the features and a sixth of the tokens."""
 RELEASED_BATCH, RELEASED_EPS = 64, 1e-5
 SURE = 0.05  # a dip test below it, corrected for all settings, counts as more than one mode
 
@@ -26,7 +26,7 @@ def settings(p: Profile) -> dict[str, tuple[ModelConfig, bool]]:
     """Name -> (model, whether weights, gradients and Adam's moments are kept in half precision). All derive from `joint_published`."""
     if p.name not in WHOLE:
         small = replace(p.sae, d_sae=p.sae.d_sae // 4, k=max(1, p.sae.k // 4))
-        p = replace(p, sae=small, train=replace(p.train, n_tokens=p.train.n_tokens // 5))
+        p = replace(p, sae=small, train=replace(p.train, n_tokens=p.train.n_tokens // 6))
     base = variants.get("joint_published", p)
 
     def changed(config: ModelConfig = base, **train_changes) -> ModelConfig:
