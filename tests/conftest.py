@@ -2,13 +2,14 @@
 
 import json
 import random
+from dataclasses import replace
 
 import pytest
 from jaxtyping import install_import_hook
 
 install_import_hook("featint", "shapes.checked")
 
-from featint.config import CorpusConfig, HarvestConfig, LMConfig  # noqa: E402
+from featint.config import CorpusConfig, HarvestConfig, LMConfig, NFMConfig, SAEConfig, TrainConfig  # noqa: E402
 
 WORDS = "the of a in is was city river number theory star plant cell war king art music law trade ship iron gold code light".split()
 TOPICS = ("Geography", "History", "Mathematics")
@@ -62,4 +63,16 @@ def tiny_harvest(lm_folder, corpus_file):
     return HarvestConfig(
         lm=LMConfig(name=str(lm_folder)), corpus=CorpusConfig(name=str(corpus_file), seq_len=16, validation_fraction=0.1, test_fraction=0.2),
         hook_point="blocks.1.hook_resid_post", dtype="float32",
+    )  # fmt: skip
+
+
+@pytest.fixture
+def p(tiny_harvest):
+    """A profile of seconds: the tiny model's activations, 64 features."""
+    from featint import harvest, profiles
+
+    harvest.harvest(tiny_harvest)
+    return replace(
+        profiles.smoke(), d_in=32, harvest=tiny_harvest, sae=SAEConfig(d_sae=64, k=4), nfm=NFMConfig(d_factor=3),
+        train=TrainConfig(n_tokens=64 * 60, batch_tokens=64, lr=1e-2, dead_after_tokens=1000), bootstrap=50,
     )  # fmt: skip

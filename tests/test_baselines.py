@@ -8,18 +8,13 @@ import torch
 from scipy import sparse
 from sklearn.linear_model import Ridge
 
-from featint import activations, harvest, metrics, profiles, runs, variants
+from featint import activations, metrics, runs, variants
 from featint.chapters import baselines, leftovers
-from featint.config import NFMConfig, SAEConfig, TrainConfig
 
 
 @pytest.fixture
-def p(tiny_harvest):
-    harvest.harvest(tiny_harvest)
-    return replace(
-        profiles.smoke(), d_in=32, harvest=tiny_harvest, sae=SAEConfig(d_sae=64, k=8), nfm=NFMConfig(d_factor=3), splice_windows=8,
-        train=TrainConfig(n_tokens=64 * 60, batch_tokens=64, lr=1e-2, dead_after_tokens=1000), bootstrap=50,
-    )  # fmt: skip
+def p(p):
+    return replace(p, sae=replace(p.sae, k=8), splice_windows=8)
 
 
 @pytest.mark.parametrize("as_input", [np.asarray, sparse.csr_matrix])

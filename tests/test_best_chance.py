@@ -7,18 +7,8 @@ import pandas as pd
 import pytest
 import torch
 
-from featint import activations, harvest, profiles, runs, variants
+from featint import activations, profiles, runs, variants
 from featint.chapters import best_chance, interaction_path
-from featint.config import NFMConfig, SAEConfig, TrainConfig
-
-
-@pytest.fixture
-def p(tiny_harvest):
-    harvest.harvest(tiny_harvest)
-    return replace(
-        profiles.smoke(), d_in=32, harvest=tiny_harvest, sae=SAEConfig(d_sae=64, k=4), nfm=NFMConfig(d_factor=3),
-        train=TrainConfig(n_tokens=64 * 40, batch_tokens=64, lr=1e-2, dead_after_tokens=1000), bootstrap=50,
-    )  # fmt: skip
 
 
 def test_every_family_gets_as_many_trials_of_as_many_tokens():

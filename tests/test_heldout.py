@@ -1,21 +1,9 @@
 """Held-out sums against plain ones over the whole split; measured again when the weights change."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 
-from featint import activations, harvest, heldout, metrics, profiles, runs, store, variants
-from featint.config import NFMConfig, SAEConfig, TrainConfig
-
-
-@pytest.fixture
-def p(tiny_harvest):
-    harvest.harvest(tiny_harvest)
-    return replace(
-        profiles.smoke(), d_in=32, harvest=tiny_harvest, sae=SAEConfig(d_sae=64, k=4), nfm=NFMConfig(d_factor=3),
-        train=TrainConfig(n_tokens=64 * 30, batch_tokens=64, lr=1e-2, dead_after_tokens=1000), bootstrap=50,
-    )  # fmt: skip
+from featint import activations, heldout, metrics, runs, store, variants
 
 
 def test_sums_are_those_of_the_whole_split(p):

@@ -5,20 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from featint import activations, harvest, heldout, profiles, runs, store, train, variants
+from featint import activations, heldout, runs, store, train, variants
 from featint.chapters import reconstruction
-from featint.config import NFMConfig, SAEConfig, TrainConfig
 from featint.store import StoreError
-
-
-@pytest.fixture
-def p(tiny_harvest):
-    """A profile of seconds: the tiny model's activations, 64 features."""
-    harvest.harvest(tiny_harvest)
-    return replace(
-        profiles.smoke(), d_in=32, harvest=tiny_harvest, sae=SAEConfig(d_sae=64, k=4), nfm=NFMConfig(d_factor=3),
-        train=TrainConfig(n_tokens=64 * 60, batch_tokens=64, lr=1e-2, dead_after_tokens=1000), bootstrap=50,
-    )  # fmt: skip
 
 
 def test_a_trained_model_is_stored_and_comes_back_the_same(p):

@@ -5,19 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from featint import activations, harvest, profiles, runs, variants
-from featint.config import NFMConfig, SAEConfig, TrainConfig
+from featint import activations, runs, variants
+from featint.config import SAEConfig
 from featint.sae import TopKSAE
 from featint.secondary import SecondarySAE
-
-
-@pytest.fixture
-def p(tiny_harvest):
-    harvest.harvest(tiny_harvest)
-    return replace(
-        profiles.smoke(), d_in=32, harvest=tiny_harvest, sae=SAEConfig(d_sae=64, k=4), nfm=NFMConfig(d_factor=3),
-        train=TrainConfig(n_tokens=64 * 60, batch_tokens=64, lr=1e-2, dead_after_tokens=1000),
-    )  # fmt: skip
 
 
 def test_encode_and_decode_are_the_saes_on_z_scores():

@@ -1,23 +1,11 @@
 """The gauge freedom on small models whose answer is known: gradients, conservation, splits, merging."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
 
-from featint import activations, harvest, heldout, metrics, profiles, runs, variants
+from featint import activations, heldout, metrics, runs, variants
 from featint.chapters import two_decoders
-from featint.config import NFMConfig, SAEConfig, TrainConfig
-
-
-@pytest.fixture
-def p(tiny_harvest):
-    harvest.harvest(tiny_harvest)
-    return replace(
-        profiles.smoke(), d_in=32, harvest=tiny_harvest, sae=SAEConfig(d_sae=64, k=4), nfm=NFMConfig(d_factor=3),
-        train=TrainConfig(n_tokens=64 * 60, batch_tokens=64, lr=1e-2, dead_after_tokens=1000), bootstrap=50,
-    )  # fmt: skip
 
 
 @pytest.fixture

@@ -1,23 +1,11 @@
 """The switches: what each protocol reads and compares, and that both orders run from the same start to the same end."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 
-from featint import activations, harvest, profiles, runs, store, variants
+from featint import activations, runs, store, variants
 from featint.chapters import reconstruction, waterfall
 from featint.chapters.waterfall import Protocol
-from featint.config import NFMConfig, SAEConfig, TrainConfig
-
-
-@pytest.fixture
-def p(tiny_harvest):
-    harvest.harvest(tiny_harvest)
-    return replace(
-        profiles.smoke(), d_in=32, harvest=tiny_harvest, sae=SAEConfig(d_sae=64, k=4), nfm=NFMConfig(d_factor=3),
-        train=TrainConfig(n_tokens=64 * 60, batch_tokens=64, lr=1e-2, dead_after_tokens=1000), bootstrap=50,
-    )  # fmt: skip
 
 
 def test_both_orders_turn_the_same_switches_one_at_a_time():
