@@ -110,6 +110,6 @@ rule atlas:
         model=manifest(variants.get("joint", profile)),
     output:
         store.BUILD / "atlas" / PROFILE / "atlas.json",
-    threads: workflow.cores
+    threads: HALF
     shell:
         "{FEATINT} atlas --profile {PROFILE}"

@@ -130,7 +130,8 @@ def said(value: dict) -> str:
     """A measured value as words: `26.1 % (95 % interval 25 to 27, n = 1505 articles)`."""
     unit, _, of = (part.strip() for part in value["unit"].partition(";"))
     known = [] if value["ci"] is None else [f"95 % interval {number(value['ci'][0])} to {number(value['ci'][1])}"]
-    known += [] if value["n"] is None else [f"n = {number(value['n'])} {of.removeprefix('n ')}".strip()]
+    of = of.removeprefix("n ").removesuffix("s" if value["n"] == 1 else "")
+    known += [] if value["n"] is None else [f"n = {number(value['n'])} {of}".strip()]
     return f"{number(value['value'])} {unit}".strip() + (f" ({', '.join(known)})" if known else "")
 
 
@@ -225,7 +226,7 @@ def chapter(profile: Profile, name: str) -> pd.DataFrame:
         "controlled": "ours, controlled",
         "verdict": "verdict",
     }
-    return rows.loc[rows["chapter"] == name, list(columns)].rename(columns=columns).reset_index(drop=True)
+    return rows.loc[rows["chapter"] == name, list(columns)].rename(columns=columns).replace("", None).reset_index(drop=True)
 
 
 def summary(profile: Profile) -> pd.DataFrame:

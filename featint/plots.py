@@ -129,5 +129,5 @@ def cell(value, spec: str | None = None) -> str:
     if value is None or value is pd.NA or value != value:
         return "–"
     if isinstance(value, numbers.Number) and not isinstance(value, bool):
-        return format(value, spec or ("," if isinstance(value, numbers.Integral) else ".3g")).replace("-", "−")
+        return format(value, spec or ("," if isinstance(value, numbers.Integral) else ".3g")).replace("-", "−").replace("%", " %")
     return str(value).replace("|", "\\|")

@@ -30,6 +30,11 @@ class Profile:
     """Names of the knobs that differ from the profile as it stands."""
 
     @property
+    def short(self) -> bool:
+        """Whether sweeps leave out settings, so that the whole book takes less than an hour."""
+        return self.name in ("smoke", "laptop")
+
+    @property
     def label(self) -> str:
         """The name of the results folder: the profile's, or `custom/<name>-<hash>` once a knob is turned."""
         return f"custom/{self.name}-{store.key(asdict(self))[:8]}" if self.turned else self.name

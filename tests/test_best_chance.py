@@ -83,7 +83,7 @@ def test_the_chapter_end_to_end(p, monkeypatch):
     x = acts.rows(torch.arange(len(acts)))
     a, b = ((runs.get(config).model(x).x_hat - x).double().square().sum().item() for config in pairs["whole_budget"])
     assert tested.loc["whole_budget/gain", "value"] == pytest.approx(100 * (1 - a / b), abs=1e-3)
-    at_mlp = best_chance.at_mlp(path, plain)
+    at_mlp = best_chance.at_mlp(path, plain, p)
     assert {c.harvest.hook_point for c in at_mlp} == {p.harvest.hook_point.replace("hook_resid_post", "hook_mlp_out")}
     elsewhere = best_chance.test_once({"mlp_output": at_mlp}, p)
     assert elsewhere.loc["mlp_output/gain", "n"] < tested.loc["whole_budget/gain", "n"]

@@ -50,7 +50,7 @@ GAINS = {
     "training against a frozen decoder": ("sae_short", "sae_frozen_decoder"),
 }
 """Comparisons: per cent of the second model's error that the first removes."""
-WINDOWS_SHARE = 1 / 4
+WINDOWS_SHARE = 1 / 8
 BOUND = 1.0
 """The smallest gain on a finished SAE's error that would matter, in per cent: a twentieth of what the paper reports for its NFM."""
 

@@ -18,8 +18,6 @@ RATES = ((1.0, 1.0), (1.0, 2.0), (1.5, 1.0), (1.5, 2.0))
 """First round, plain SAEs: factors on the learning rate of the whole model, and on the decoder's beyond that."""
 FURTHER = (1.25, 0.8, 1.5, 0.65, 2.0)
 """Second round, plain SAEs: factors on the best learning rate, as many as it takes to have as many trials as the other families."""
-SHORT = ("smoke", "laptop")
-"""Profiles that try fewer settings."""
 FORMS = {"interactions (NFM)": "nfm", "polynomial": "polynomial", "MLP on the codes": "mlp"}
 ROLES = {"plain SAE": "sae", "interactions (NFM)": "interaction", "polynomial": "linear", "MLP on the codes": "joint"}
 MLP_TOKENS_PER_WINDOW = 120
@@ -46,7 +44,7 @@ def tuned(config: ModelConfig, lr: float, decoder: float) -> ModelConfig:
 def first_round(p: Profile) -> list[Trial]:
     """Plain SAEs with a decoder bias at every pair of `RATES`, but for the last where time is short, trained for a quarter of the tokens."""
     base = variants.get("sae_short", p)
-    rates = RATES[:-1] if p.name in SHORT else RATES
+    rates = RATES[:-1] if p.short else RATES
     return [Trial("plain SAE", f"learning rate x {lr:g}, decoder x {lr * decoder:g}", tuned(base, lr, decoder)) for lr, decoder in rates]
 
 
@@ -55,11 +53,10 @@ def grid(p: Profile, own_lr: Sequence[float] | None = None, widths: Sequence[flo
 
     None takes the profile's; where time is short, only the setting that did best for the interactions when all were tried (profile `full`).
     """
-    short = p.name in SHORT
     return {
-        "own_lr": ((0.5,) if short else (0.2, 0.5, 1.0)) if own_lr is None else tuple(own_lr),
+        "own_lr": ((0.5,) if p.short else (0.2, 0.5, 1.0)) if own_lr is None else tuple(own_lr),
         "widths": (4.0,) if widths is None else tuple(widths),
-        "normalise": (True,) if short else (False, True),
+        "normalise": (True,) if p.short else (False, True),
     }
 
 
@@ -147,17 +144,19 @@ def warm(best_plain: ModelConfig, best_path: ModelConfig) -> tuple[ModelConfig, 
     return start, replace(start, train=replace(start.train, lr_scale=start.train.lr_scale | {"nfm": 0.0}))
 
 
-def at_mlp(path: ModelConfig, plain: ModelConfig) -> tuple[ModelConfig, ModelConfig]:
+def at_mlp(path: ModelConfig, plain: ModelConfig, p: Profile) -> tuple[ModelConfig, ModelConfig]:
     """The interaction model and its plain rival on the output of the same block's MLP, their settings carried over, on half of the tokens.
 
-    Reads just the windows that these tokens need, once each, and an eighth as many test windows; harvests them if the store lacks them.
+    A short profile takes a quarter. Reads just the windows that these tokens need, once each, and a sixteenth as many test windows as all tokens
+    would need; harvests them if the store lacks them.
     """
-    block = plain.harvest.hook_point.rpartition(".")[0]
-    path, plain = (replace(c, train=replace(c.train, n_tokens=max(c.train.batch_tokens, c.train.n_tokens // 2))) for c in (path, plain))
-    n = math.ceil(plain.train.n_tokens / MLP_TOKENS_PER_WINDOW)
-    site = replace(
-        plain.harvest, hook_point=f"{block}.hook_mlp_out", train_windows=n, validation_windows=n // 20 + 1, test_windows=n // 8 + 1
+    block, divisor = plain.harvest.hook_point.rpartition(".")[0], 4 if p.short else 2
+    n_test = math.ceil(plain.train.n_tokens / MLP_TOKENS_PER_WINDOW) // 16 + 1
+    path, plain = (
+        replace(c, train=replace(c.train, n_tokens=max(c.train.batch_tokens, c.train.n_tokens // divisor))) for c in (path, plain)
     )
+    n = math.ceil(plain.train.n_tokens / MLP_TOKENS_PER_WINDOW)
+    site = replace(plain.harvest, hook_point=f"{block}.hook_mlp_out", train_windows=n, validation_windows=n // 20 + 1, test_windows=n_test)
     harvest.harvest(site)
     return replace(path, harvest=site), replace(plain, harvest=site)
 

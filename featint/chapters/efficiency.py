@@ -22,7 +22,7 @@ from featint.sae import TopKSAE
 WIDTHS = (100, 200, 500, 1000, 2000)
 """Dictionary sizes of the SAE's curve, besides the profile's own."""
 SHARES = (1, 3, 5, 10)
-"""Per cent of all parameters that lie in the interaction path, at the same total as an SAE of the three largest widths."""
+"""Per cent of all parameters that lie in the interaction path, at the same total as an SAE of the three largest widths, or the two largest in a short profile."""
 FVU_TOKENS = 30_000
 WINDOWS_SHARE = 1 / 16
 COMPONENTS = {
@@ -94,7 +94,7 @@ def grid(p: Profile) -> dict[tuple[int, float], ModelConfig]:
     widths = sorted({w for w in WIDTHS if p.sae.k <= w < p.sae.d_sae} | {p.sae.d_sae})
     sae = variants.get("sae_bias", p)
     found = {(w, 0): replace(sae, sae=replace(sae.sae, d_sae=w)) for w in widths}
-    found |= {(w, share): interacting(p, w, share) for w in widths[-3:] for share in SHARES}
+    found |= {(w, share): interacting(p, w, share) for w in widths[-2 if p.short else -3 :] for share in SHARES}
     return {name: variants.short(config) for name, config in found.items()}
 
 

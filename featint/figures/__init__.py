@@ -9,24 +9,44 @@ from matplotlib.ticker import MaxNLocator
 
 from featint.plots import COLOURS, INK, WIDTH
 
+LONGEST_LABEL = 24
+"""Characters; labels with longer lines stand above their rows, since beside them they would leave a phone no room for the data."""
+
 
 def intervals(frame: pd.DataFrame, xlabel: str, zero: bool = False) -> Axes:
-    """A dot with its interval per row, from top to bottom.
+    """A dot with its interval per row, from top to bottom; long labels stand above their rows.
 
     `frame`: columns `label`, `value`, `lo`, `hi` (None where there is no interval) and `role`, a name in `plots.COLOURS`.
     With `zero` a line marks where there is no difference.
     """
-    figure, ax = plt.subplots(figsize=(WIDTH, 0.9 + 0.36 * len(frame)))
+    lines = [label.split("\n") for label in frame["label"]]
+    above = max(len(line) for label in lines for line in label) > LONGEST_LABEL
+    height = 0.3 + 0.18 * max(map(len, lines)) if above else 0.36
+    figure, ax = plt.subplots(figsize=(WIDTH, 0.9 + height * len(frame)))
     for place, row in enumerate(frame.itertuples()):
         colour = COLOURS[row.role]
         if row.lo is not None:
             ax.plot([row.lo, row.hi], [place, place], color=colour)
         ax.plot(row.value, place, "o", color=colour)
-    ax.set_yticks(range(len(frame)), frame["label"])
+    if above:
+        ax.set_yticks([])
+        ax.set_ylim(-1, len(frame) - 0.6)
+        for place, label in enumerate(frame["label"]):
+            ax.text(0.01, place - 0.2, label, transform=ax.get_yaxis_transform(), va="bottom", fontsize=10, in_layout=False)
+    else:
+        ax.set_yticks(range(len(frame)), frame["label"])
     ax.invert_yaxis()
     ax.set_xlabel(xlabel)
     ax.grid(axis="y", visible=False)
-    if zero:
+    if zero and above:  # in the rows alone, not across the labels
+        ax.vlines(
+            [0] * len(frame),
+            [place - 0.18 for place in range(len(frame))],
+            [place + 0.3 for place in range(len(frame))],
+            INK,
+            linewidth=0.8,
+        )
+    elif zero:
         ax.axvline(0, color=INK, linewidth=0.8)
     return ax
 
