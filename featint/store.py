@@ -108,6 +108,8 @@ def load(kind: str, config) -> Artefact:
 def create(kind: str, config, meta: dict | None = None, seed: int | None = None) -> Iterator[Path]:
     """Make an artefact: yields an empty folder to write into; if the block ends well it becomes the artefact.
 
+    If another process has made the same one meanwhile, that one stays, since somebody may be reading it.
+
     `meta` may be filled inside the block; it is written into the manifest afterwards. On any exception the folder is removed.
     """
     final = path(kind, config)
@@ -123,8 +125,9 @@ def create(kind: str, config, meta: dict | None = None, seed: int | None = None)
                 "files": files, "meta": meta or {}, "provenance": provenance(seed=seed),
             })  # fmt: skip
             draft.chmod(0o755)
-            shutil.rmtree(final, ignore_errors=True)  # what lies here without a manifest, or is replaced on purpose
-            draft.rename(final)
+            if not exists(kind, config):
+                shutil.rmtree(final, ignore_errors=True)  # what lies here without a manifest
+                draft.rename(final)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 

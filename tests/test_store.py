@@ -24,6 +24,14 @@ def make(text="hello", meta=None):
     return store.load("things", CONFIG)
 
 
+def test_of_two_that_make_the_same_the_first_stays():
+    with store.create("things", CONFIG) as folder:
+        (folder / "a.txt").write_text("second")
+        first = make("first")
+    assert store.load("things", CONFIG) == first and first.file("a.txt").read_text() == "first"
+    assert [f for f in first.path.parent.iterdir() if f != first.path] == []
+
+
 def test_create_then_load():
     meta = {}
     with store.create("things", CONFIG, meta, seed=7) as folder:
@@ -100,8 +108,3 @@ def test_json_refuses_nan(tmp_path):
     with pytest.raises(ValueError):
         store.write_json(tmp_path / "x.json", {"a": float("nan")})
     assert list(tmp_path.iterdir()) == []
-
-
-def test_making_again_replaces():
-    assert make("one").file("a.txt").read_text() == "one"
-    assert make("other").file("a.txt").read_text() == "other"
