@@ -2,7 +2,7 @@
 PROFILE ?= laptop
 BIN := .venv/bin
 export OMP_WAIT_POLICY := passive  # see featint/__init__.py
-SNAKEMAKE := $(BIN)/snakemake --cores all --rerun-incomplete --quiet rules progress
+SNAKEMAKE := $(BIN)/snakemake --cores all --scheduler greedy --rerun-incomplete --quiet rules progress
 # The longest chapters first, so that the others fill the second core beside them.
 FIRST = --prioritize $(patsubst %,$(CURDIR)/_build/executed/$(PROFILE)/notebooks/%.ipynb,best_chance behaviour efficiency)
 

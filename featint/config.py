@@ -59,15 +59,16 @@ class HarvestConfig:
     corpus: CorpusConfig = CorpusConfig()
     hook_point: str = "blocks.15.hook_resid_post"
     """TransformerLens' name of the site; it is read and written at this same place."""
-    dtype: str = "bfloat16"
-    """Precision of the language model's weights and arithmetic during the harvest."""
+    dtype: str = "auto"
+    """Precision of the language model's weights and arithmetic during the harvest: bfloat16, float32, or auto, which is bfloat16 where the processor
+    multiplies it faster and float32 elsewhere, where bfloat16 would be several times slower."""
     train_windows: int | None = None
     """Windows per split, from the start of the shuffled split; None takes all there are."""
     validation_windows: int | None = None
     test_windows: int | None = None
 
     def __post_init__(self):
-        choose("dtype", self.dtype, ("bfloat16", "float32"))
+        choose("dtype", self.dtype, ("auto", "bfloat16", "float32"))
         for split in ("train", "validation", "test"):
             if (n := getattr(self, f"{split}_windows")) is not None:
                 at_least(f"{split}_windows", n, 1)

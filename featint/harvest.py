@@ -31,10 +31,11 @@ def harvest(config: HarvestConfig) -> store.Artefact:
     wanted = {split: corpus.windows[split].first(getattr(config, f"{split}_windows")) for split in corpora.SPLITS}
     if store.exists(activations.KIND, config):
         return store.load(activations.KIND, config)
-    model = lm.load(config.lm, config.dtype)
+    dtype = lm.precision(config.dtype)
+    model = lm.load(config.lm, dtype)
     lm.block_of(model, config.hook_point)
     partial = store.cache() / activations.KIND / f"partial-{store.key(config)}"
-    meta = {"d_in": model.d_model, "shards": {}}
+    meta = {"d_in": model.d_model, "dtype": dtype, "shards": {}}
     for split, part in wanted.items():
         meta["shards"][split] = [file.name for file in shards(model, config, part.tokens, partial, split)]
     with store.create(activations.KIND, config, meta) as draft:

@@ -126,6 +126,13 @@ def test_hooks_are_gone_after_an_exception(model, tokens):
     assert torch.equal(model.bridge(tokens), clean)  # and no block is skipped any more
 
 
+@pytest.mark.parametrize(("flags", "chosen"), [({"avx2"}, "float32"), ({"avx2", "avx512_bf16"}, "bfloat16"), ({"amx_bf16"}, "bfloat16")])
+def test_the_precision_is_the_faster_one_of_this_processor(flags, chosen, monkeypatch):
+    monkeypatch.setattr(lm.kernels, "processor_flags", lambda: flags)
+    monkeypatch.setattr(lm.store, "device", lambda: "cpu")
+    assert lm.precision("auto") == chosen and lm.precision("float32") == "float32" and lm.precision("bfloat16") == "bfloat16"
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_splice_receives_what_harvest_stored(tiny_harvest, dtype):
     config = replace(tiny_harvest, dtype=dtype)
@@ -175,7 +182,7 @@ def test_a_folder_without_a_model(tmp_path):
 
 
 def test_unknown_dtype_and_first_position(model, tokens):
-    with pytest.raises(ValueError, match="dtype = 'float16' is not known; allowed: 'float32', 'bfloat16'"):
+    with pytest.raises(ValueError, match="dtype = 'float16' is not known; allowed: 'auto', 'float32', 'bfloat16'"):
         lm.load(model.config, "float16")
     with pytest.raises(ValueError, match="first_position = 'skip' is not known"):
         lm.splice(model, tokens, "blocks.1.hook_resid_post", lambda x: x, "skip")

@@ -21,7 +21,7 @@ MAIN = variants.SEEDED["behaviour"]
 JOINT_PATHS = {"joint_own_path": "own_path", "joint_linear": "plus_linear", "joint_interaction": "plus_interaction", "joint": "all"}
 SHRUNK = (0.5, 0.75)
 """The SAE's own error made smaller by these factors: less of it, in the same direction."""
-DETAIL_SHARE = 1 / 16
+DETAIL_SHARE = 1 / 10
 """Share of the windows on which all conditions and their random twins are evaluated; the others see only `MAIN`."""
 PUBLISHED_SHARE = 1 / 16
 """So many windows of the training split, relative to the test windows, for the splice as published."""
