@@ -60,7 +60,7 @@ def book(tmp_path, monkeypatch):
         "# Book\n\n```{toctree}\nnotebooks/chapter\nbook/ledger\nstatus\n```\n\n{paper}`gain`, bare {paper}`gain:value`, {verdict}`gain`, n = {result}`chapter:joint/fvu:n`,"
         " five seeds: {result}`full/chapter:joint/fvu`\n",
     )
-    write(tmp_path / "book/ledger.md", "# Ledger\n\n```{ledger}\n```\n\n```{rules}\n```\n")
+    write(tmp_path / "book/ledger.md", "# Ledger\n\n```{ledger}\n```\n\n```{disagreements} full\n```\n\n```{rules}\n```\n")
     write(tmp_path / "status.md", "# Status\n\n```{status}\n```\n")
     write(tmp_path / "notebooks/chapter.ipynb", notebook())
     write(tmp_path / "_build/executed/laptop/notebooks/chapter.ipynb", notebook(output="forty-two", papermill=RUN))
@@ -88,6 +88,7 @@ def book(tmp_path, monkeypatch):
         "chapter": "chapter",
     }
     write(tmp_path / "data/results/laptop/ledger.json", [row])
+    write(tmp_path / "data/results/full/ledger.json", [row | {"verdict": "reproduced", "controlled": FVU | {"value": 0.309}}])
     return tmp_path
 
 
@@ -120,6 +121,13 @@ def test_book_shows_what_was_executed_and_measured(book):
     assert ">0.309<" in index and "from full/chapter: joint/fvu" in index
     assert 'href="book/ledger.html#ledger-gain"' in index and 'id="ledger-gain"' in ledger
     assert "0.3123 [0.305, 0.32]" in ledger and "It is | smaller." in ledger and "verdict-partly" in ledger
+    (differ,) = (t for t in BeautifulSoup(ledger, "html.parser").find_all("table") if "full" in t.thead.text)
+    assert [cell.text.strip() for cell in differ.tbody.find_all("td")] == [
+        "Error cut",
+        "partly0.3123 [0.305, 0.32]",
+        "reproduced0.309 [0.305, 0.32]",
+    ]
+    assert differ.a["href"] == "#ledger-gain"
     assert "abc123" in page(book, "status") and "2026-01-01 10:00" in page(book, "status")
     downloads = {json.loads(f.read_text())["metadata"].get("papermill") is None for f in (book / "_build/html/_downloads").rglob("*.ipynb")}
     assert downloads == {True, False}

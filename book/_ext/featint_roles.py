@@ -8,6 +8,7 @@
 {paper}`clamp_interaction_F:value`                  the same without either, where the sentence says it
 {verdict}`abs_joint_recon_improvement`              the ledger's verdict on it, linked to the ledger
 {ledger} (directive; option `chapter`)              the ledger, whole or of one chapter
+{disagreements} full (directive)                    the numbers on which another profile's committed ledger comes to another verdict
 {rules} (directive)                                 how verdicts are reached
 {status} (directive)                                what ran, when, how long
 {picture} waterfall (directive; option `alt`)       a figure that a chapter saved, with the content as its caption
@@ -56,8 +57,10 @@ def load(env, file: Path, remedy: str):
         raise ExtensionError(f"{env.docname}: {file} cannot be read ({e}); {remedy}") from e
 
 
-def ledger(env) -> list[dict]:
-    return load(env, store.DATA / "results" / env.config.featint_profile / "ledger.json", "`python -m featint ledger` writes it")
+def ledger(env, profile: str | None = None) -> list[dict]:
+    return load(
+        env, store.DATA / "results" / (profile or env.config.featint_profile) / "ledger.json", "`python -m featint ledger` writes it"
+    )
 
 
 def paper_values(env) -> dict[str, dict]:
@@ -196,6 +199,29 @@ class Ledger(Markdown):
         return "\n".join([*lines, "::::"])
 
 
+class Disagreements(Markdown):
+    """Where the ledger of the profile that is named comes to another verdict than this book's."""
+
+    required_arguments = 1
+
+    def text(self) -> str:
+        (other,) = self.arguments
+        if other == self.config.featint_profile:
+            return f"This book shows `{other}` itself."
+        printed, theirs = paper_values(self.env), {row["id"]: row for row in ledger(self.env, other)}
+        rows = [(row, pick(self.env, theirs, row["id"], f"the ledger of {other}")) for row in ledger(self.env)]
+        lines = []
+        for a, b in rows:
+            if a["verdict"] != b["verdict"]:
+                label = f'<a href="#{anchor(a["id"])}">{printed[a["id"]]["label"]}</a>'.replace("|", "\\|")
+                ours = [f"{{badge}}`{row['verdict']}`<br>{shown(row['controlled'] or row['as_published'])}" for row in (a, b)]
+                lines.append(f"| {label} | " + " | ".join(ours) + " |")
+        if not lines:
+            return f"The two ledgers agree on all {len(rows)} numbers."
+        head = f"| number | `{self.config.featint_profile}` | `{other}` |\n|:--|:--|:--|"
+        return f"They differ on {len(lines)} of {len(rows)} numbers.\n\n" + "\n".join([head, *lines])
+
+
 class Rules(Markdown):
     """The rules of the verdicts, from the program that applies them."""
 
@@ -260,6 +286,7 @@ def setup(app: Sphinx) -> None:
     for name, role in {"result": Result, "paper": Paper, "verdict": Verdict, "badge": Badge}.items():
         app.add_role(name, role())
     app.add_directive("ledger", Ledger)
+    app.add_directive("disagreements", Disagreements)
     app.add_directive("rules", Rules)
     app.add_directive("status", Status)
     app.add_directive("picture", Picture)
