@@ -51,6 +51,9 @@ class CorpusConfig:
             raise ValueError("validation_fraction + test_fraction must leave articles to train on, i.e. be below 1")
 
 
+PRECISIONS = ("auto", "float32", "bfloat16")
+
+
 @dataclass(frozen=True, kw_only=True)
 class HarvestConfig:
     """Which activations are stored. All positions are kept on disk; who reads them says whether the first one counts."""
@@ -68,7 +71,7 @@ class HarvestConfig:
     test_windows: int | None = None
 
     def __post_init__(self):
-        choose("dtype", self.dtype, ("auto", "bfloat16", "float32"))
+        choose("dtype", self.dtype, PRECISIONS)
         for split in ("train", "validation", "test"):
             if (n := getattr(self, f"{split}_windows")) is not None:
                 at_least(f"{split}_windows", n, 1)

@@ -18,7 +18,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from featint import assets, kernels, store
-from featint.config import LMConfig, choose
+from featint.config import PRECISIONS, LMConfig, choose
 
 PACKAGED = "smollm2-135m-instruct"
 SEPARATOR = "<|endoftext|>"
@@ -92,7 +92,7 @@ def load(config: LMConfig, dtype: str = "float32") -> LanguageModel:
 
 def precision(dtype: str) -> str:
     """`float32` and `bfloat16` themselves; for `auto` bfloat16 where this machine multiplies it faster, else float32."""
-    choose("dtype", dtype, ("auto", "float32", "bfloat16"))
+    choose("dtype", dtype, PRECISIONS)
     fast = store.device() == "cuda" or kernels.fast_bfloat16()
     return ("bfloat16" if fast else "float32") if dtype == "auto" else dtype
 

@@ -213,7 +213,9 @@ class Disagreements(Markdown):
         lines = []
         for a, b in rows:
             if a["verdict"] != b["verdict"]:
-                label = f'<a href="#{anchor(a["id"])}">{printed[a["id"]]["label"]}</a>'.replace("|", "\\|")
+                label = f'<a href="#{anchor(a["id"])}">{pick(self.env, printed, a["id"], "data/paper_values.json")["label"]}</a>'.replace(
+                    "|", "\\|"
+                )
                 ours = [f"{{badge}}`{row['verdict']}`<br>{shown(row['controlled'] or row['as_published'])}" for row in (a, b)]
                 lines.append(f"| {label} | " + " | ".join(ours) + " |")
         if not lines:
