@@ -26,6 +26,8 @@ class Profile:
     """Test windows spliced back into the language model."""
     bootstrap: int = 2000
     """Draws of a cluster bootstrap."""
+    shuffles: int = 500
+    """Shuffles of the labels behind the rate of a test's false positives."""
     turned: tuple[str, ...] = ()
     """Names of the knobs that differ from the profile as it stands."""
 
@@ -48,7 +50,7 @@ def smoke() -> Profile:
         sae=SAEConfig(d_sae=1024, k=21),
         nfm=NFMConfig(d_factor=54),
         train=TrainConfig(n_tokens=40 * 512, batch_tokens=512, lr=4e-3, dead_after_tokens=10_000),
-        seeds=(0,), splice_windows=8, bootstrap=200,
+        seeds=(0,), splice_windows=8, bootstrap=200, shuffles=50,
     )  # fmt: skip
 
 

@@ -171,7 +171,7 @@ def provenance(**more) -> dict:
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
         "python": sys.version.split()[0],
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
+        "machine": f"{platform.machine()} with {instructions()}, {os.cpu_count()} cores, {platform.system()}",
         "device": device(),
         "versions": {name: metadata.version(name) for name in STAMPED},
         **more,
@@ -183,6 +183,13 @@ def device() -> str:
     import torch  # only here: the flow (Snakefile) asks for paths and should not wait for torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def instructions() -> str:
+    """The widest instruction set that PyTorch uses on this processor, as it calls it: AVX2, AVX512, ...; results differ in the last digits between them."""
+    import torch
+
+    return torch.backends.cpu.get_cpu_capability()
 
 
 @functools.cache

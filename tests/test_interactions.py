@@ -117,10 +117,13 @@ def test_a_secondary_feature_moves_something_only_where_a_relu_opens():
         changes = [[interventions.secondary(model, inside, i, m)(tokens).abs().sum(1) for m in clamping.MULTIPLIERS] for i in range(12)]
         slow = torch.stack([torch.stack(c).sum(0) for c in changes]).reshape(12, 3, 3).sum(2).T > 0
         found = clamp_choice.moving(site, model, inside)
+        assert torch.equal(clamp_choice.clampable(site, model, inside), found)
         assert torch.equal(found, slow) and found.any() and not (found & ~fires).any()
         model.nfm.b_hidden.fill_(-1e3)
         shut = clamp_choice.moving(site, model, inside)
-    assert not shut.any()
+        fires = clamp_choice.firing(site, inside.encode(model.nfm.hidden(model.encode(tokens))), 12)
+        instead = clamp_choice.clampable(site, model, inside)
+    assert not shut.any() and fires.any() and torch.equal(instead, fires)
 
 
 def test_a_clamp_that_moves_nothing_has_no_test():
@@ -163,6 +166,13 @@ def test_slopes_levels_and_groups_of_a_linear_response():
         frame[frame.prompt.isin(rest) & (frame.formality == "formal") & (frame.emotion == "emotional")].groupby("multiplier").value.mean()
     )
     assert groups.shifts["FH"] == pytest.approx([means[-4], means[0], means[4]])
+
+
+def test_prompts_that_move_are_counted():
+    frame = clamp_frame(1, n_prompts=6, n_words=2)
+    frame.loc[frame.prompt.isin(["p0", "p1", "p4"]), "value"] = 0.0
+    frame.loc[frame.index[(frame.prompt == "p1") & (frame.multiplier == 4)][0], "value"] = -1e-9
+    assert clamping.moved(frame, "c", [f"p{i}" for i in range(6)]) == 4 and clamping.moved(frame, "c", ["p0", "p3"]) == 1
 
 
 def test_the_summary_corrects_and_bounds():
@@ -232,7 +242,11 @@ def test_features_to_clamp_fire_on_the_held_apart_prompts():
         clamp_choice.choose(found, fires, fired, [True] * 10, 2, wanted=3)
     with pytest.raises(ValueError, match="feature = 40 is out of range"):
         clamp_choice.choose(found, fires, fired, [True] * 10, 2, wanted=40)
-    with pytest.raises(ValueError, match="no feature fires and moves anything on half of the held-apart prompts"):
+    seldom = torch.zeros_like(fires)
+    seldom[0], seldom[1, [7, 9]], seldom[2, 7] = True, True, True
+    chosen = clamp_choice.choose(found, seldom[1:], fired, [True] * 9, 2)
+    assert chosen.selective == [7] and chosen.unselective == 7  # on two of nine, which is less than half, but more than any other
+    with pytest.raises(ValueError, match="no live feature fires on any held-apart prompt"):
         clamp_choice.choose(found, torch.zeros_like(fires), fired, [True] * 10, 2)
 
 

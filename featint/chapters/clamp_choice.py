@@ -50,11 +50,18 @@ def moving(site: Site, model: JointSAE, inside: SecondarySAE) -> Bool[Tensor, "p
     return firing(site, Codes(moved, indices), inside.d_sae)
 
 
+@torch.no_grad()
+def clampable(site: Site, model: JointSAE, inside: SecondarySAE) -> Bool[Tensor, "prompts d_sae"]:
+    """Where secondary features move anything; in a path that has died, so that none does, where they fire: clamping them then shows just that."""
+    moves = moving(site, model, inside)
+    return moves if moves.any() else firing(site, inside.encode(model.nfm.hidden(model.encode(site.tokens))), inside.d_sae)
+
+
 class Chosen(NamedTuple):
     """Features of one dictionary to clamp. A feature that does not fire on the prompts has nothing to be multiplied, nor one that moves nothing."""
 
     selective: list[int]
-    """The largest interaction F on the discovery half, among those that fire on at least half of the held-apart prompts."""
+    """The largest interaction F on the discovery half, among those that fire on at least half of the held-apart prompts (or, where none does, on as many as any)."""
     unselective: int
     """Of the same features the one whose largest F is smallest."""
     inactive: int | None
@@ -66,15 +73,18 @@ def choose(
 ) -> Chosen:
     """The features to clamp; `wanted` goes before the selected ones.
 
-    Raises ValueError if no live feature fires on half of the held-apart prompts, or `wanted` is out of range or dead.
+    Raises ValueError if no live feature fires on any of the held-apart prompts, or `wanted` is out of range or dead.
     """
     if wanted is not None:
         interventions.check_feature(wanted, fired_tokens)
-    often = pd.Index((fires[torch.tensor(apart)].float().mean(0) >= 0.5).nonzero().squeeze(1).tolist())
     trained = pd.Index((fired_tokens > 0).nonzero().squeeze(1).tolist())
-    among = found.live.intersection(often).intersection(trained)
-    if among.empty:
-        raise ValueError("no feature fires and moves anything on half of the held-apart prompts: a multiple of it would change nothing")
+    able = found.live.intersection(trained)
+    share = fires[torch.tensor(apart)].float().mean(0)[able].numpy(force=True)
+    if not share.any():
+        raise ValueError(
+            "no live feature fires on any held-apart prompt, so that there is nothing to clamp: train for more tokens or with a larger k"
+        )
+    among = able[share >= min(0.5, share.max())]
     effect = found.selection.effect.iloc[-1]
     ranked = found.ranked(effect).index
     silent = [i for i in trained if not fires[:, i].any()]

@@ -104,6 +104,12 @@ def slopes(frame: pd.DataFrame, condition: str, prompts: Sequence[str]) -> cross
     return table._replace(values=LARGEST_DOSE * table.values)
 
 
+def moved(frame: pd.DataFrame, condition: str, prompts: Sequence[str]) -> int:
+    """On how many of these prompts the condition moves any word at all."""
+    rows = frame[(frame.condition == condition) & frame.prompt.isin(prompts)]
+    return int((rows.value != 0).groupby(rows.prompt).any().sum())
+
+
 def both_random(data: crossed.Crossed) -> crossed.Test:
     """The interaction contrast with prompts and words random."""
     return crossed.tests(data)[2]
@@ -184,7 +190,7 @@ def published_tests(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows).astype({"F": object, "p": object}).set_index(["condition", "multiplier"])
 
 
-def false_positive_rates(tables: Mapping[str, crossed.Crossed], shuffles: int = 500) -> pd.DataFrame:
+def false_positive_rates(tables: Mapping[str, crossed.Crossed], shuffles: int) -> pd.DataFrame:
     """`crossed.false_positives` of several tables: data, test, rate, lo, hi, shuffles; and `tail`, the chance of a rate so far from 5 %."""
     parts = [crossed.false_positives(data, shuffles).assign(data=name) for name, data in tables.items() if data.values.std() > 0]
     table = pd.concat(parts, ignore_index=True)

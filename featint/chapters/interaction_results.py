@@ -16,8 +16,6 @@ from featint.lm import LanguageModel
 from featint.results import Value
 from featint.runs import Trained
 
-SHUFFLES = 500
-
 
 class Clamped(NamedTuple):
     """Claim C6, controlled."""
@@ -84,7 +82,7 @@ def clamp(lm: LanguageModel, models: Mapping[str, Trained], acts: Activations, o
     apart = clamp_choice.selection(site.prompts)
     held = [p in apart for p in site.prompts]
     fires = {
-        "secondary": clamp_choice.moving(site, model, inside),
+        "secondary": clamp_choice.clampable(site, model, inside),
         "primary": clamp_choice.firing(site, model.encode(site.tokens), model.d_sae),
     }
     secondary = clamp_choice.choose(
@@ -129,12 +127,12 @@ def as_published(site: Site, models: Mapping[str, Trained], of: Study) -> Publis
     return Published(table, one_on, frame, clamping.published_tests(frame), silent)
 
 
-def false_positives(clamped: Clamped, published: Published) -> pd.DataFrame:
+def false_positives(clamped: Clamped, published: Published, shuffles: int) -> pd.DataFrame:
     """Rates under shuffled word labels for the chosen secondary feature's slope, the first primary one's, and the published shifts at -4."""
     primary = clamped.of_kind("primary feature, all paths")[0]
     rows = published.frame.query("condition == 'chosen' and multiplier == -4")
     tables = {name: clamping.slopes(clamped.frame, name, clamped.prompts) for name in (clamped.first, primary)}
-    return clamping.false_positive_rates(tables | {"as published, −4": crossed.crossed(rows, clamping.FACTORS)}, SHUFFLES)
+    return clamping.false_positive_rates(tables | {"as published, −4": crossed.crossed(rows, clamping.FACTORS)}, shuffles)
 
 
 def values(models: Mapping[str, Trained], of: Study, clamped: Clamped, published: Published, rates: pd.DataFrame) -> dict[str, Value]:
@@ -207,6 +205,9 @@ def _clamps(clamped: Clamped) -> dict[str, Value]:
         f"clamp/contrast_{name}/controlled": _test(clamping.at_level(clamped.frame, first, m, clamped.apart), "logit", n)
         for m, name in names.items()
     }
+    values["clamp/prompts_moved/controlled"] = Value(
+        clamping.moved(clamped.frame, first, clamped.prompts), n, "prompts; n prompts", "controlled"
+    )
     row = clamped.table.loc[first]
     values["clamp/slope_F/controlled"] = _number(row.t**2 if row.t is not None else None, n, "F")
     values["clamp/slope_p/controlled"] = _number(row.p_holm, n, "p")
