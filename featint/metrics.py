@@ -72,13 +72,14 @@ def by_article(
         rows.setdefault("sst", []).append(squared_error(x, mean.expand_as(x)))
         errors: dict[int, Tensor] = {}  # a tensor that comes under several names is measured once
         for name, value in reconstructions(x).items():
-            if not value.isfinite().all():
-                raise ValueError(f"{name!r} holds NaN or infinity; the model that made it is broken")
+            column = name
             if value.ndim == 2:
                 if id(value) not in errors:
                     errors[id(value)] = squared_error(x, value)
-                name, value = f"sse/{name}", errors[id(value)]
-            rows.setdefault(name, []).append(value)
+                column, value = f"sse/{name}", errors[id(value)]
+            if not value.isfinite().all():  # an error is finite only if all of its reconstruction is
+                raise ValueError(f"{name!r} holds NaN or infinity; the model that made it is broken")
+            rows.setdefault(column, []).append(value)
     columns = {name: torch.cat(values).double().cpu().numpy() for name, values in rows.items()}
     return pd.DataFrame({"article": np.asarray(article), "tokens": 1, **columns}).groupby("article", sort=True).sum()
 
