@@ -205,15 +205,17 @@ def _clamps(clamped: Clamped) -> dict[str, Value]:
         f"clamp/contrast_{name}/controlled": _test(clamping.at_level(clamped.frame, first, m, clamped.apart), "logit", n)
         for m, name in names.items()
     }
-    values["clamp/prompts_moved/controlled"] = Value(
-        clamping.moved(clamped.frame, first, clamped.prompts), n, "prompts; n prompts", "controlled"
-    )
+    moved = clamping.moved(clamped.frame, first, clamped.prompts)
+    values["clamp/prompts_moved/controlled"] = _number(moved, n, "prompts")
     row = clamped.table.loc[first]
     values["clamp/slope_F/controlled"] = _number(row.t**2 if row.t is not None else None, n, "F")
     values["clamp/slope_p/controlled"] = _number(row.p_holm, n, "p")
     values["clamp/splice_shift/controlled"] = _test(clamped.splice.shift, "logit", n)
     values["clamp/splice_shift_relative/controlled"] = _test(clamped.splice.relative, "logit", n)
     values["clamp/bound/controlled"] = Value(clamped.splice.bound, n, "logit; n prompts", "controlled")
+    whole = clamped.table.loc[clamped.of_kind("primary feature, all paths")]
+    ruled_out = int(whole.equivalent.eq(True).sum())
+    values["clamp_primary/ruled_out/controlled"] = Value(ruled_out, len(whole), "features; n features", "controlled")
     linear = clamped.of_kind("primary feature, linear path")[0]
     unselective = clamped.of_kind("unselective secondary feature")[0]
     for key, condition in {"clamp": first, "clamp_linear": linear, "clamp_unselective": unselective}.items():
