@@ -12,6 +12,7 @@ def soup(file: Path) -> BeautifulSoup:
     return BeautifulSoup(file.read_text(), "html.parser")
 
 
+@functools.cache
 def anchors(file: Path) -> set[str]:
     return {tag["id"] for tag in soup(file).find_all(id=True)} | {tag["name"] for tag in soup(file).find_all("a", attrs={"name": True})}
 
