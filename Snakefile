@@ -17,7 +17,7 @@ SPEED = store.DATA / "results" / "bench" / "speed.json"  # measured by `make ben
 READING, TRAINING = sources.of_stage("harvest"), sources.of_stage("runs")
 PAGES = [str(f) for f in sorted(store.PROJECT.glob("book/**/*")) if f.is_file() and "__pycache__" not in f.parts]
 
-ACTIVATIONS = store.path("activations", profile.harvest) / MANIFEST
+ACTIVATIONS = [store.path("activations", config) / MANIFEST for config in (profile.harvest, profile.mlp_site)]
 MODELS = {store.key(c): (name, seed, c) for name in variants.VARIANTS for seed in profile.seeds for c in [variants.get(name, profile, seed)]}
 # Two trainings or notebooks at a time, each on half of the cores: much of a notebook runs on one core, and small products share two badly.
 HALF = max(1, workflow.cores // 2)

@@ -30,7 +30,8 @@ def windows(args):
 def harvest(args):
     from featint import harvest
 
-    print(f"activations: {harvest.harvest(profile_of(args).harvest).path}")
+    profile = profile_of(args)
+    print(f"activations: {harvest.harvest(profile.harvest, profile.mlp_site).path}")
 
 
 def train(args):

@@ -21,28 +21,79 @@ def windows(config: HarvestConfig) -> corpora.Corpus:
     return corpora.windows(config.corpus, config.lm, lambda: lm.encoder(config.lm))
 
 
-def harvest(config: HarvestConfig) -> store.Artefact:
+def harvest(config: HarvestConfig, *more: HarvestConfig) -> store.Artefact:
     """Store the activations of all splits at the hook point; taken from the store if they are there. A killed harvest goes on where it was.
 
+    Further configs of the same text and language model are read in the same pass, each with its own hook point and numbers of windows.
     Per split: shards of (n_windows, seq_len, d_model) float16 with all positions, and the origin of each token. `featint.activations` reads them.
-    Raises ValueError for an unknown hook point or more windows than there are, StoreError if an activation does not fit into float16.
+
+    Raises ValueError for an unknown hook point, more windows than there are, or configs that cannot share a pass, StoreError if an activation does
+    not fit into float16.
     """
     corpus = windows(config)
-    wanted = {split: corpus.windows[split].first(getattr(config, f"{split}_windows")) for split in corpora.SPLITS}
-    if store.exists(activations.KIND, config):
-        return store.load(activations.KIND, config)
-    dtype = lm.precision(config.dtype)
-    model = lm.load(config.lm, dtype)
-    lm.block_of(model, config.hook_point)
-    partial = store.cache() / activations.KIND / f"partial-{store.key(config)}"
-    meta = {"d_in": model.d_model, "dtype": dtype, "shards": {}}
-    for split, part in wanted.items():
-        meta["shards"][split] = [file.name for file in shards(model, config, part.tokens, partial, split)]
+    wanted = {c: {split: corpus.windows[split].first(getattr(c, f"{split}_windows")) for split in corpora.SPLITS} for c in (config, *more)}
+    if len(passes := dict.fromkeys((c.lm, c.corpus, c.dtype) for c in wanted)) > 1:
+        raise ValueError(f"one pass reads one language model, corpus and precision; asked for {' and '.join(map(str, passes))}")
+    missing = {c: parts for c, parts in wanted.items() if not store.exists(activations.KIND, c)}
+    if missing:
+        dtype = lm.precision(config.dtype)
+        model = lm.load(config.lm, dtype)
+        for c in missing:
+            lm.block_of(model, c.hook_point)
+        shards = {split: write_shards(model, {c: parts[split].tokens for c, parts in missing.items()}, split) for split in corpora.SPLITS}
+        for c, parts in missing.items():
+            meta = {"d_in": model.d_model, "dtype": dtype, "shards": {split: shards[split][c] for split in corpora.SPLITS}}
+            finish(model, c, parts, meta, corpus)
+    return store.load(activations.KIND, config)
+
+
+def partial(config: HarvestConfig) -> Path:
+    """The folder of the shards of an unfinished harvest."""
+    return store.cache() / activations.KIND / f"partial-{store.key(config)}"
+
+
+def write_shards(
+    model: lm.LanguageModel, wanted: dict[HarvestConfig, Int[Tensor, "n_windows seq"]], split: str
+) -> dict[HarvestConfig, list[str]]:
+    """Write one split's activations, for each config a file per `SHARD_WINDOWS` windows; those that are there already stay. Returns the files' names."""
+    longest = max(wanted.values(), key=len)
+    names = {c: [f"{split}-{i:05d}.safetensors" for i in range(-(-len(tokens) // SHARD_WINDOWS))] for c, tokens in wanted.items()}
+    with tqdm(total=len(longest), desc=f"harvest {split}", unit="window", disable=None) as bar:
+        for i, part in enumerate(longest.split(SHARD_WINDOWS)):
+            # file -> (hook point, windows), of the files of this part that are lacking
+            lacking = {
+                partial(c) / names[c][i]: (c.hook_point, len(tokens[i * SHARD_WINDOWS :][:SHARD_WINDOWS]))
+                for c, tokens in wanted.items() if i < len(names[c]) and not (partial(c) / names[c][i]).exists()
+            }  # fmt: skip
+            if lacking:
+                n = max(n for _, n in lacking.values())
+                x = read_float16(model, part[:n], {hook_point for hook_point, _ in lacking.values()}, bar)
+                for file, (hook_point, n) in lacking.items():
+                    store.write_bytes(file, save({"x": x[hook_point][:n].contiguous()}))
+            else:
+                bar.update(len(part))
+    return names
+
+
+def read_float16(model: lm.LanguageModel, tokens: Int[Tensor, "n_windows seq"], hook_points: set[str], bar: tqdm) -> dict[str, Tensor]:
+    """The activations at each hook point, (n_windows, seq, d_model) float16. Raises StoreError if one does not fit."""
+    rows = {hook_point: [] for hook_point in hook_points}
+    for batch in tokens.split(lm.BATCH_WINDOWS):
+        for hook_point, x in lm.activations(model, batch, hook_points).items():
+            rows[hook_point].append(x.half().cpu())
+            if not rows[hook_point][-1].isfinite().all():
+                raise store.StoreError(f"activations at {hook_point} of {model.config.name} do not fit into float16 (largest 65504)")
+        bar.update(len(batch))
+    return {hook_point: torch.cat(parts) for hook_point, parts in rows.items()}
+
+
+def finish(model: lm.LanguageModel, config: HarvestConfig, parts: dict[str, corpora.Windows], meta: dict, corpus: corpora.Corpus) -> None:
+    """Make the artefact of a config whose shards are all written."""
     with store.create(activations.KIND, config, meta) as draft:
         for name in sum(meta["shards"].values(), []):
-            os.replace(partial / name, draft / name)
-        sinks = {split: sinks_of(model, [draft / name for name in meta["shards"][split]], part.tokens) for split, part in wanted.items()}
-        for split, part in wanted.items():
+            os.replace(partial(config) / name, draft / name)
+        sinks = {split: sinks_of(model, [draft / name for name in meta["shards"][split]], part.tokens) for split, part in parts.items()}
+        for split, part in parts.items():
             origin = {"token": part.tokens, "article": part.article, "topic": part.topic} | {
                 "position": torch.arange(config.corpus.seq_len).expand_as(part.tokens),
                 "sink": sinks[split],
@@ -52,28 +103,7 @@ def harvest(config: HarvestConfig) -> store.Artefact:
         found = statistics([draft / name for name in meta["shards"]["train"]], sinks["train"])
         store.write_bytes(draft / "statistics.safetensors", save(found))
         store.write_json(draft / "names.json", {"titles": corpus.titles, "topics": corpus.topics})
-    shutil.rmtree(partial, ignore_errors=True)
-    return store.load(activations.KIND, config)
-
-
-def shards(model: lm.LanguageModel, config: HarvestConfig, tokens: Int[Tensor, "n_windows seq"], folder: Path, split: str) -> list[Path]:
-    """Write one split's activations into a folder, a file per `SHARD_WINDOWS` windows; those that are there already stay."""
-    parts = {folder / f"{split}-{i:05d}.safetensors": part for i, part in enumerate(tokens.split(SHARD_WINDOWS))}
-    done = sum(len(part) for file, part in parts.items() if file.exists())
-    with tqdm(total=len(tokens), initial=done, desc=f"harvest {split}", unit="window", disable=None) as bar:
-        for file, part in parts.items():
-            if file.exists():
-                continue
-            rows = []
-            for batch in part.split(lm.BATCH_WINDOWS):
-                rows.append(lm.read(model, batch, config.hook_point).x.half().cpu())
-                if not rows[-1].isfinite().all():
-                    raise store.StoreError(
-                        f"activations at {config.hook_point} of {config.lm.name} do not fit into float16 (largest 65504)"
-                    )
-                bar.update(len(batch))
-            store.write_bytes(file, save({"x": torch.cat(rows)}))
-    return list(parts)
+    shutil.rmtree(partial(config), ignore_errors=True)
 
 
 def sinks_of(model: lm.LanguageModel, files: list[Path], tokens: Int[Tensor, "n_windows seq"]) -> Bool[Tensor, "n_windows seq"]:

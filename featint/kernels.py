@@ -102,14 +102,14 @@ def bag(acts: Tensor, indices: Tensor, table: Tensor) -> Tensor:
     if indices.numel() and not (indices.amin() >= 0 and indices.amax() < d_sae):
         raise IndexError(f"feature indices range from {indices.amin()} to {indices.amax()}, but there are {d_sae} features")
     out = acts.new_empty(batch, d)
-    call("bag", acts.dtype, acts.contiguous(), indices.contiguous(), table.contiguous(), out, batch, k, d)
+    call("bag", acts.dtype, acts.contiguous(), indices.contiguous(), table.contiguous(), out, batch, k, d, d_sae)
     return out
 
 
 def row_dots(rows: Tensor, indices: Tensor, table: Tensor) -> Tensor:
     """rows[b] . table[indices[b, k]]: (batch, k)."""
     out = rows.new_empty(indices.shape)
-    call("row_dots", rows.dtype, rows.contiguous(), indices.contiguous(), table.contiguous(), out, *indices.shape, rows.shape[1])
+    call("row_dots", rows.dtype, rows.contiguous(), indices.contiguous(), table.contiguous(), out, *indices.shape, *table.shape[::-1])
     return out
 
 
@@ -121,7 +121,7 @@ def weight_grad(rows: Tensor, acts: Tensor, indices: Tensor, d_sae: int) -> Tens
 
 
 def top(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest of each row, in no order, as float32 (float64 for float64), and their columns: (batch, k) each."""
+    """The k largest of each row, by their columns (which `bag` and `row_dots` like best), as float32 (float64 for float64), and their columns: (batch, k) each."""
     batch, n = x.shape
     values = torch.empty(batch, k, dtype=torch.promote_types(x.dtype, torch.float32))
     indices = torch.empty(batch, k, dtype=torch.int64)

@@ -2,7 +2,7 @@
 
 import errno
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -172,15 +172,21 @@ def block_of(lm: LanguageModel, hook_point: str) -> int:
 
 
 @torch.no_grad()
+def activations(lm: LanguageModel, tokens: Int[Tensor, "batch seq"], hook_points: Collection[str]) -> dict[str, Tensor]:
+    """Run the model as far as the last of the hook points' blocks: what is at each, (batch, seq, d_model) in the model's precision."""
+    last, got = max(block_of(lm, name) for name in hook_points), {}
+    hooks = [(name, lambda x, hook, name=name: got.__setitem__(name, x)) for name in hook_points]
+    stop = last + 1 if last + 1 < lm.n_layers else None  # after the last block there is nothing to stop before
+    lm.bridge.run_with_hooks(tokens.to(store.device()), fwd_hooks=hooks, stop_at_layer=stop, return_type=None)
+    return got
+
+
 def read(lm: LanguageModel, tokens: Int[Tensor, "batch seq"], hook_point: str) -> Reading:
     """Run the model as far as the hook point's block and return what is there."""
-    block, got = block_of(lm, hook_point), {}
-    hooks = [(name, lambda x, hook, name=name: got.__setitem__(name, x)) for name in (f"blocks.{block}.hook_resid_pre", hook_point)]
-    stop = block + 1 if block + 1 < lm.n_layers else None  # after the last block there is nothing to stop before
-    tokens = tokens.to(store.device())
-    lm.bridge.run_with_hooks(tokens, fwd_hooks=hooks[: 1 + (hooks[0][0] != hook_point)], stop_at_layer=stop, return_type=None)
+    entering = f"blocks.{block_of(lm, hook_point)}.hook_resid_pre"
+    got = activations(lm, tokens, {entering, hook_point})
     x = got[hook_point].float()
-    return Reading(hook_point, lm.sinks(tokens, x), x, got[hooks[0][0]])
+    return Reading(hook_point, lm.sinks(tokens.to(x.device), x), x, got[entering])
 
 
 @torch.no_grad()

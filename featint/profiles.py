@@ -3,10 +3,14 @@
 All keep the paper's ratios: k / d_sae = 2.05 %, d_factor / d_in = 0.094, and d_sae / d_in at least 7 (paper: 15.6) where the machine allows it.
 """
 
+import math
 from dataclasses import asdict, dataclass, replace
 
 from featint import store
 from featint.config import HarvestConfig, LMConfig, NFMConfig, SAEConfig, TrainConfig, choose
+
+USABLE = 120
+"""So many of a window's 128 positions are sure to be usable: separators and other attention sinks are not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +39,21 @@ class Profile:
     def short(self) -> bool:
         """Whether sweeps leave out settings, so that the whole book takes less than an hour."""
         return self.name in ("smoke", "laptop")
+
+    @property
+    def mlp_tokens(self) -> int:
+        """Training tokens of the models at `mlp_site`: an eighth of the budget, a sixteenth in a short profile."""
+        return max(self.train.batch_tokens, self.train.n_tokens // (16 if self.short else 8))
+
+    @property
+    def mlp_site(self) -> HarvestConfig:
+        """A second place to train models at, harvested in one pass with the first: the output of the same block's MLP.
+
+        It has just the windows that an eighth of the tokens needs, once each, and an eighth as many test windows.
+        """
+        block, n = self.harvest.hook_point.rpartition(".")[0], math.ceil(self.train.n_tokens / 8 / USABLE)
+        windows = {"train_windows": n, "validation_windows": n // 20 + 1, "test_windows": n // 8 + 1}
+        return replace(self.harvest, hook_point=f"{block}.hook_mlp_out", **windows)
 
     @property
     def label(self) -> str:

@@ -190,7 +190,7 @@ def _search(x, W_enc, b_enc, k, n):
         block = torch.addmm(narrow_bias, rows.bfloat16(), narrow.T, out=pre_acts[: len(rows)])
         rough, candidates = kernels.top(block, n)
         exact = kernels.row_dots(rows, candidates, features) + b_enc[candidates]
-        acts, places = exact.topk(k, sorted=False)
+        acts, places = kernels.top(exact, k)
         indices = candidates.gather(1, places)
         unsure = acts.amin(1) < rough.amin(1) + 2 * (rough - exact).abs().amax(1)
         if unsure.any():

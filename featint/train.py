@@ -43,7 +43,17 @@ def lr_factor(step: int, config: TrainConfig) -> float:
     return 1 + (config.lr_end_factor - 1) * progress
 
 
-def optimizer_for(model: nn.Module, config: TrainConfig) -> torch.optim.Adam:
+class Adam(torch.optim.Adam):
+    """PyTorch's fused Adam, which makes a copy of every parameter that is not contiguous, in every step, handed their transposes instead."""
+
+    def _init_group(self, group, *lists) -> bool:
+        found = super()._init_group(group, *lists)
+        for tensors in lists[:4]:  # parameters, gradients and both moments
+            tensors[:] = [t if t.is_contiguous() else t.t() for t in tensors]
+        return found
+
+
+def optimizer_for(model: nn.Module, config: TrainConfig) -> Adam:
     """Adam with one group per factor of `lr_scale`; a factor of 0 freezes its parameters.
 
     Raises ValueError for a prefix that no parameter's name begins with.
@@ -58,7 +68,7 @@ def optimizer_for(model: nn.Module, config: TrainConfig) -> torch.optim.Adam:
         parameter.requires_grad_(factor > 0)
         if factor > 0:
             groups.setdefault(factor, []).append(parameter)
-    return torch.optim.Adam(
+    return Adam(
         [{"params": parameters, "lr": config.lr * factor, "factor": factor} for factor, parameters in groups.items()],
         eps=config.adam_eps, fused=True,
     )  # fmt: skip
@@ -132,7 +142,7 @@ def fit(
 class Run:
     """The state of a training run: all that must survive a kill."""
 
-    def __init__(self, model: nn.Module, optimizer: torch.optim.Adam, config: TrainConfig):
+    def __init__(self, model: nn.Module, optimizer: Adam, config: TrainConfig):
         self.model, self.optimizer, self.config = model, optimizer, config
         self.step = 0
         self.rows: list[dict] = []

@@ -80,7 +80,7 @@ def test_window_counts_are_obeyed_and_too_many_refused(tiny_harvest):
 
 def test_a_killed_harvest_goes_on_where_it_was(tiny_harvest, monkeypatch):
     monkeypatch.setattr(harvest, "SHARD_WINDOWS", 8)
-    real, calls = lm.read, []
+    real, calls = lm.activations, []
 
     def interrupted(*args):
         calls.append(args)
@@ -88,7 +88,7 @@ def test_a_killed_harvest_goes_on_where_it_was(tiny_harvest, monkeypatch):
             raise KeyboardInterrupt
         return real(*args)
 
-    monkeypatch.setattr(lm, "read", interrupted)
+    monkeypatch.setattr(lm, "activations", interrupted)
     with pytest.raises(KeyboardInterrupt):
         harvest.harvest(tiny_harvest)
     assert not store.exists("activations", tiny_harvest)
@@ -99,9 +99,35 @@ def test_a_killed_harvest_goes_on_where_it_was(tiny_harvest, monkeypatch):
     assert [f.name for f in (store.cache() / "activations").iterdir()] == [store.key(tiny_harvest)]
 
 
+def test_one_pass_reads_several_hook_points(tiny_harvest, monkeypatch):
+    monkeypatch.setattr(harvest, "SHARD_WINDOWS", 8)
+    n, real, calls = len(harvest.windows(tiny_harvest).windows["train"].tokens), lm.activations, []
+    monkeypatch.setattr(lm, "activations", lambda *args: calls.append(args) or real(*args))
+    second = replace(tiny_harvest, hook_point="blocks.0.hook_mlp_out", train_windows=11, validation_windows=2, test_windows=3)
+    artefact = harvest.harvest(tiny_harvest, second)
+    assert artefact.path == store.path("activations", tiny_harvest) and n > 16
+    n_batches = sum(-(-len(w.tokens) // 8) for w in harvest.windows(tiny_harvest).windows.values())
+    assert len(calls) == n_batches
+    for config in (tiny_harvest, second):
+        for split in activations.SPLITS:
+            acts, x = activations.load(config, split, "keep"), direct(config, split, "keep")
+            got = acts.raw(torch.arange(len(acts))).float()
+            assert len(acts) == 16 * (getattr(config, f"{split}_windows") or len(x) // 16)
+            torch.testing.assert_close(got, x[: len(acts)].float(), rtol=2e-3, atol=2e-3)
+    calls.clear()
+    harvest.harvest(tiny_harvest, replace(second, hook_point="blocks.1.hook_mlp_out", train_windows=3))
+    assert len(calls) == 3  # the first is there: only the windows of the new one are read, a batch per split
+
+
+def test_one_pass_is_of_one_precision(tiny_harvest):
+    with pytest.raises(ValueError, match="one pass reads one language model, corpus and precision; asked for .*float32.*bfloat16"):
+        harvest.harvest(replace(tiny_harvest, dtype="float32"), replace(tiny_harvest, dtype="bfloat16"))
+    assert not (store.cache() / "activations").exists()
+
+
 def test_too_large_for_float16(tiny_harvest, monkeypatch):
-    real = lm.read
-    monkeypatch.setattr(lm, "read", lambda *args: (r := real(*args))._replace(x=r.x * 1e6))
+    real = lm.activations
+    monkeypatch.setattr(lm, "activations", lambda *args: {name: 1e6 * x for name, x in real(*args).items()})
     with pytest.raises(StoreError, match="blocks.1.hook_resid_post .* do not fit into float16"):
         harvest.harvest(tiny_harvest)
 

@@ -1,7 +1,6 @@
 """The interaction path tuned as its advocate would, on validation text, and measured once on test text against equally tuned baselines."""
 
 import itertools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -20,8 +19,6 @@ FURTHER = (1.25, 0.8, 1.5, 0.65, 2.0)
 """Second round, plain SAEs: factors on the best learning rate, as many as it takes to have as many trials as the other families."""
 FORMS = {"interactions (NFM)": "nfm", "polynomial": "polynomial", "MLP on the codes": "mlp"}
 ROLES = {"plain SAE": "sae", "interactions (NFM)": "interaction", "polynomial": "linear", "MLP on the codes": "joint"}
-MLP_TOKENS_PER_WINDOW = 120
-"""So many of a window's positions are sure to be usable: separators and other attention sinks are not."""
 
 
 @dataclass(frozen=True)
@@ -145,20 +142,10 @@ def warm(best_plain: ModelConfig, best_path: ModelConfig) -> tuple[ModelConfig, 
 
 
 def at_mlp(path: ModelConfig, plain: ModelConfig, p: Profile) -> tuple[ModelConfig, ModelConfig]:
-    """The interaction model and its plain rival on the output of the same block's MLP, their settings carried over, on half of the tokens.
-
-    A short profile takes a quarter. Reads just the windows that these tokens need, once each, and a sixteenth as many test windows as all tokens
-    would need; harvests them if the store lacks them.
-    """
-    block, divisor = plain.harvest.hook_point.rpartition(".")[0], 4 if p.short else 2
-    n_test = math.ceil(plain.train.n_tokens / MLP_TOKENS_PER_WINDOW) // 16 + 1
-    path, plain = (
-        replace(c, train=replace(c.train, n_tokens=max(c.train.batch_tokens, c.train.n_tokens // divisor))) for c in (path, plain)
-    )
-    n = math.ceil(plain.train.n_tokens / MLP_TOKENS_PER_WINDOW)
-    site = replace(plain.harvest, hook_point=f"{block}.hook_mlp_out", train_windows=n, validation_windows=n // 20 + 1, test_windows=n_test)
-    harvest.harvest(site)
-    return replace(path, harvest=site), replace(plain, harvest=site)
+    """The interaction model and its plain rival on the output of the same block's MLP, their settings carried over, on less text (`Profile.mlp_site`)."""
+    harvest.harvest(p.mlp_site)
+    path, plain = (replace(c, harvest=p.mlp_site, train=replace(c.train, n_tokens=p.mlp_tokens)) for c in (path, plain))
+    return path, plain
 
 
 def test_once(pairs: dict[str, tuple[ModelConfig, ModelConfig]], p: Profile) -> pd.DataFrame:
