@@ -161,7 +161,7 @@ def _top_pre_acts(x, W_enc, b_enc, k):
     """The k largest of x @ W_enc + b_enc and their features, (batch, k) each, a block of tokens at a time."""
     compiled = kernels.usable(x, W_enc, b_enc)
     n = k + max(8, k // 4)  # candidates of a search in bfloat16
-    if compiled and x.dtype == torch.float32 and n <= W_enc.shape[1] and kernels.fast_bfloat16():
+    if compiled and x.dtype == torch.float32 and 8 * n <= W_enc.shape[1] and kernels.fast_bfloat16():  # with fewer features it does not pay
         find = _search(x, W_enc, b_enc, k, n)
     else:
         pre_acts = x.new_empty(min(len(x), ROWS), W_enc.shape[1])
