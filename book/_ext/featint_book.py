@@ -5,6 +5,7 @@ The build stops, naming the page, if a notebook was not run or failed, or if a n
 """
 
 import ast
+import fnmatch
 import json
 import os
 import re
@@ -95,18 +96,27 @@ def declared(source: str) -> list[tuple[str, str, str]]:
     return found
 
 
+MODULES = re.compile(r"<!-- modules: (.+) -->")
+
+
 def list_modules(app: Sphinx, docname: str, source: list[str]) -> None:
-    """At source-read of the API page: one section per module of the package, in the place of `<!-- modules -->`; the core first, then each room."""
-    if docname != "book/api":
+    """At source-read: in the place of `<!-- modules: sae toys.* -->` one section per module of the package whose name fits a pattern.
+
+    Raises ExtensionError for a pattern that no module fits.
+    """
+    if not (asked := MODULES.search(source[0])):
         return
     sections = []
-    for module, file in sorted(sources.FILES.items(), key=lambda entry: (entry[1].parent != sources.PACKAGE, entry[0])):
-        if module != "__main__":
-            app.env.note_dependency(str(file))
+    for pattern in asked[1].split():
+        fitting = sorted(set(fnmatch.filter(sources.FILES, pattern)) - {"__main__"})
+        if not fitting:
+            raise ExtensionError(f"{docname}: no module of featint fits {pattern!r}; there are {', '.join(sorted(sources.FILES))}")
+        for module in fitting:
+            app.env.note_dependency(str(sources.FILES[module]))
             sections.append(
                 f"## featint.{module}\n\n```{{eval-rst}}\n.. automodule:: featint.{module}\n   :members:\n   :member-order: bysource\n```"
             )
-    source[0] = source[0].replace("<!-- modules -->", "\n\n".join(sections))
+    source[0] = source[0].replace(asked[0], "\n\n".join(sections))
 
 
 MARKUP = re.compile(r"""(?mx)
@@ -133,6 +143,8 @@ def plain_docstring(app: Sphinx, what: str, name: str, obj, options, lines: list
 def setup(app: Sphinx) -> dict:
     app.setup_extension("sphinx.ext.autodoc")
     app.add_config_value("featint_profile", profile(), "env", str)  # another profile: every page is read again
+    toc = Path(app.srcdir, "_toc.yml")  # on every page's side
+    app.add_config_value("featint_toc", toc.read_text() if toc.exists() else "", "env", str)
     app.connect("source-read", swap_in_executed)
     app.connect("source-read", list_modules)
     app.connect("autodoc-process-docstring", plain_docstring)
