@@ -4,24 +4,25 @@
 import sys
 from pathlib import Path
 
-from featint import notebook, profiles, sources, store, variants
+from companion import notebook, places, profiles, sources, variants
+from featint import store
 
 PROFILE = config.get("profile", "laptop")
 profile = profiles.get(PROFILE)
-FEATINT = f"{sys.executable} -m featint"
+FEATINT = f"{sys.executable} -m companion.cli"
 JUPYTER_BOOK = Path(sys.executable).with_name("jupyter-book")
 MANIFEST = store.MANIFEST
-SPEED = store.DATA / "results" / "bench" / "speed.json"  # measured by `make bench`, on an idle machine, and committed
+SPEED = places.DATA / "results" / "bench" / "speed.json"  # measured by `make bench`, on an idle machine, and committed
 
 # What an artefact depends on besides its config, which is in its path.
-READING, TRAINING = sources.of_stage("harvest"), sources.of_stage("runs")
-PAGES = [str(f) for f in sorted(store.PROJECT.glob("book/**/*")) if f.is_file() and "__pycache__" not in f.parts]
+READING, TRAINING = sources.of_stage("featint.harvest"), sources.of_stage("featint.runs")
+PAGES = [str(f) for f in sorted(places.PROJECT.glob("book/**/*")) if f.is_file() and "__pycache__" not in f.parts]
 
 ACTIVATIONS = [store.path("activations", config) / MANIFEST for config in (profile.harvest, profile.mlp_site)]
 MODELS = {store.key(c): (name, seed, c) for name in variants.VARIANTS for seed in profile.seeds for c in [variants.get(name, profile, seed)]}
 # Two trainings or notebooks at a time, each on half of the cores: much of a notebook runs on one core, and small products share two badly.
 HALF = max(1, workflow.cores // 2)
-HTML = store.BUILD / "html" if PROFILE == "laptop" else store.BUILD / PROFILE / "_build" / "html"
+HTML = places.BUILD / "html" if PROFILE == "laptop" else places.BUILD / PROFILE / "_build" / "html"
 
 
 def manifest(model_config):
@@ -35,13 +36,13 @@ def models_of(chapter):
 rule book:
     input:
         executed=[notebook.executed(name, PROFILE) for name in notebook.names()],
-        ledger=store.BUILD / "executed" / PROFILE / "ledger.done",
-        atlas=store.BUILD / "atlas" / PROFILE / "atlas.json",
+        ledger=places.BUILD / "executed" / PROFILE / "ledger.done",
+        atlas=places.BUILD / "atlas" / PROFILE / "atlas.json",
         pages=["_config.yml", "_toc.yml", *PAGES],
     output:
         HTML / "book" / "intro.html",
     params:
-        place="." if PROFILE == "laptop" else store.BUILD / PROFILE,
+        place="." if PROFILE == "laptop" else places.BUILD / PROFILE,
     shell:
         "PROFILE={PROFILE} {JUPYTER_BOOK} build . -W -n --keep-going --path-output {params.place} && touch {output}"
 
@@ -101,7 +102,7 @@ rule execute:
         lambda w: [SPEED] if w.name == "performance" else [],
         models=lambda w: models_of(w.name),
     output:
-        store.BUILD / "executed" / PROFILE / "notebooks" / "{name}.ipynb",
+        places.BUILD / "executed" / PROFILE / "notebooks" / "{name}.ipynb",
     threads: HALF
     shell:
         "{FEATINT} notebook {wildcards.name} --profile {PROFILE}"
@@ -110,20 +111,20 @@ rule execute:
 rule ledger:
     input:
         "data/paper_values.json",
-        "featint/ledger.py",
+        "companion/ledger.py",
         [notebook.executed(name, PROFILE) for name in variants.CHAPTERS],
     output:
-        touch(store.BUILD / "executed" / PROFILE / "ledger.done"),
+        touch(places.BUILD / "executed" / PROFILE / "ledger.done"),
     shell:
         "{FEATINT} ledger --profile {PROFILE}"
 
 
 rule atlas:
     input:
-        sources.closure(["atlas"]),
+        sources.closure(["companion.atlas"]),
         model=manifest(variants.get("joint", profile)),
     output:
-        store.BUILD / "atlas" / PROFILE / "atlas.json",
+        places.BUILD / "atlas" / PROFILE / "atlas.json",
     threads: HALF
     shell:
         "{FEATINT} atlas --profile {PROFILE}"

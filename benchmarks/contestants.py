@@ -18,17 +18,20 @@ D_IN, D_FACTOR = 576, 54
 FOREVER = 1_000_000  # steps
 
 
-def ours(feed, d_sae: int, k: int, kind: str, plain: bool = False, d_factor: int = D_FACTOR) -> None:
+def ours(
+    feed, d_sae: int, k: int, kind: str, plain: bool = False, d_factor: int = D_FACTOR
+) -> None:
     """`featint.train.fit` on the project's models; `plain` without the compiled kernels."""
-    from featint import kernels, train
+    from featint import train
     from featint.config import NFMConfig, SAEConfig, TrainConfig
     from featint.joint import JointSAE
+    from featint.kernels import loops
     from featint.nfm import NFM
     from featint.sae import TopKSAE
 
     if plain:
-        kernels.library = lambda: None
-    elif kernels.library() is None:
+        loops.library = lambda: None
+    elif loops.library() is None:
         sys.exit("there is no C++ compiler: only the plain contestants can run")
     generator = torch.Generator().manual_seed(0)
     model = TopKSAE(D_IN, SAEConfig(d_sae=d_sae, k=k), generator)
@@ -36,7 +39,9 @@ def ours(feed, d_sae: int, k: int, kind: str, plain: bool = False, d_factor: int
         model = JointSAE(model, NFM(D_IN, d_sae, NFMConfig(d_factor=d_factor), generator))
     batch = len(feed.batches[0])
     frozen = {"sae.": 0.0} if kind == "sequential" else {}
-    train.fit(model, feed, TrainConfig(n_tokens=FOREVER * batch, batch_tokens=batch, lr_scale=frozen))
+    train.fit(
+        model, feed, TrainConfig(n_tokens=FOREVER * batch, batch_tokens=batch, lr_scale=frozen)
+    )
 
 
 def saelens(feed, d_sae: int, k: int, sparse: bool) -> None:
@@ -45,18 +50,37 @@ def saelens(feed, d_sae: int, k: int, sparse: bool) -> None:
     from sae_lens.config import SAETrainerConfig
     from sae_lens.training.sae_trainer import SAETrainer
 
-    options = {"use_sparse_activations": True, "rescale_acts_by_decoder_norm": False} if sparse else {}
+    options = (
+        {"use_sparse_activations": True, "rescale_acts_by_decoder_norm": False} if sparse else {}
+    )
     batch = len(feed.batches[0])
     sae = TopKTrainingSAE(TopKTrainingSAEConfig(d_in=D_IN, d_sae=d_sae, k=k, **options))
-    SAETrainer(SAETrainerConfig(total_training_samples=FOREVER * batch, train_batch_size_samples=batch, lr_end=3e-5), sae, feed).fit()
+    SAETrainer(
+        SAETrainerConfig(
+            total_training_samples=FOREVER * batch, train_batch_size_samples=batch, lr_end=3e-5
+        ),
+        sae,
+        feed,
+    ).fit()
 
 
 def dictionary_learning(feed, d_sae: int, k: int) -> None:
     """dictionary_learning's `TopKTrainer.update`, which its training loop calls for each batch."""
-    sys.modules["nnsight"] = SimpleNamespace(LanguageModel=None)  # only its activation buffer, not used here, needs an old nnsight
+    sys.modules["nnsight"] = SimpleNamespace(
+        LanguageModel=None
+    )  # only its activation buffer, not used here, needs an old nnsight
     from dictionary_learning.trainers.top_k import TopKTrainer
 
-    trainer = TopKTrainer(steps=FOREVER, activation_dim=D_IN, dict_size=d_sae, k=k, layer=0, lm_name="none", seed=0, device="cpu")
+    trainer = TopKTrainer(
+        steps=FOREVER,
+        activation_dim=D_IN,
+        dict_size=d_sae,
+        k=k,
+        layer=0,
+        lm_name="none",
+        seed=0,
+        device="cpu",
+    )
     for step, x in enumerate(feed):
         trainer.update(step, x)
 
@@ -73,7 +97,11 @@ def sparsify(feed, d_sae: int, k: int, optimizer: str) -> None:
             return torch.zeros(1, 1, D_IN) if input_ids.numel() == 1 else next(feed)[None]
 
     class Model(torch.nn.Module):
-        device, config, dummy_inputs = torch.device("cpu"), None, {"input_ids": torch.zeros(1, 1, dtype=torch.long)}
+        device, config, dummy_inputs = (
+            torch.device("cpu"),
+            None,
+            {"input_ids": torch.zeros(1, 1, dtype=torch.long)},
+        )
 
         def __init__(self):
             super().__init__()
@@ -94,7 +122,14 @@ def sparsify(feed, d_sae: int, k: int, optimizer: str) -> None:
             return {"input_ids": torch.zeros(batch, dtype=torch.long)}
 
     sae = SparseCoderConfig(num_latents=d_sae, k=k)
-    config = TrainConfig(sae, batch_size=1, optimizer=optimizer, hookpoints=["layer"], log_to_wandb=False, save_every=FOREVER)
+    config = TrainConfig(
+        sae,
+        batch_size=1,
+        optimizer=optimizer,
+        hookpoints=["layer"],
+        log_to_wandb=False,
+        save_every=FOREVER,
+    )
     with tempfile.TemporaryDirectory() as folder:
         config.save_dir = folder
         Trainer(config, Tokens(), Model()).fit()

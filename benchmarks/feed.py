@@ -18,7 +18,9 @@ class Feed:
     """
 
     def __init__(self, batch: int, d_in: int):
-        self.batches = [torch.randn(batch, d_in, generator=torch.Generator().manual_seed(i)) for i in range(4)]
+        self.batches = [
+            torch.randn(batch, d_in, generator=torch.Generator().manual_seed(i)) for i in range(4)
+        ]
         self.reports = os.fdopen(os.dup(1), "w")
         os.dup2(2, 1)  # what the training loop prints is not for the report
         self.i, self.ordered, self.seconds = 0, 0, []
@@ -45,7 +47,9 @@ class Feed:
     def wait(self) -> None:
         """Report, and wait for the next order."""
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        print(json.dumps({"seconds": self.seconds, "peak_bytes": peak}), file=self.reports, flush=True)
+        print(
+            json.dumps({"seconds": self.seconds, "peak_bytes": peak}), file=self.reports, flush=True
+        )
         order = sys.stdin.readline()
         if not order:
             raise SystemExit

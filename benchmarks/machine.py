@@ -14,7 +14,9 @@ def busy_seconds() -> float | None:
     """Seconds of all cores that were spent on anything since the start, or stolen by the host; None where the system does not say."""
     if not Path("/proc/stat").exists():
         return None
-    user, nice, system, _, _, irq, softirq, steal, *_ = map(int, Path("/proc/stat").read_text().splitlines()[0].split()[1:])
+    user, nice, system, _, _, irq, softirq, steal, *_ = map(
+        int, Path("/proc/stat").read_text().splitlines()[0].split()[1:]
+    )
     return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
@@ -48,7 +50,13 @@ def processor() -> str:
     """The processor's name, as far as the system tells."""
     cpu = Path("/proc/cpuinfo")
     names = (
-        [line.partition(":")[2].strip() for line in cpu.read_text().splitlines() if line.startswith("model name")] if cpu.exists() else []
+        [
+            line.partition(":")[2].strip()
+            for line in cpu.read_text().splitlines()
+            if line.startswith("model name")
+        ]
+        if cpu.exists()
+        else []
     )
     return names[0] if names else "unknown"
 

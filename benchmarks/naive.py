@@ -13,7 +13,9 @@ class NaiveJoint(nn.Module):
         self.encoder, self.decoder = nn.Linear(d_in, d_sae), nn.Linear(d_sae, d_in, bias=False)
         self.linear = nn.Linear(d_sae, d_in)
         self.embedding = nn.Embedding(d_sae, d_factor)
-        self.mlp = nn.Sequential(nn.Dropout(0.15), nn.Linear(d_factor, d_factor), nn.ReLU(), nn.Linear(d_factor, d_in))
+        self.mlp = nn.Sequential(
+            nn.Dropout(0.15), nn.Linear(d_factor, d_factor), nn.ReLU(), nn.Linear(d_factor, d_in)
+        )
         nn.init.normal_(self.embedding.weight, 0, 0.05)
 
     def forward(self, x):
@@ -22,7 +24,10 @@ class NaiveJoint(nn.Module):
         token, feature = codes.nonzero(as_tuple=True)
         weighted = self.embedding(feature) * codes[token, feature, None]
         zeros = x.new_zeros(len(x), weighted.shape[1])
-        total, squares = zeros.index_add(0, token, weighted), zeros.index_add(0, token, weighted.square())
+        total, squares = (
+            zeros.index_add(0, token, weighted),
+            zeros.index_add(0, token, weighted.square()),
+        )
         return self.decoder(codes) + self.linear(codes) + self.mlp((total.square() - squares) / 2)
 
 

@@ -13,7 +13,8 @@ from importlib import metadata
 from types import SimpleNamespace
 
 from benchmarks import machine, summary
-from featint import results, store
+from companion import places, results
+from featint import store
 
 SIZES = ((8192, 64, 1024), (16384, 32, 1024), (4096, 84, 4096))
 ROUNDS = 10
@@ -35,8 +36,11 @@ def environment() -> None:
     print(f"installing the peers in {VENV}", file=sys.stderr)
     shutil.rmtree(VENV, ignore_errors=True)
     subprocess.run([sys.executable, "-m", "venv", str(VENV)], check=True)
-    here = store.PROJECT / "benchmarks"
-    for options in (["-r", here / "requirements.txt"], ["--no-deps", "-r", here / "requirements-no-deps.txt"]):
+    here = places.PROJECT / "benchmarks"
+    for options in (
+        ["-r", here / "requirements.txt"],
+        ["--no-deps", "-r", here / "requirements-no-deps.txt"],
+    ):
         subprocess.run([VENV / "bin" / "pip", "install", "--quiet", *options], check=True)
     (VENV / "installed").touch()
 
@@ -48,12 +52,22 @@ class Worker:
         python = VENV / "bin" / "python" if name in PEERS else sys.executable
         env = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"}
         if name in OURS[:5]:
-            env["OMP_WAIT_POLICY"] = "passive"  # as `import featint` sets it; the others run as they ship
+            env["OMP_WAIT_POLICY"] = (
+                "passive"  # as `import featint` sets it; the others run as they ship
+            )
         command = [str(python), "-m", "benchmarks.contestants", name, *map(str, arguments)]
         quiet = subprocess.DEVNULL
         self.name, self.samples, self.per_order = name, [], 1
         self.process = stack.enter_context(
-            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=quiet, text=True, env=env, cwd=store.PROJECT)
+            subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=quiet,
+                text=True,
+                env=env,
+                cwd=places.PROJECT,
+            )
         )
         stack.callback(self.process.stdin.close)
         self.report()
@@ -61,7 +75,9 @@ class Worker:
     def report(self) -> dict:
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(f"the contestant {self.name} ended; run {' '.join(self.process.args)} by hand to see why")
+            raise RuntimeError(
+                f"the contestant {self.name} ended; run {' '.join(self.process.args)} by hand to see why"
+            )
         return json.loads(line)
 
     def train(self, steps: int) -> dict:
@@ -112,12 +128,21 @@ def growth(axis: str) -> list[dict]:
             if (name == "sae" and axis == "d_factor") or (name == "naive-joint" and d_sae > 16384):
                 continue
             with ExitStack() as stack:
-                worker = Worker(stack, name, d_sae, k, 1024, *([] if name == "sae" else [f"d_factor={d_factor}"]))
+                worker = Worker(
+                    stack,
+                    name,
+                    d_sae,
+                    k,
+                    1024,
+                    *([] if name == "sae" else [f"d_factor={d_factor}"]),
+                )
                 worker.warm_up()
                 for _ in range(5):
                     worker.sample()
                 seconds = statistics.median(worker.enough())
-            rows.append({"model": name, "d_sae": d_sae, "k": k, "d_factor": d_factor, "seconds": seconds})
+            rows.append(
+                {"model": name, "d_sae": d_sae, "k": k, "d_factor": d_factor, "seconds": seconds}
+            )
     return rows
 
 
@@ -135,34 +160,65 @@ def measured(name: str, *arguments) -> dict:
     """A measurement of `benchmarks.stages`: the last line that it prints. Others tell of a download."""
     command = [sys.executable, "-m", "benchmarks.stages", name, *map(str, arguments)]
     env = os.environ | {"OMP_WAIT_POLICY": "passive"}
-    found = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=env, cwd=store.PROJECT).stdout
+    found = subprocess.run(
+        command, check=True, stdout=subprocess.PIPE, text=True, env=env, cwd=places.PROJECT
+    ).stdout
     return json.loads(found.splitlines()[-1])
 
 
 def phases(d_sae: int, k: int, batch: int) -> dict:
-    return {f"{kind}{'-plain' * plain}": measured("phases", kind, d_sae, k, batch, plain) for kind in ("sae", "joint") for plain in (0, 1)}
+    return {
+        f"{kind}{'-plain' * plain}": measured("phases", kind, d_sae, k, batch, plain)
+        for kind in ("sae", "joint")
+        for plain in (0, 1)
+    }
 
 
 def loss(kind: str) -> dict:
-    return {way: measured("loss", kind, dense)["held_out_loss"] for dense, way in enumerate(("fast", "dense"))}
+    return {
+        way: measured("loss", kind, dense)["held_out_loss"]
+        for dense, way in enumerate(("fast", "dense"))
+    }
 
 
 STAGES = (
     {"limits": lambda: measured("limits")}
-    | {f"race/{label}": lambda size=size: race(*size) for size in SIZES for label in ["-".join(map(str, size))]}
-    | {f"phases/{label}": lambda size=size: phases(*size) for size in SIZES for label in ["-".join(map(str, size))]}
-    | {f"memory/{label}": lambda size=size: memory(*size) for size in SIZES for label in ["-".join(map(str, size))]}
+    | {
+        f"race/{label}": lambda size=size: race(*size)
+        for size in SIZES
+        for label in ["-".join(map(str, size))]
+    }
+    | {
+        f"phases/{label}": lambda size=size: phases(*size)
+        for size in SIZES
+        for label in ["-".join(map(str, size))]
+    }
+    | {
+        f"memory/{label}": lambda size=size: memory(*size)
+        for size in SIZES
+        for label in ["-".join(map(str, size))]
+    }
     | {f"growth/{axis}": lambda axis=axis: growth(axis) for axis in GROWTH}
-    | {f"harvest/{dtype}": lambda dtype=dtype: measured("harvest", dtype) for dtype in ("bfloat16", "float32")}
+    | {
+        f"harvest/{dtype}": lambda dtype=dtype: measured("harvest", dtype)
+        for dtype in ("bfloat16", "float32")
+    }
     | {f"loss/{kind}": lambda kind=kind: loss(kind) for kind in ("sae", "joint")}
 )
 
 
 def folder():
     """Where the stages' measurements lie, named by the sources that they are of."""
-    timed = [*store.PROJECT.glob("benchmarks/*"), store.PROJECT / "featint" / "_kernels.cpp"]
-    timed += [store.PROJECT / "featint" / f"{m}.py" for m in ("sparse", "kernels", "sae", "nfm", "joint", "train", "lm")]
-    sources = {file.name: store.sha256(file) for file in sorted(timed) if file.is_file() and file.name != "summary.py"}
+    timed = [*places.PROJECT.glob("benchmarks/*"), places.PROJECT / "featint/kernels/loops.cpp"]
+    timed += [
+        places.PROJECT / "featint" / f"{m}.py"
+        for m in ("kernels/sparse", "kernels/loops", "sae", "nfm", "joint", "train", "lm")
+    ]
+    sources = {
+        file.name: store.sha256(file)
+        for file in sorted(timed)
+        if file.is_file() and file.name != "summary.py"
+    }
     return store.cache() / "bench" / store.key(sources)
 
 
@@ -170,7 +226,9 @@ def peer_versions() -> dict[str, str]:
     """Versions of the peers in their environment."""
     (site,) = (VENV / "lib").glob("python*/site-packages")
     found = {d.metadata["Name"]: d.version for d in metadata.distributions(path=[str(site)])}
-    return {name: found[name] for name in ("sae-lens", "eai-sparsify", "dictionary-learning", "torch")}
+    return {
+        name: found[name] for name in ("sae-lens", "eai-sparsify", "dictionary-learning", "torch")
+    }
 
 
 def main(stages: list[str]) -> None:
@@ -187,8 +245,18 @@ def main(stages: list[str]) -> None:
     if missing:
         print(f"still to measure: {', '.join(missing)}")
         return
-    values = summary.values({name: json.loads(file.read_text()) for name, file in raw.items()}, peer_versions())
-    print(results.write(SimpleNamespace(label="bench"), "speed", values, seed=0, seconds=time.monotonic() - began))
+    values = summary.values(
+        {name: json.loads(file.read_text()) for name, file in raw.items()}, peer_versions()
+    )
+    print(
+        results.write(
+            SimpleNamespace(label="bench"),
+            "speed",
+            values,
+            seed=0,
+            seconds=time.monotonic() - began,
+        )
+    )
 
 
 if __name__ == "__main__":

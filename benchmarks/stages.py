@@ -12,9 +12,10 @@ from torch import nn
 
 from benchmarks import machine
 from benchmarks.contestants import D_FACTOR, D_IN
-from featint import kernels, sparse, train
+from featint import train
 from featint.config import NFMConfig, SAEConfig, TrainConfig
 from featint.joint import JointSAE
+from featint.kernels import loops, sparse
 from featint.nfm import NFM
 from featint.sae import TopKSAE
 
@@ -22,13 +23,17 @@ from featint.sae import TopKSAE
 def model_of(kind: str, d_sae: int, k: int) -> nn.Module:
     generator = torch.Generator().manual_seed(0)
     sae = TopKSAE(D_IN, SAEConfig(d_sae=d_sae, k=k), generator)
-    return sae if kind == "sae" else JointSAE(sae, NFM(D_IN, d_sae, NFMConfig(d_factor=D_FACTOR, dropout=0.0), generator))
+    return (
+        sae
+        if kind == "sae"
+        else JointSAE(sae, NFM(D_IN, d_sae, NFMConfig(d_factor=D_FACTOR, dropout=0.0), generator))
+    )
 
 
 def phases(kind: str, d_sae: int, k: int, batch: int, plain: int) -> dict[str, float]:
     """Median seconds of each phase of a step, in the order in which `fit` runs them."""
     if plain:
-        kernels.library = lambda: None
+        loops.library = lambda: None
     sparse.prepare_cpu()
     model = model_of(kind, d_sae, k)
     config = TrainConfig(n_tokens=100 * batch, batch_tokens=batch)
@@ -60,11 +65,19 @@ def phases(kind: str, d_sae: int, k: int, batch: int, plain: int) -> dict[str, f
     return {name: statistics.median(seconds[5:]) for name, seconds in spent.items()}
 
 
-def loss(kind: str, dense: int, d_sae: int = 4096, k: int = 84, steps: int = 150, batch: int = 1024) -> dict[str, float]:
+def loss(
+    kind: str, dense: int, d_sae: int = 4096, k: int = 84, steps: int = 150, batch: int = 1024
+) -> dict[str, float]:
     """Held-out loss after training on sums of 20 of 1,024 known directions and a little noise; `dense` with the dense formulas instead."""
     if dense:
-        sparse.encode, sparse.decode, sparse.decode_sum = sparse.dense_encode, sparse.dense_decode, sparse.dense_decode_sum
-        sparse.bi_interaction = lambda codes, V: (dense_product(codes, V).square() - dense_product(squared(codes), V.square())) / 2
+        sparse.encode, sparse.decode, sparse.decode_sum = (
+            sparse.dense_encode,
+            sparse.dense_decode,
+            sparse.dense_decode_sum,
+        )
+        sparse.bi_interaction = lambda codes, V: (
+            (dense_product(codes, V).square() - dense_product(squared(codes), V.square())) / 2
+        )
     generator = torch.Generator().manual_seed(1)
     directions = nn.functional.normalize(torch.randn(1024, D_IN, generator=generator))
 
@@ -76,7 +89,9 @@ def loss(kind: str, dense: int, d_sae: int = 4096, k: int = 84, steps: int = 150
 
     batches = [draw() for _ in range(steps)]
     model = model_of(kind, d_sae, k)
-    result = train.fit(model, batches, TrainConfig(n_tokens=steps * batch, batch_tokens=batch), validation=draw())
+    result = train.fit(
+        model, batches, TrainConfig(n_tokens=steps * batch, batch_tokens=batch), validation=draw()
+    )
     return {"held_out_loss": result.history["validation_loss"].iloc[-1]}
 
 
@@ -95,14 +110,29 @@ def harvest(dtype: str, rounds: int = 6) -> dict[str, float]:
 
     config = HarvestConfig()
     language_model = lm.load(config.lm, dtype)
-    whole = lm.AutoModelForCausalLM.from_pretrained(lm.folder(config.lm), dtype=getattr(torch, dtype), local_files_only=True).eval()
-    bare = lm.AutoModelForCausalLM.from_pretrained(lm.folder(config.lm), dtype=getattr(torch, dtype), local_files_only=True).eval().model
-    bare.layers, bare.norm = bare.layers[: lm.block_of(language_model, config.hook_point) + 1], nn.Identity()
-    tokens = torch.randint(whole.config.vocab_size, (8, 128), generator=torch.Generator().manual_seed(0))
+    whole = lm.AutoModelForCausalLM.from_pretrained(
+        lm.folder(config.lm), dtype=getattr(torch, dtype), local_files_only=True
+    ).eval()
+    bare = (
+        lm.AutoModelForCausalLM.from_pretrained(
+            lm.folder(config.lm), dtype=getattr(torch, dtype), local_files_only=True
+        )
+        .eval()
+        .model
+    )
+    bare.layers, bare.norm = (
+        bare.layers[: lm.block_of(language_model, config.hook_point) + 1],
+        nn.Identity(),
+    )
+    tokens = torch.randint(
+        whole.config.vocab_size, (8, 128), generator=torch.Generator().manual_seed(0)
+    )
     ways = {
         "transformers forward": lambda: whole(tokens, use_cache=False),
         "transformers trunk": lambda: whole.model(tokens, use_cache=False),
-        "TransformerLens cache": lambda: language_model.bridge.run_with_cache(tokens, names_filter=config.hook_point),
+        "TransformerLens cache": lambda: language_model.bridge.run_with_cache(
+            tokens, names_filter=config.hook_point
+        ),
         "bare blocks": lambda: bare(tokens, use_cache=False),
         "ours": lambda: lm.read(language_model, tokens, config.hook_point),
     }

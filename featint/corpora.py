@@ -67,7 +67,9 @@ def source(config: CorpusConfig) -> Path:
         return assets.path(PACKAGED)
     file = Path(config.name)
     if not file.is_file():
-        raise ValueError(f"corpus name = {config.name!r} is not known; allowed: {PACKAGED!r}, or the path of an existing JSON file")
+        raise ValueError(
+            f"corpus name = {config.name!r} is not known; allowed: {PACKAGED!r}, or the path of an existing JSON file"
+        )
     return file
 
 
@@ -80,11 +82,17 @@ def articles(config: CorpusConfig) -> list[Article]:
     try:
         pages = json.loads(file.read_text(encoding="utf-8"))
         found = [
-            Article(title, pages[title]["topic"], pages[title]["extract"].replace("\u00a0", " ").replace("\u202f", " ").strip())
+            Article(
+                title,
+                pages[title]["topic"],
+                pages[title]["extract"].replace("\u00a0", " ").replace("\u202f", " ").strip(),
+            )
             for title in sorted(pages)
         ]
     except (ValueError, KeyError, TypeError, AttributeError) as e:
-        raise ValueError(f'{file} must be JSON of the form {{title: {{"extract": text, "topic": label}}}}; reading it failed: {e!r}') from e
+        raise ValueError(
+            f'{file} must be JSON of the form {{title: {{"extract": text, "topic": label}}}}; reading it failed: {e!r}'
+        ) from e
     found = [a for a in found if a.text and "may refer to" not in a.text[:200]]
     if not found:
         raise ValueError(f"{file} holds no article with text")
@@ -101,16 +109,27 @@ def split(found: Sequence[Article], config: CorpusConfig) -> dict[str, list[int]
     topics = np.array([a.topic for a in found])
     for topic in sorted(set(topics.tolist())):
         rows = generator.permutation(np.flatnonzero(topics == topic))
-        held_out = [round(fraction * len(rows)) for fraction in (config.test_fraction, config.validation_fraction)]
+        held_out = [
+            round(fraction * len(rows))
+            for fraction in (config.test_fraction, config.validation_fraction)
+        ]
         test, validation, train = np.split(rows, np.cumsum(held_out))
         for name, part in zip(SPLITS, (train, validation, test), strict=True):
             members[name] += part.tolist()
     if empty := [name for name in SPLITS if not members[name]]:
-        raise ValueError(f"{len(found)} articles leave the split {empty[0]!r} empty; use more articles or a larger {empty[0]}_fraction")
+        raise ValueError(
+            f"{len(found)} articles leave the split {empty[0]!r} empty; use more articles or a larger {empty[0]}_fraction"
+        )
     return {name: generator.permutation(part).tolist() for name, part in members.items()}
 
 
-def pack(rows: Sequence[int], encoded: Sequence[Sequence[int]], topic_of: Sequence[int], separator: int, seq_len: int) -> Windows:
+def pack(
+    rows: Sequence[int],
+    encoded: Sequence[Sequence[int]],
+    topic_of: Sequence[int],
+    separator: int,
+    seq_len: int,
+) -> Windows:
     """Join articles by the separator and cut the stream into windows, each of the separator and `seq_len - 1` tokens of the stream.
 
     Parameters
@@ -124,11 +143,17 @@ def pack(rows: Sequence[int], encoded: Sequence[Sequence[int]], topic_of: Sequen
 
     The incomplete last window is dropped. Raises ValueError if not even one window is full.
     """
-    tokens = np.concatenate([np.asarray([separator, *encoded[row]], dtype=np.int64) for row in rows])[1:]
-    article = np.concatenate([np.full(len(encoded[row]) + 1, row, dtype=np.int64) for row in rows])[1:]
+    tokens = np.concatenate(
+        [np.asarray([separator, *encoded[row]], dtype=np.int64) for row in rows]
+    )[1:]
+    article = np.concatenate([np.full(len(encoded[row]) + 1, row, dtype=np.int64) for row in rows])[
+        1:
+    ]
     n, width = len(tokens) // (seq_len - 1), seq_len - 1
     if n == 0:
-        raise ValueError(f"{len(tokens)} tokens do not fill one window of seq_len = {seq_len}; use more text or shorter windows")
+        raise ValueError(
+            f"{len(tokens)} tokens do not fill one window of seq_len = {seq_len}; use more text or shorter windows"
+        )
     tokens, article = tokens[: n * width].reshape(n, width), article[: n * width].reshape(n, width)
     tokens = np.concatenate([np.full((n, 1), separator), tokens], axis=1)
     article = np.concatenate([article[:, :1], article], axis=1)
@@ -140,7 +165,9 @@ def identity(config: CorpusConfig, lm: LMConfig) -> dict:
     return {"corpus": to_json(config), "lm": to_json(lm)}
 
 
-def windows(config: CorpusConfig, lm: LMConfig, tokenizer: Callable[[], tuple[Callable, int]] | None = None) -> Corpus:
+def windows(
+    config: CorpusConfig, lm: LMConfig, tokenizer: Callable[[], tuple[Callable, int]] | None = None
+) -> Corpus:
     """The corpus as windows; taken from the store, or made and put there.
 
     `tokenizer` gives a function from texts to lists of token ids, and the separator's id; it is called only if the windows have to be made.
@@ -150,19 +177,35 @@ def windows(config: CorpusConfig, lm: LMConfig, tokenizer: Callable[[], tuple[Ca
     if not store.exists(KIND, config_of):
         if tokenizer is None:
             raise store.StoreError(
-                f"the text {config.name!r} has not been cut into windows for {lm.name!r}; run `python -m featint windows`"
+                f"the text {config.name!r} has not been cut into windows for {lm.name!r}; run `featint windows`"
             )
         make(config, lm, *tokenizer())
     artefact = store.load(KIND, config_of)
-    if config.name != PACKAGED and (file := source(config)) and store.sha256(file, file.stat().st_mtime_ns) != artefact.meta["sha256"]:
-        raise store.StoreError(f"{file} has changed since {artefact.path} was made from it; save the new text under another name")
+    if (
+        config.name != PACKAGED
+        and (file := source(config))
+        and store.sha256(file, file.stat().st_mtime_ns) != artefact.meta["sha256"]
+    ):
+        raise store.StoreError(
+            f"{file} has changed since {artefact.path} was made from it; save the new text under another name"
+        )
     tensors = load_file(artefact.file("windows.safetensors"))
     names = json.loads(artefact.file("names.json").read_text(encoding="utf-8"))
-    by_split = {name: Windows(*(tensors[f"{name}/{field}"].long() for field in Windows._fields)) for name in SPLITS}
-    return Corpus(by_split, names["titles"], names["topics"], artefact.meta["separator"], artefact.path)
+    by_split = {
+        name: Windows(*(tensors[f"{name}/{field}"].long() for field in Windows._fields))
+        for name in SPLITS
+    }
+    return Corpus(
+        by_split, names["titles"], names["topics"], artefact.meta["separator"], artefact.path
+    )
 
 
-def make(config: CorpusConfig, lm: LMConfig, encode: Callable[[list[str]], list[list[int]]], separator: int) -> Path:
+def make(
+    config: CorpusConfig,
+    lm: LMConfig,
+    encode: Callable[[list[str]], list[list[int]]],
+    separator: int,
+) -> Path:
     """Cut the corpus into windows and store them. Returns the artefact's folder."""
     found = articles(config)
     encoded = encode([a.text for a in found])
@@ -172,10 +215,16 @@ def make(config: CorpusConfig, lm: LMConfig, encode: Callable[[list[str]], list[
     for name, rows in split(found, config).items():
         packed = pack(rows, encoded, topic_of, separator, config.seq_len)
         tensors |= {f"{name}/{field}": getattr(packed, field).int() for field in Windows._fields}
-        meta[name] = {"articles": len(rows), "windows": len(packed.tokens), "tokens": int((packed.tokens != separator).sum())}
+        meta[name] = {
+            "articles": len(rows),
+            "windows": len(packed.tokens),
+            "tokens": int((packed.tokens != separator).sum()),
+        }
     file = source(config)
     meta["sha256"] = store.sha256(file, file.stat().st_mtime_ns)
     with store.create(KIND, identity(config, lm), meta, seed=config.seed) as folder:
         store.write_bytes(folder / "windows.safetensors", save(tensors))
-        store.write_json(folder / "names.json", {"titles": [a.title for a in found], "topics": topics})
+        store.write_json(
+            folder / "names.json", {"titles": [a.title for a in found], "topics": topics}
+        )
     return store.path(KIND, identity(config, lm))

@@ -35,7 +35,9 @@ def condition(reconstruct: Condition, trained: ModelConfig, activations: Activat
     }
     for what, (theirs, ours) in pairs.items():
         if theirs != ours:
-            raise ValueError(f"the {trained.kind} model was trained with the {what} {theirs}, but is to be spliced with the {what} {ours}")
+            raise ValueError(
+                f"the {trained.kind} model was trained with the {what} {theirs}, but is to be spliced with the {what} {ours}"
+            )
 
     def raw(x: Tensor) -> Tensor:
         mean, std = activations.mean.to(x), activations.std.to(x)
@@ -72,14 +74,18 @@ class Clean(NamedTuple):
         return cls(shifted, p / total, total.squeeze(-1).log(), top)
 
 
-def centre(logits: Float[Tensor, "seq d_vocab"]) -> tuple[Float[Tensor, "seq d_vocab"], Int[Tensor, " seq"]]:
+def centre(
+    logits: Float[Tensor, "seq d_vocab"],
+) -> tuple[Float[Tensor, "seq d_vocab"], Int[Tensor, " seq"]]:
     """Logits less their maximum, and where it is. Near 0 float32 keeps the digits that a KL of 1e-6 needs."""
     logits = logits if logits.dtype == torch.float64 else logits.float()
     largest, top = logits.max(-1, keepdim=True)
     return logits - largest, top.squeeze(-1)
 
 
-def compare(clean: Clean, logits: Float[Tensor, "seq d_vocab"], target: Int[Tensor, " seq"]) -> dict[str, Tensor]:
+def compare(
+    clean: Clean, logits: Float[Tensor, "seq d_vocab"], target: Int[Tensor, " seq"]
+) -> dict[str, Tensor]:
     """KL(clean || spliced) and both cross-entropies on the target in nats, and whether the likeliest token is the same; each (seq,)."""
     shifted, top = centre(logits)
     log_sum = shifted.exp().sum(-1).log()
@@ -92,20 +98,35 @@ def compare(clean: Clean, logits: Float[Tensor, "seq d_vocab"], target: Int[Tens
     }
 
 
-def directions(like: Float[Tensor, "batch seq d_in"], first_window: int, draw: int, seed: int) -> Float[Tensor, "batch seq d_in"]:
+def directions(
+    like: Float[Tensor, "batch seq d_in"], first_window: int, draw: int, seed: int
+) -> Float[Tensor, "batch seq d_in"]:
     """Random unit vectors. They depend on seed, draw and window alone, so that all conditions meet the same ones at any batch size."""
-    each = [np.random.default_rng([seed, draw, first_window + i]).standard_normal(like.shape[1:], np.float32) for i in range(len(like))]
+    each = [
+        np.random.default_rng([seed, draw, first_window + i]).standard_normal(
+            like.shape[1:], np.float32
+        )
+        for i in range(len(like))
+    ]
     return torch.nn.functional.normalize(torch.from_numpy(np.stack(each)), dim=-1).to(like)
 
 
-def reconstructed(name: str, function: Condition, reading: Reading, edited: Bool[Tensor, "batch seq"], first_window: int) -> Tensor:
+def reconstructed(
+    name: str,
+    function: Condition,
+    reading: Reading,
+    edited: Bool[Tensor, "batch seq"],
+    first_window: int,
+) -> Tensor:
     """x with the edited positions replaced. Raises ValueError if the replacement is not finite, with the condition's and the window's name."""
     x_hat = reading.x.clone()
     x_hat[edited] = function(reading.x[edited]).to(x_hat)
     bad = ~x_hat.isfinite().flatten(1).all(1)
     if bad.any():
         window = first_window + int(bad.nonzero()[0])
-        raise ValueError(f"condition {name!r} gave NaN or infinity in window {window}; nothing was evaluated from there on")
+        raise ValueError(
+            f"condition {name!r} gave NaN or infinity in window {window}; nothing was evaluated from there on"
+        )
     return x_hat
 
 
@@ -140,7 +161,9 @@ def evaluate(
     Raises ValueError if `lm` is not the one of `harvest`, or for a reconstruction that is not finite.
     """
     if lm.config != harvest.lm:
-        raise ValueError(f"the activations are of the language model {harvest.lm.name!r}, but {lm.config.name!r} is to be spliced into")
+        raise ValueError(
+            f"the activations are of the language model {harvest.lm.name!r}, but {lm.config.name!r} is to be spliced into"
+        )
     frames = []
     with tqdm(total=len(windows.tokens), desc="splice", unit="window", disable=None) as bar:
         for first in range(0, len(windows.tokens), batch_windows):
@@ -159,16 +182,38 @@ def evaluate(
             for name, draw, x_hat in replacements(conditions, reading, edited, first, draws, seed):
                 logits = resume(lm, reading, lambda x, x_hat=x_hat: x_hat, first_position)
                 found = [compare(*window) for window in zip(clean, logits, target, strict=True)]
-                columns = {key: torch.stack([f[key] for f in found]).cpu()[counted] for key in found[0]}
+                columns = {
+                    key: torch.stack([f[key] for f in found]).cpu()[counted] for key in found[0]
+                }
                 columns["error_norm"] = (x_hat - reading.x).norm(dim=-1).cpu()[counted]
-                frames.append(pd.DataFrame({"condition": name, "draw": draw, **{k: v.numpy() for k, v in (origin | columns).items()}}))
+                frames.append(
+                    pd.DataFrame(
+                        {
+                            "condition": name,
+                            "draw": draw,
+                            **{k: v.numpy() for k, v in (origin | columns).items()},
+                        }
+                    )
+                )
             bar.update(len(tokens))
     frame = pd.concat(frames, ignore_index=True)
-    return frame.astype({"condition": pd.CategoricalDtype(list(conditions)), "draw": "int8", "window": "int32", "position": "int32"})
+    return frame.astype(
+        {
+            "condition": pd.CategoricalDtype(list(conditions)),
+            "draw": "int8",
+            "window": "int32",
+            "position": "int32",
+        }
+    )
 
 
 def replacements(
-    conditions: Mapping[str, Condition], reading: Reading, edited: Bool[Tensor, "batch seq"], first_window: int, draws: int, seed: int
+    conditions: Mapping[str, Condition],
+    reading: Reading,
+    edited: Bool[Tensor, "batch seq"],
+    first_window: int,
+    draws: int,
+    seed: int,
 ) -> Iterator[tuple[str, int, Tensor]]:
     """Name, draw and x_hat (batch, seq, d_in) of every condition and its epsilon-random twins."""
     for name, function in conditions.items():
@@ -185,7 +230,9 @@ def ce_loss_recovered(frame: pd.DataFrame, ablation: str) -> pd.Series:
     Raises ValueError if `ablation` is not among the frame's conditions.
     """
     if not (frame.condition == ablation).any():
-        raise ValueError(f"ablation = {ablation!r} is not among the conditions {', '.join(map(str, frame.condition.unique()))}")
+        raise ValueError(
+            f"ablation = {ablation!r} is not among the conditions {', '.join(map(str, frame.condition.unique()))}"
+        )
     mean = frame.groupby(["condition", "draw"], observed=True)[["ce_clean", "ce_spliced"]].mean()
     ablated = mean.ce_spliced[ablation, -1]
     return ((ablated - mean.ce_spliced) / (ablated - mean.ce_clean)).rename("ce_loss_recovered")

@@ -13,11 +13,11 @@ from jaxtyping import Bool, Float
 from scipy import stats
 from torch import Tensor
 
-from featint import sparse
 from featint.contributions import PathMoments, path_contributions
 from featint.joint import JointSAE
+from featint.kernels import sparse
+from featint.kernels.sparse import Codes
 from featint.sae import TopKSAE
-from featint.sparse import Codes
 
 PATHS = ("decoder", "linear", "interaction")
 ROWS = 512  # tokens at once: every (token, active feature) pair takes d_factor floats
@@ -37,7 +37,9 @@ def parted(model: TopKSAE | JointSAE) -> tuple:
 
 
 @torch.no_grad()
-def by_feature(model: TopKSAE | JointSAE, batches: Sequence[Tensor], codes: Sequence[Codes]) -> pd.DataFrame:
+def by_feature(
+    model: TopKSAE | JointSAE, batches: Sequence[Tensor], codes: Sequence[Codes]
+) -> pd.DataFrame:
     """One row per feature, from tokens x (batch, d_in) and their codes.
 
     Columns: `fired`, tokens on which the feature is active; `ablation`, by how much its removal raises the squared error on such a token, as a share
@@ -49,9 +51,12 @@ def by_feature(model: TopKSAE | JointSAE, batches: Sequence[Tensor], codes: Sequ
     d_sae, d_factor = sae.d_sae, nfm.config.d_factor if nfm else 0
     tables = {"decoder": sae.W_dec} | ({"linear": nfm.W_lin} if nfm else {})
     whole = sum(tables.values())
-    reach = {name: W @ nfm.W_out.T for name, W in tables.items()} if nfm else {}  # a feature's direction, seen from the MLP's hidden units
+    reach = (
+        {name: W @ nfm.W_out.T for name, W in tables.items()} if nfm else {}
+    )  # a feature's direction, seen from the MLP's hidden units
     sums = {
-        name: torch.zeros(d_sae, dtype=torch.float64) for name in ("fired", "a", "aa", "error", "ee", *(f"a_{table}" for table in reach))
+        name: torch.zeros(d_sae, dtype=torch.float64)
+        for name in ("fired", "a", "aa", "error", "ee", *(f"a_{table}" for table in reach))
     }
     hidden = torch.zeros(d_sae, d_factor, dtype=torch.float64)
     n, first, second = 0, 0.0, 0.0
@@ -59,7 +64,12 @@ def by_feature(model: TopKSAE | JointSAE, batches: Sequence[Tensor], codes: Sequ
     for x, found in blocks(batches, codes):
         error, at, a = x - model.decode(found), found.indices, found.acts
         n, first, second = n + len(x), first + x.double().sum(0), second + x.double().square().sum()
-        rows = {"fired": a > 0, "a": a, "aa": a.square(), "error": 2 * a * (error @ whole.T).gather(1, at)}
+        rows = {
+            "fired": a > 0,
+            "a": a,
+            "aa": a.square(),
+            "error": 2 * a * (error @ whole.T).gather(1, at),
+        }
         if nfm:
             change = hidden_changes(nfm, found)
             hidden.index_add_(0, at.flatten(), change.flatten(0, 1).double().cpu())
@@ -75,7 +85,10 @@ def by_feature(model: TopKSAE | JointSAE, batches: Sequence[Tensor], codes: Sequ
 def blocks(batches: Sequence[Tensor], codes: Sequence[Codes]) -> Iterator[tuple[Tensor, Codes]]:
     """Tokens and their codes, at most `ROWS` at a time."""
     for x, (acts, indices) in zip(batches, codes, strict=True):
-        yield from ((part, Codes(a, i)) for part, a, i in zip(x.split(ROWS), acts.split(ROWS), indices.split(ROWS), strict=True))
+        yield from (
+            (part, Codes(a, i))
+            for part, a, i in zip(x.split(ROWS), acts.split(ROWS), indices.split(ROWS), strict=True)
+        )
 
 
 def hidden_changes(nfm, codes: Codes) -> Float[Tensor, "batch k d_factor"]:
@@ -84,7 +97,9 @@ def hidden_changes(nfm, codes: Codes) -> Float[Tensor, "batch k d_factor"]:
     total = sparse.decode(codes, nfm.V)[:, None]
     pooled = sparse.bi_interaction(codes, nfm.V)[:, None]
     without = pooled - vectors * (total - vectors)  # the pairs that the feature is part of
-    return (pooled @ nfm.W_hidden + nfm.b_hidden).relu() - (without @ nfm.W_hidden + nfm.b_hidden).relu()
+    return (pooled @ nfm.W_hidden + nfm.b_hidden).relu() - (
+        without @ nfm.W_hidden + nfm.b_hidden
+    ).relu()
 
 
 def _table(tables, nfm, sums, hidden, n, spread) -> pd.DataFrame:
@@ -98,19 +113,33 @@ def _table(tables, nfm, sums, hidden, n, spread) -> pd.DataFrame:
         mean = hidden @ out
         for name, table in W.items():
             second[name, "interaction"] = second["interaction", name] = sums[f"a_{name}"]
-            first[name, "interaction"] = first["interaction", name] = sums["a"] * (mean * table).sum(1)
-        second["interaction", "interaction"], first["interaction", "interaction"] = sums["ee"], mean.square().sum(1)
+            first[name, "interaction"] = first["interaction", name] = sums["a"] * (
+                mean * table
+            ).sum(1)
+        second["interaction", "interaction"], first["interaction", "interaction"] = (
+            sums["ee"],
+            mean.square().sum(1),
+        )
     parts = [*W, *(["interaction"] if nfm else [])]
     covariance = {pair: second[pair] / n - first[pair] / n**2 for pair in second}
     variance = sum(covariance.values())
-    with np.errstate(invalid="ignore", divide="ignore"):  # features that never fire: 0 / 0, NaN by definition above
-        shares = {part: (sum(covariance[part, other] for other in parts) / variance).numpy() for part in parts}
+    with np.errstate(
+        invalid="ignore", divide="ignore"
+    ):  # features that never fire: 0 / 0, NaN by definition above
+        shares = {
+            part: (sum(covariance[part, other] for other in parts) / variance).numpy()
+            for part in parts
+        }
         ablation = ((sums["error"] + sum(second.values())) / sums["fired"] / spread).numpy()
-    return pd.DataFrame({"fired": sums["fired"].long().numpy(), "ablation": ablation} | shares).rename_axis("feature")
+    return pd.DataFrame(
+        {"fired": sums["fired"].long().numpy(), "ablation": ablation} | shares
+    ).rename_axis("feature")
 
 
 @torch.no_grad()
-def by_group(model: JointSAE, batches: Sequence[Tensor], codes: Sequence[Codes], low: Bool[Tensor, " d_sae"]) -> pd.DataFrame:
+def by_group(
+    model: JointSAE, batches: Sequence[Tensor], codes: Sequence[Codes], low: Bool[Tensor, " d_sae"]
+) -> pd.DataFrame:
     """The share of the variance of x that each path explains through the low and the high features, with 95 % intervals.
 
     Parts: each path's output from the codes of one group alone; the interaction path's, which also has pairs across groups, is divided by Shapley
@@ -120,23 +149,40 @@ def by_group(model: JointSAE, batches: Sequence[Tensor], codes: Sequence[Codes],
     """
     sae, nfm = parted(model)
     if nfm is None or len(batches) < 2:
-        raise ValueError(f"effects by group need an NFM and at least 2 batches, got {type(model).__name__} and {len(batches)}")
+        raise ValueError(
+            f"effects by group need an NFM and at least 2 batches, got {type(model).__name__} and {len(batches)}"
+        )
     moments = []
     for x, found in zip(batches, codes, strict=True):
-        groups = {name: Codes(found.acts * mask[found.indices], found.indices) for name, mask in (("low", low), ("high", ~low))}
-        both, none = nfm.interaction_out(found), nfm.interaction_out(Codes(torch.zeros_like(found.acts), found.indices))
+        groups = {
+            name: Codes(found.acts * mask[found.indices], found.indices)
+            for name, mask in (("low", low), ("high", ~low))
+        }
+        both, none = (
+            nfm.interaction_out(found),
+            nfm.interaction_out(Codes(torch.zeros_like(found.acts), found.indices)),
+        )
         own = {name: nfm.interaction_out(group) for name, group in groups.items()}
         parts = {"x": x}
         for name, group in groups.items():
             parts[f"decoder {name}"] = sparse.decode(group, sae.W_dec)
             parts[f"linear {name}"] = sparse.decode(group, nfm.W_lin)
-            parts[f"interaction {name}"] = (own[name] - none + both - own["low" if name == "high" else "high"]) / 2
+            parts[f"interaction {name}"] = (
+                own[name] - none + both - own["low" if name == "high" else "high"]
+            ) / 2
         moments.append(PathMoments())
         moments[-1].update(parts)
-    shares = pd.DataFrame([path_contributions(merged(moments[:i] + moments[i + 1 :]).covariance()).shapley for i in range(len(moments))])
+    shares = pd.DataFrame(
+        [
+            path_contributions(merged(moments[:i] + moments[i + 1 :]).covariance()).shapley
+            for i in range(len(moments))
+        ]
+    )
     whole = path_contributions(merged(moments).covariance()).shapley
     table = jackknife(whole, shares, len(moments))
-    table.index = pd.MultiIndex.from_tuples([tuple(name.split()) for name in table.index], names=["path", "group"])
+    table.index = pd.MultiIndex.from_tuples(
+        [tuple(name.split()) for name in table.index], names=["path", "group"]
+    )
     return table
 
 

@@ -13,7 +13,10 @@ from torch import Tensor
 
 BLOCK = 2048  # rows of the decoder held against each other at once
 BINS = 20_000  # of the cosine's histogram: quantiles are good to 1e-4
-MIN_FEATURES, MAX_FEATURES = 20, 72_000  # five parameters of a mixture want data; the dip test's table ends at 72,000
+MIN_FEATURES, MAX_FEATURES = (
+    20,
+    72_000,
+)  # five parameters of a mixture want data; the dip test's table ends at 72,000
 
 
 def checked(W: Float[Tensor, "rows columns"], name: str = "W_dec") -> Float[Tensor, "rows columns"]:
@@ -21,16 +24,22 @@ def checked(W: Float[Tensor, "rows columns"], name: str = "W_dec") -> Float[Tens
     W = W.detach().cpu()
     finite = torch.isfinite(W).all(dim=1)
     if not finite.all():
-        raise ValueError(f"{name} has values that are not finite in {_rows(~finite)}: the training has diverged")
+        raise ValueError(
+            f"{name} has values that are not finite in {_rows(~finite)}: the training has diverged"
+        )
     zero = (W == 0).all(dim=1)
     if zero.any():
-        raise ValueError(f"{name} is zero in {_rows(zero)}: such features have no direction; leave them out and say how many they are")
+        raise ValueError(
+            f"{name} is zero in {_rows(zero)}: such features have no direction; leave them out and say how many they are"
+        )
     return W if W.dtype == torch.float64 else W.float()
 
 
 def _rows(mask: Tensor) -> str:
     rows = mask.nonzero().flatten().tolist()
-    return f"row{'s'[: len(rows) > 1]} {', '.join(map(str, rows[:5]))}" + (f" and {len(rows) - 5} more" if len(rows) > 5 else "")
+    return f"row{'s'[: len(rows) > 1]} {', '.join(map(str, rows[:5]))}" + (
+        f" and {len(rows) - 5} more" if len(rows) > 5 else ""
+    )
 
 
 def squared_norms(W_dec: Float[Tensor, "d_sae d_in"]) -> Float[Tensor, " d_sae"]:
@@ -52,7 +61,9 @@ class GramStatistics(NamedTuple):
         """The q-quantile of |cos|, to the histogram's bin width of 1e-4."""
         half = len(self.cos_counts) // 2
         folded = np.cumsum(self.cos_counts[half:] + self.cos_counts[:half][::-1])
-        return float(np.interp(q, np.concatenate([[0], folded]) / folded[-1], np.arange(half + 1) / half))
+        return float(
+            np.interp(q, np.concatenate([[0], folded]) / folded[-1], np.arange(half + 1) / half)
+        )
 
 
 def gram_statistics(W_dec: Float[Tensor, "d_sae d_in"]) -> GramStatistics:
@@ -64,7 +75,10 @@ def gram_statistics(W_dec: Float[Tensor, "d_sae d_in"]) -> GramStatistics:
     if (d_sae := len(W_dec)) < 2:
         raise ValueError(f"{d_sae} feature has no pairs")
     norms = torch.linalg.vector_norm(W_dec, dim=1)
-    blocks = [(w / n[:, None], n.double()) for w, n in zip(W_dec.split(BLOCK), norms.split(BLOCK), strict=True)]
+    blocks = [
+        (w / n[:, None], n.double())
+        for w, n in zip(W_dec.split(BLOCK), norms.split(BLOCK), strict=True)
+    ]
     dot_sum = cos_sum = largest = 0.0
     counts = torch.zeros(BINS, dtype=torch.float64)
     for i, (rows, row_norms) in enumerate(blocks):
@@ -77,7 +91,9 @@ def gram_statistics(W_dec: Float[Tensor, "d_sae d_in"]) -> GramStatistics:
             dot_sum += (row_norms @ (size @ column_norms.to(size.dtype)).double()).item()
             largest = max(largest, size.max().item())
     n_pairs = d_sae * (d_sae - 1) // 2
-    return GramStatistics(n_pairs, dot_sum / n_pairs, cos_sum / n_pairs, largest, counts.long().numpy())
+    return GramStatistics(
+        n_pairs, dot_sum / n_pairs, cos_sum / n_pairs, largest, counts.long().numpy()
+    )
 
 
 def random_abs_cos(d_in: int) -> float:
@@ -138,15 +154,25 @@ def bimodality(values: np.ndarray, seed: int = 0) -> Bimodality:
     n = len(values)
     if not np.isfinite(values).all():
         at = int((~np.isfinite(values)).argmax())
-        raise ValueError(f"value {at} of {n} is {values[at]}: only finite values can be tested (the logarithm of a zero norm is not)")
+        raise ValueError(
+            f"value {at} of {n} is {values[at]}: only finite values can be tested (the logarithm of a zero norm is not)"
+        )
     if not MIN_FEATURES <= n <= MAX_FEATURES:
-        return Bimodality(n, reason=f"{n} features: the tests need {MIN_FEATURES} to {MAX_FEATURES}")
+        return Bimodality(
+            n, reason=f"{n} features: the tests need {MIN_FEATURES} to {MAX_FEATURES}"
+        )
     if len(np.unique(values)) < MIN_FEATURES // 2:
-        return Bimodality(n, reason=f"only {len(np.unique(values))} different values: no distribution to test")
+        return Bimodality(
+            n, reason=f"only {len(np.unique(values))} different values: no distribution to test"
+        )
     dip, dip_p = diptest.diptest(values)
     centre, spread = values.mean(), values.std()
-    z = ((values - centre) / spread)[:, None]  # the mixture's floor under variances (1e-6) is absolute
-    with threadpool_limits(1):  # one column of numbers: more threads only wait for each other, most of all beside other work
+    z = ((values - centre) / spread)[
+        :, None
+    ]  # the mixture's floor under variances (1e-6) is absolute
+    with threadpool_limits(
+        1
+    ):  # one column of numbers: more threads only wait for each other, most of all beside other work
         one, two = (GaussianMixture(k, n_init=5, random_state=seed).fit(z) for k in (1, 2))
     order = two.means_.ravel().argsort()
     low, high = two.means_.ravel()[order]
@@ -156,4 +182,13 @@ def bimodality(values: np.ndarray, seed: int = 0) -> Bimodality:
     valley = float(centre + spread * grid[least]) if 0 < least < len(grid) - 1 else None
     means = (float(centre + spread * low), float(centre + spread * high))
     reason = "" if valley is not None else "the two components have a single peak"
-    return Bimodality(n, float(dip), float(dip_p), float(one.bic(z) - two.bic(z)), means, float(two.weights_[order[0]]), valley, reason)
+    return Bimodality(
+        n,
+        float(dip),
+        float(dip_p),
+        float(one.bic(z) - two.bic(z)),
+        means,
+        float(two.weights_[order[0]]),
+        valley,
+        reason,
+    )

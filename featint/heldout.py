@@ -21,12 +21,24 @@ def sums(models: Mapping[str, ModelConfig], split: str = "test") -> pd.DataFrame
     """
     sites = {(config.harvest, config.train.first_position) for config in models.values()}
     if len(sites) != 1:
-        found = ", ".join(sorted(f"{site.hook_point} (first positions: {first})" for site, first in sites)) or "none"
-        raise ValueError(f"models that read one set of activations can be compared token by token; asked for {len(sites)}: {found}")
+        found = (
+            ", ".join(
+                sorted(f"{site.hook_point} (first positions: {first})" for site, first in sites)
+            )
+            or "none"
+        )
+        raise ValueError(
+            f"models that read one set of activations can be compared token by token; asked for {len(sites)}: {found}"
+        )
     tables = {name: _stored(config, split) for name, config in models.items()}
     shared = next(iter(tables.values()))[["tokens", "sst"]]
     return shared.join(
-        [table.drop(columns=["tokens", "sst"]).rename(columns=lambda c, n=name: c.replace(NAME, n, 1)) for name, table in tables.items()]
+        [
+            table.drop(columns=["tokens", "sst"]).rename(
+                columns=lambda c, n=name: c.replace(NAME, n, 1)
+            )
+            for name, table in tables.items()
+        ]
     )
 
 
@@ -36,9 +48,17 @@ def _stored(config: ModelConfig, split: str) -> pd.DataFrame:
     key = {"weights": trained.sha256, "split": split}
     if not store.exists(KIND, key):
         acts = activations.load(config.harvest, split, config.train.first_position)
-        table = metrics.by_article(metrics.paths({NAME: trained.model}), acts.pieces(), acts.article)
+        table = metrics.by_article(
+            metrics.paths({NAME: trained.model}), acts.pieces(), acts.article
+        )
         with store.create(KIND, key, seed=config.train.seed) as folder:
-            columns = {"article": torch.tensor(table.index), **{name: torch.tensor(table[name].to_numpy()) for name in table}}
+            columns = {
+                "article": torch.tensor(table.index),
+                **{name: torch.tensor(table[name].to_numpy()) for name in table},
+            }
             save_file(columns, folder / "sums.safetensors")
-    columns = {name: values.numpy() for name, values in load_file(store.load(KIND, key).file("sums.safetensors")).items()}
+    columns = {
+        name: values.numpy()
+        for name, values in load_file(store.load(KIND, key).file("sums.safetensors")).items()
+    }
     return pd.DataFrame(columns).set_index("article")

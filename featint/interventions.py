@@ -16,9 +16,9 @@ from torch import Tensor
 from featint import store
 from featint.activations import Activations
 from featint.joint import JointSAE
+from featint.kernels.sparse import Codes
 from featint.lm import LanguageModel, Reading, read, resume
 from featint.secondary import SecondarySAE
-from featint.sparse import Codes
 
 PATHS = ("sae_out", "linear_out", "interaction_out")
 Change = Callable[[Float[Tensor, "n d_in"]], Float[Tensor, "n d_in"]]
@@ -28,7 +28,9 @@ Change = Callable[[Float[Tensor, "n d_in"]], Float[Tensor, "n d_in"]]
 def check_feature(feature: int, fired_tokens: Int[Tensor, " d_sae"]) -> None:
     """Raise a ValueError if a feature is out of range, or dead: not active on any training token."""
     if not 0 <= feature < len(fired_tokens):
-        raise ValueError(f"feature = {feature} is out of range; there are {len(fired_tokens)} features, 0 to {len(fired_tokens) - 1}")
+        raise ValueError(
+            f"feature = {feature} is out of range; there are {len(fired_tokens)} features, 0 to {len(fired_tokens) - 1}"
+        )
     if fired_tokens[feature] == 0:
         live = (fired_tokens > 0).nonzero().squeeze(1)[:5].tolist()
         raise ValueError(
@@ -45,7 +47,9 @@ def check_multiplier(multiplier: float) -> None:
 def multiplied(codes: Codes, feature: int, multiplier: float) -> Codes:
     """The codes with one feature's activation times `multiplier`; tokens on which it is not active stay as they are."""
     check_multiplier(multiplier)
-    return codes._replace(acts=torch.where(codes.indices == feature, multiplier * codes.acts, codes.acts))
+    return codes._replace(
+        acts=torch.where(codes.indices == feature, multiplier * codes.acts, codes.acts)
+    )
 
 
 def value_of(codes: Codes, feature: int) -> Float[Tensor, " n"]:
@@ -53,7 +57,9 @@ def value_of(codes: Codes, feature: int) -> Float[Tensor, " n"]:
     return torch.where(codes.indices == feature, codes.acts, 0.0).sum(1)
 
 
-def primary(model: JointSAE, feature: int, multiplier: float, paths: Sequence[str] = PATHS) -> Change:
+def primary(
+    model: JointSAE, feature: int, multiplier: float, paths: Sequence[str] = PATHS
+) -> Change:
     """Clamp a primary feature as seen by some of the model's paths: its decoder alone, the linear path alone, or all."""
     if unknown := set(paths) - set(PATHS):
         raise ValueError(f"paths name {sorted(unknown)[0]!r}; allowed: {', '.join(PATHS)}")
@@ -62,7 +68,9 @@ def primary(model: JointSAE, feature: int, multiplier: float, paths: Sequence[st
     def change(x: Tensor) -> Tensor:
         codes = model.encode(x)
         before, after = model.parts(codes), model.parts(multiplied(codes, feature, multiplier))
-        return sum((after[path] - before[path] for path in paths if path in before), torch.zeros_like(x))
+        return sum(
+            (after[path] - before[path] for path in paths if path in before), torch.zeros_like(x)
+        )
 
     return change
 
@@ -73,13 +81,19 @@ def secondary(model: JointSAE, inside: SecondarySAE, feature: int, multiplier: f
 
     def change(x: Tensor) -> Tensor:
         u = model.nfm.hidden(model.encode(x))
-        more = (multiplier - 1) * value_of(inside.encode(u), feature)[:, None] * inside.direction(feature)
+        more = (
+            (multiplier - 1)
+            * value_of(inside.encode(u), feature)[:, None]
+            * inside.direction(feature)
+        )
         return ((u + more).relu() - u.relu()) @ model.nfm.W_out
 
     return change
 
 
-def random_direction(like: Change, multiplier: float, std: Float[Tensor, " d_in"], seed: int) -> Change:
+def random_direction(
+    like: Change, multiplier: float, std: Float[Tensor, " d_in"], seed: int
+) -> Change:
     """The control: at every token as much as `like` adds, measured before normalisation, but along one random direction for all tokens.
 
     Beyond a multiplier of 1 it points along the direction, below 1 against it, as a feature's own direction would.
@@ -89,7 +103,13 @@ def random_direction(like: Change, multiplier: float, std: Float[Tensor, " d_in"
     return lambda x: (like(x) * std).norm(dim=1, keepdim=True) * direction / std
 
 
-def published(model: JointSAE, inside: SecondarySAE | None = None, feature: int | None = None, multiplier: float = 1.0, linear: Sequence[int] = ()) -> Change:  # fmt: skip
+def published(
+    model: JointSAE,
+    inside: SecondarySAE | None = None,
+    feature: int | None = None,
+    multiplier: float = 1.0,
+    linear: Sequence[int] = (),
+) -> Change:
     """What the released code puts in place of the raw activation: the model's output, from raw input, without pooling or statistics.
 
     The interaction path is MLP(codes @ V) with the secondary SAE's reconstruction in place of the MLP's first layer, neither z-scored.
@@ -105,7 +125,9 @@ def published(model: JointSAE, inside: SecondarySAE | None = None, feature: int 
         u = unpooled(model, codes)
         if inside is not None:
             found = inside.sae.encode(u)
-            u = inside.sae.decode(found if feature is None else multiplied(found, feature, multiplier))
+            u = inside.sae.decode(
+                found if feature is None else multiplied(found, feature, multiplier)
+            )
         return model.sae.decode(codes) + nfm.linear_out(scaled) + u.relu() @ nfm.W_out + nfm.b_out
 
     return replacement
@@ -137,7 +159,9 @@ class Site:
         """The normalised activations of all prompts' tokens, separators left out."""
         return ((self.reading.x - self.mean) / self.std)[~self.reading.sinks]
 
-    def logits(self, edit: Callable[[Tensor], Tensor] | None = None, first_position: str = "drop") -> Float[Tensor, "prompts words"]:
+    def logits(
+        self, edit: Callable[[Tensor], Tensor] | None = None, first_position: str = "drop"
+    ) -> Float[Tensor, "prompts words"]:
         """Logits of the words after each prompt, with the raw activations (tokens, d_in) replaced by `edit` of them."""
 
         def reshaped(x: Tensor) -> Tensor:
@@ -161,25 +185,47 @@ class Site:
 
     def frame(self, value: Float[Tensor, "prompts words"], **columns) -> pd.DataFrame:
         """One row per prompt and word: prompt, word, formality, emotion, `value` and the given columns."""
-        rows = pd.DataFrame({"prompt": self.prompts}).merge(self.words[["word", "formality", "emotion"]], how="cross")
+        rows = pd.DataFrame({"prompt": self.prompts}).merge(
+            self.words[["word", "formality", "emotion"]], how="cross"
+        )
         return rows.assign(value=value.flatten().tolist(), **columns)
 
 
-def at_prompts(lm: LanguageModel, prompts: Sequence[str], words: pd.DataFrame, hook_point: str, activations: Activations) -> Site:
+def at_prompts(
+    lm: LanguageModel,
+    prompts: Sequence[str],
+    words: pd.DataFrame,
+    hook_point: str,
+    activations: Activations,
+) -> Site:
     """Read prompts, each after a separator, up to the hook point.
 
     Shorter prompts are filled up on the right with separators: nothing before them sees them, and no clamp touches them.
     """
     tokens, last = pad(lm, prompts)
     device = tokens.device
-    return Site(lm, read(lm, tokens, hook_point), last, list(prompts), words, activations.mean.to(device), activations.std.to(device))
+    return Site(
+        lm,
+        read(lm, tokens, hook_point),
+        last,
+        list(prompts),
+        words,
+        activations.mean.to(device),
+        activations.std.to(device),
+    )
 
 
-def pad(lm: LanguageModel, texts: Sequence[str]) -> tuple[Int[Tensor, "texts seq"], Int[Tensor, " texts"]]:
+def pad(
+    lm: LanguageModel, texts: Sequence[str]
+) -> tuple[Int[Tensor, "texts seq"], Int[Tensor, " texts"]]:
     """Token ids of texts, each after a separator and filled up with separators on the right, and each one's last position."""
     separator = lm.separator  # looked up in the vocabulary at every call
-    ids = [[separator, *i] for i in lm.tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
+    ids = [
+        [separator, *i] for i in lm.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    ]
     length = max(map(len, ids))
     rows = [row + [separator] * (length - len(row)) for row in ids]
     device = store.device()
-    return torch.tensor(rows, device=device), torch.tensor([len(row) - 1 for row in ids], device=device)
+    return torch.tensor(rows, device=device), torch.tensor(
+        [len(row) - 1 for row in ids], device=device
+    )

@@ -3,10 +3,10 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from featint import sparse
+from featint.kernels import sparse
+from featint.kernels.sparse import Codes
 from featint.nfm import NFM
 from featint.sae import Reconstruction, TopKSAE
-from featint.sparse import Codes
 
 
 class JointSAE(nn.Module):

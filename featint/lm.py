@@ -17,8 +17,9 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from featint import assets, kernels, store
+from featint import assets, store
 from featint.config import PRECISIONS, LMConfig, choose
+from featint.kernels import loops
 
 PACKAGED = "smollm2-135m-instruct"
 SEPARATOR = "<|endoftext|>"
@@ -53,14 +54,19 @@ class LanguageModel:
         """Asked for once: the tokenizer takes 50 ms to list its vocabulary, a tenth of a forward pass."""
         return separator(self.tokenizer)
 
-    def sinks(self, tokens: Int[Tensor, "batch seq"], x: Float[Tensor, "batch seq d_model"]) -> Bool[Tensor, "batch seq"]:
+    def sinks(
+        self, tokens: Int[Tensor, "batch seq"], x: Float[Tensor, "batch seq d_model"]
+    ) -> Bool[Tensor, "batch seq"]:
         """Where the attention sinks are: at separators, wherever in a window they stand, and at tokens that the model uses like one.
 
         The norm of x there is up to a hundred times the others'. Apart from separators they are mostly punctuation at a window's beginning, known
         by a norm of more than `SINK_NORM` times the median of the window.
         """
         norm, separator = x.float().norm(dim=-1), tokens == self.separator
-        return separator | (norm > SINK_NORM * torch.where(separator, torch.nan, norm).nanmedian(-1, keepdim=True).values)
+        return separator | (
+            norm
+            > SINK_NORM * torch.where(separator, torch.nan, norm).nanmedian(-1, keepdim=True).values
+        )
 
 
 class Reading(NamedTuple):
@@ -81,19 +87,23 @@ def load(config: LMConfig, dtype: str = "float32") -> LanguageModel:
     Raises ValueError if the name is neither the packaged model's nor a folder's nor one that Hugging Face can deliver.
     """
     dtype = precision(dtype)
-    kernels.keep_memory()  # a batch's logits take 200 MB, anew for every forward pass
+    loops.keep_memory()  # a batch's logits take 200 MB, anew for every forward pass
     tokens = tokenizer(config)
     with known(config):
-        model = AutoModelForCausalLM.from_pretrained(folder(config), dtype=getattr(torch, dtype), local_files_only=is_local(config))
+        model = AutoModelForCausalLM.from_pretrained(
+            folder(config), dtype=getattr(torch, dtype), local_files_only=is_local(config)
+        )
     model = model.to(store.device()).eval().requires_grad_(False)
-    bridge = TransformerBridge.boot_transformers(folder(config), hf_model=model, tokenizer=tokens, device=store.device(), dtype=model.dtype)
+    bridge = TransformerBridge.boot_transformers(
+        folder(config), hf_model=model, tokenizer=tokens, device=store.device(), dtype=model.dtype
+    )
     return LanguageModel(config, bridge, tokens)
 
 
 def precision(dtype: str) -> str:
     """`float32` and `bfloat16` themselves; for `auto` bfloat16 where this machine multiplies it faster, else float32."""
     choose("dtype", dtype, PRECISIONS)
-    fast = store.device() == "cuda" or kernels.fast_bfloat16()
+    fast = store.device() == "cuda" or loops.fast_bfloat16()
     return ("bfloat16" if fast else "float32") if dtype == "auto" else dtype
 
 
@@ -146,11 +156,21 @@ def folder(config: LMConfig) -> str:
 
 def convert(gguf: Path, identity: dict) -> None:
     """Copy the packaged GGUF into safetensors, which load twenty times as fast."""
-    source = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name, "local_files_only": True}
+    source = {
+        "pretrained_model_name_or_path": gguf.parent,
+        "gguf_file": gguf.name,
+        "local_files_only": True,
+    }
     model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
-    plain = {name: value for name, value in model.config.to_dict().items() if name != "quantization_config"}
+    plain = {
+        name: value
+        for name, value in model.config.to_dict().items()
+        if name != "quantization_config"
+    }
     # A model read from GGUF counts as quantised and refuses to be saved; a fresh one with the same weights does not.
-    fresh = AutoModelForCausalLM.from_config(type(model.config).from_dict(plain), dtype=torch.float32)
+    fresh = AutoModelForCausalLM.from_config(
+        type(model.config).from_dict(plain), dtype=torch.float32
+    )
     fresh.load_state_dict(model.state_dict())
     with store.create("lm", identity) as draft:
         try:
@@ -172,12 +192,18 @@ def block_of(lm: LanguageModel, hook_point: str) -> int:
 
 
 @torch.no_grad()
-def activations(lm: LanguageModel, tokens: Int[Tensor, "batch seq"], hook_points: Collection[str]) -> dict[str, Tensor]:
+def activations(
+    lm: LanguageModel, tokens: Int[Tensor, "batch seq"], hook_points: Collection[str]
+) -> dict[str, Tensor]:
     """Run the model as far as the last of the hook points' blocks: what is at each, (batch, seq, d_model) in the model's precision."""
     last, got = max(block_of(lm, name) for name in hook_points), {}
     hooks = [(name, lambda x, hook, name=name: got.__setitem__(name, x)) for name in hook_points]
-    stop = last + 1 if last + 1 < lm.n_layers else None  # after the last block there is nothing to stop before
-    lm.bridge.run_with_hooks(tokens.to(store.device()), fwd_hooks=hooks, stop_at_layer=stop, return_type=None)
+    stop = (
+        last + 1 if last + 1 < lm.n_layers else None
+    )  # after the last block there is nothing to stop before
+    lm.bridge.run_with_hooks(
+        tokens.to(store.device()), fwd_hooks=hooks, stop_at_layer=stop, return_type=None
+    )
     return got
 
 
@@ -191,7 +217,10 @@ def read(lm: LanguageModel, tokens: Int[Tensor, "batch seq"], hook_point: str) -
 
 @torch.no_grad()
 def resume(
-    lm: LanguageModel, reading: Reading, edit: Callable[[Tensor], Tensor] | None = None, first_position: str = "drop"
+    lm: LanguageModel,
+    reading: Reading,
+    edit: Callable[[Tensor], Tensor] | None = None,
+    first_position: str = "drop",
 ) -> Float[Tensor, "batch seq d_vocab"]:
     """Run the model on from a reading, with the activation x replaced by `edit(x)`; None runs it clean. Returns the logits.
 
@@ -203,17 +232,24 @@ def resume(
 
     def replace(x: Tensor, hook) -> Tensor:
         edited = edit(x.to(torch.float32, copy=True)).to(x.dtype)
-        return edited if first_position == "keep" else torch.where(reading.sinks[..., None], x, edited)
+        return (
+            edited if first_position == "keep" else torch.where(reading.sinks[..., None], x, edited)
+        )
 
     hooks = [] if edit is None else [(reading.hook_point, replace)]
     with skipping(lm.bridge.blocks[:block]):
-        return lm.bridge.run_with_hooks(reading.entering, fwd_hooks=hooks, start_at_layer=block, return_type="logits")
+        return lm.bridge.run_with_hooks(
+            reading.entering, fwd_hooks=hooks, start_at_layer=block, return_type="logits"
+        )
 
 
 def splice(
-    lm: LanguageModel, tokens: Int[Tensor, "batch seq"], hook_point: str, edit: Callable[[Tensor], Tensor],
+    lm: LanguageModel,
+    tokens: Int[Tensor, "batch seq"],
+    hook_point: str,
+    edit: Callable[[Tensor], Tensor],
     first_position: str = "drop",
-) -> Float[Tensor, "batch seq d_vocab"]:  # fmt: skip
+) -> Float[Tensor, "batch seq d_vocab"]:
     """Logits of the model with the activation x at the hook point replaced by `edit(x)`; see `resume`."""
     return resume(lm, read(lm, tokens, hook_point), edit, first_position)
 
@@ -221,7 +257,9 @@ def splice(
 @contextmanager
 def skipping(blocks) -> Iterator[None]:
     """Let blocks pass their input on. With `start_at_layer` alone the bridge would compute them and throw the result away."""
-    for block in blocks:  # past the bridge's own __setattr__, which would hand the attribute on to the original block
+    for block in (
+        blocks
+    ):  # past the bridge's own __setattr__, which would hand the attribute on to the original block
         vars(block)["forward"] = lambda hidden_states, *args, **kwargs: hidden_states
     try:
         yield

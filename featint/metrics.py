@@ -17,7 +17,9 @@ PATHS = {
 """Reconstructions that a model's parts make up; a part that a model lacks counts as nothing."""
 
 
-def squared_error(x: Float[Tensor, "batch d_in"], x_hat: Float[Tensor, "batch d_in"]) -> Float[Tensor, " batch"]:
+def squared_error(
+    x: Float[Tensor, "batch d_in"], x_hat: Float[Tensor, "batch d_in"]
+) -> Float[Tensor, " batch"]:
     """The squared distance between each row and its reconstruction, summed in float64."""
     return (x.double() - x_hat.double()).square().sum(1)
 
@@ -43,7 +45,9 @@ def density(codes: Iterable, d_sae: int) -> Float[Tensor, " d_sae"]:
 
 @torch.no_grad()
 def by_article(
-    reconstructions: Callable[[Tensor], dict[str, Tensor]], batches: Sequence[Tensor], article: Int[Tensor, " n"]
+    reconstructions: Callable[[Tensor], dict[str, Tensor]],
+    batches: Sequence[Tensor],
+    article: Int[Tensor, " n"],
 ) -> pd.DataFrame:
     """Per-article sums from which every reconstruction metric follows.
 
@@ -77,11 +81,19 @@ def by_article(
                 if id(value) not in errors:
                     errors[id(value)] = squared_error(x, value)
                 column, value = f"sse/{name}", errors[id(value)]
-            if not value.isfinite().all():  # an error is finite only if all of its reconstruction is
-                raise ValueError(f"{name!r} holds NaN or infinity; the model that made it is broken")
+            if (
+                not value.isfinite().all()
+            ):  # an error is finite only if all of its reconstruction is
+                raise ValueError(
+                    f"{name!r} holds NaN or infinity; the model that made it is broken"
+                )
             rows.setdefault(column, []).append(value)
     columns = {name: torch.cat(values).double().cpu().numpy() for name, values in rows.items()}
-    return pd.DataFrame({"article": np.asarray(article), "tokens": 1, **columns}).groupby("article", sort=True).sum()
+    return (
+        pd.DataFrame({"article": np.asarray(article), "tokens": 1, **columns})
+        .groupby("article", sort=True)
+        .sum()
+    )
 
 
 def paths(models: dict[str, nn.Module]) -> Callable[[Tensor], dict[str, Tensor]]:
@@ -96,10 +108,19 @@ def paths(models: dict[str, nn.Module]) -> Callable[[Tensor], dict[str, Tensor]]
         for name, model in models.items():
             codes = model.encode(x)
             parts = model.parts(codes)
-            present = {path: tuple(part for part in wanted if part in parts) for path, wanted in PATHS.items()}
-            x_hat = {subset: sum(parts[part] for part in subset) for subset in set(present.values())}
+            present = {
+                path: tuple(part for part in wanted if part in parts)
+                for path, wanted in PATHS.items()
+            }
+            x_hat = {
+                subset: sum(parts[part] for part in subset) for subset in set(present.values())
+            }
             found |= {f"{name}/{path}": x_hat[subset] for path, subset in present.items()}
-            found |= {f"{name}/abs/{part}": value.abs().mean(1) for part, value in parts.items() if part != "sae_out"}
+            found |= {
+                f"{name}/abs/{part}": value.abs().mean(1)
+                for part, value in parts.items()
+                if part != "sae_out"
+            }
             found[f"{name}/l0"] = (codes.acts > 0).sum(1)
         return found
 

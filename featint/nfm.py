@@ -4,9 +4,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from featint import sparse
 from featint.config import NFMConfig
-from featint.sparse import Codes
+from featint.kernels import sparse
+from featint.kernels.sparse import Codes
 
 
 class NFM(nn.Module):
@@ -24,7 +24,9 @@ class NFM(nn.Module):
     (the decoder of PolySAE, arXiv 2602.01322): :math:`[(c V)^2, (c V)^3]\, W_{out} + b_{out}`, without hidden layer.
     """
 
-    def __init__(self, d_in: int, d_sae: int, config: NFMConfig, generator: torch.Generator | None = None):
+    def __init__(
+        self, d_in: int, d_sae: int, config: NFMConfig, generator: torch.Generator | None = None
+    ):
         super().__init__()
         self.config = config
 
@@ -55,7 +57,10 @@ class NFM(nn.Module):
         """What the codes are pooled to, with dropout in training: d_factor wide, twice that for `polynomial`."""
         codes = self.visible(codes)
         if self.config.normalise:
-            codes = Codes(codes.acts / codes.acts.square().mean(1, keepdim=True).sqrt().clamp(min=1e-6), codes.indices)
+            codes = Codes(
+                codes.acts / codes.acts.square().mean(1, keepdim=True).sqrt().clamp(min=1e-6),
+                codes.indices,
+            )
         if self.config.form == "nfm":
             pooled = sparse.bi_interaction(codes, self.V)
         else:

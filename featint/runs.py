@@ -20,7 +20,9 @@ from featint.secondary import SecondarySAE
 
 KIND = "models"
 VALIDATION_TOKENS = 4096
-STATISTICS_TOKENS = 1 << 17  # random training tokens behind a secondary SAE's mean and standard deviation
+STATISTICS_TOKENS = (
+    1 << 17
+)  # random training tokens behind a secondary SAE's mean and standard deviation
 HOLDOUT_SEED = 0  # not the training's: all seeds of a model leave out the same tokens
 
 
@@ -74,7 +76,9 @@ def get(config: ModelConfig) -> Trained:
     if config.kind == "secondary":
         model = SecondarySAE(sae, torch.zeros(d_in), torch.ones(d_in))
     else:
-        model = sae if config.nfm is None else JointSAE(sae, NFM(d_in, config.sae.d_sae, config.nfm))
+        model = (
+            sae if config.nfm is None else JointSAE(sae, NFM(d_in, config.sae.d_sae, config.nfm))
+        )
     model.load_state_dict(tensors)
     model.requires_grad_(False).eval().to(store.device())
     return Trained(
@@ -126,7 +130,9 @@ class Hidden(Sequence):
         return self.model.nfm.hidden(self.model.encode(self.batches[step]))
 
 
-def build_secondary(config: ModelConfig, base: TopKSAE | JointSAE, acts: Activations) -> SecondarySAE:
+def build_secondary(
+    config: ModelConfig, base: TopKSAE | JointSAE, acts: Activations
+) -> SecondarySAE:
     """The untrained secondary SAE, with the statistics of `base`'s interaction path on random training tokens.
 
     Raises ValueError if the base has no hidden layer in an interaction path, or was trained on other tokens' statistics.
@@ -136,9 +142,16 @@ def build_secondary(config: ModelConfig, base: TopKSAE | JointSAE, acts: Activat
         raise ValueError(
             f"a secondary model reads the hidden layer of an interaction path, which its base ({config.base.kind}, nfm = {nfm!r}) lacks"
         )
-    if (config.base.harvest, config.base.train.first_position) != (config.harvest, config.train.first_position):
-        raise ValueError("a secondary model must be trained on its base's activations, first positions dropped or kept as there")
-    chosen = torch.randperm(len(acts), generator=torch.Generator().manual_seed(config.train.seed))[:STATISTICS_TOKENS]
+    if (config.base.harvest, config.base.train.first_position) != (
+        config.harvest,
+        config.train.first_position,
+    ):
+        raise ValueError(
+            "a secondary model must be trained on its base's activations, first positions dropped or kept as there"
+        )
+    chosen = torch.randperm(len(acts), generator=torch.Generator().manual_seed(config.train.seed))[
+        :STATISTICS_TOKENS
+    ]
     u = torch.cat([piece.double() for piece in Hidden(acts.subset(chosen).pieces(), base)])
     sae = TopKSAE(nfm.d_factor, config.sae, torch.Generator().manual_seed(config.train.seed))
     return SecondarySAE(sae, u.mean(0).float().cpu(), u.std(0, correction=0).float().cpu())
@@ -149,8 +162,14 @@ def fit(config: ModelConfig, label: str | None = None) -> Path:
     began = time.monotonic()
     acts, _ = training_tokens(config)
     base = None if config.base is None else get(config.base).model
-    model = (build_secondary(config, base, acts) if config.kind == "secondary" else build(config, acts.d_in)).to(store.device())
-    batches: Sequence[Tensor] = activations.Batches(acts, config.train.n_tokens, config.train.batch_tokens, config.train.seed)
+    model = (
+        build_secondary(config, base, acts)
+        if config.kind == "secondary"
+        else build(config, acts.d_in)
+    ).to(store.device())
+    batches: Sequence[Tensor] = activations.Batches(
+        acts, config.train.n_tokens, config.train.batch_tokens, config.train.seed
+    )
     # The same normalisation as in training: the validation split is z-scored with the training split's statistics.
     held_out = activations.load(config.harvest, "validation", config.train.first_position)
     validation = held_out.pieces(VALIDATION_TOKENS)[0]
@@ -159,12 +178,24 @@ def fit(config: ModelConfig, label: str | None = None) -> Path:
     elif config.kind == "secondary":
         batches, validation = Hidden(batches, base), base.nfm.hidden(base.encode(validation))
     training = train.fit(
-        model, batches, config.train, loss_fn=model.loss if config.kind == "secondary" else train.mse,
-        validation=validation, checkpoint=checkpoint_of(config), label=label or config.kind,
-    )  # fmt: skip
-    meta = {"d_in": validation.shape[1], "history": training.history.to_dict("records"), "seconds": round(time.monotonic() - began, 1)}
+        model,
+        batches,
+        config.train,
+        loss_fn=model.loss if config.kind == "secondary" else train.mse,
+        validation=validation,
+        checkpoint=checkpoint_of(config),
+        label=label or config.kind,
+    )
+    meta = {
+        "d_in": validation.shape[1],
+        "history": training.history.to_dict("records"),
+        "seconds": round(time.monotonic() - began, 1),
+    }
     with store.create(KIND, config, meta, seed=config.train.seed) as folder:
         state = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
-        counts = {"counts/fired_tokens": training.fired_tokens.cpu(), "counts/silent_tokens": training.silent_tokens.cpu()}
+        counts = {
+            "counts/fired_tokens": training.fired_tokens.cpu(),
+            "counts/silent_tokens": training.silent_tokens.cpu(),
+        }
         save_file(state | counts, folder / "model.safetensors")
     return store.path(KIND, config)

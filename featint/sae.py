@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from featint import sparse
 from featint.config import SAEConfig
-from featint.sparse import Codes
+from featint.kernels import sparse
+from featint.kernels.sparse import Codes
 
 
 class Reconstruction(NamedTuple):
@@ -36,7 +36,9 @@ class TopKSAE(nn.Module):
         self.config = config
         bound = config.d_sae**-0.5
         directions = torch.empty(config.d_sae, d_in).uniform_(-bound, bound, generator=generator)
-        self.W_enc = nn.Parameter(directions.clone().t())  # (d_in, d_sae), stored row per feature: see featint.sparse
+        self.W_enc = nn.Parameter(
+            directions.clone().t()
+        )  # (d_in, d_sae), stored row per feature: see featint.sparse
         self.b_enc = nn.Parameter(torch.zeros(config.d_sae))
         self.W_dec = nn.Parameter(directions)  # (d_sae, d_in)
         self.b_dec = nn.Parameter(torch.zeros(d_in)) if config.decoder_bias else None

@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from featint.kernels.sparse import Codes
 from featint.sae import Reconstruction, TopKSAE
-from featint.sparse import Codes
 
 
 class SecondarySAE(nn.Module):
@@ -18,7 +18,9 @@ class SecondarySAE(nn.Module):
     The released code z-scores in training only and does not keep the statistics.
     """
 
-    def __init__(self, sae: TopKSAE, mean: Float[Tensor, " d_factor"], std: Float[Tensor, " d_factor"]):
+    def __init__(
+        self, sae: TopKSAE, mean: Float[Tensor, " d_factor"], std: Float[Tensor, " d_factor"]
+    ):
         super().__init__()
         self.sae = sae
         self.register_buffer("mean", mean)
@@ -45,6 +47,8 @@ class SecondarySAE(nn.Module):
         codes = self.encode(u)
         return Reconstruction(self.decode(codes), codes)
 
-    def loss(self, u_hat: Float[Tensor, "batch d_factor"], u: Float[Tensor, "batch d_factor"]) -> Tensor:
+    def loss(
+        self, u_hat: Float[Tensor, "batch d_factor"], u: Float[Tensor, "batch d_factor"]
+    ) -> Tensor:
         """Mean squared error of the z-scored values."""
         return ((u_hat - u) / self.std).square().mean()

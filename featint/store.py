@@ -20,12 +20,20 @@ from pathlib import Path
 
 from featint.config import to_json
 
-PROJECT = Path(__file__).resolve().parents[1]
-DATA = PROJECT / "data"
-BUILD = PROJECT / "_build"
+CHECKOUT = Path(__file__).resolve().parents[1]
 MANIFEST = "manifest.json"
 FORMAT = 1  # raise it when the files inside artefacts change their meaning; older ones are then made anew
-STAMPED = ("torch", "numpy", "transformers", "transformer-lens", "pandas", "scipy", "statsmodels", "pingouin", "papermill")
+STAMPED = (
+    "torch",
+    "numpy",
+    "transformers",
+    "transformer-lens",
+    "pandas",
+    "scipy",
+    "statsmodels",
+    "pingouin",
+    "papermill",
+)
 
 
 class StoreError(Exception):
@@ -33,8 +41,8 @@ class StoreError(Exception):
 
 
 def cache() -> Path:
-    """The folder of large, remakeable files: $FEATINT_CACHE, or `cache/` in the project."""
-    return Path(os.environ.get("FEATINT_CACHE") or PROJECT / "cache")
+    """The folder of large, remakeable files: $FEATINT_CACHE, or the user's own, `~/.cache/featint`."""
+    return Path(os.environ.get("FEATINT_CACHE") or Path.home() / ".cache" / "featint")
 
 
 def key(config) -> str:
@@ -71,16 +79,22 @@ class Artefact:
         Raises StoreError if the file is missing, truncated or altered.
         """
         if name not in self.manifest["files"]:
-            raise StoreError(f"{self.path} holds no {name!r}; it holds {', '.join(sorted(self.manifest['files']))}")
+            raise StoreError(
+                f"{self.path} holds no {name!r}; it holds {', '.join(sorted(self.manifest['files']))}"
+            )
         want, found = self.manifest["files"][name], self.path / name
         remedy = f"delete the folder {self.path} and run the command again: it will be made anew"
         if not found.exists():
             raise StoreError(f"{found} is missing; {remedy}")
         stat = found.stat()
         if stat.st_size != want["bytes"]:
-            raise StoreError(f"{found} has {stat.st_size} bytes instead of {want['bytes']}: it is truncated or altered; {remedy}")
+            raise StoreError(
+                f"{found} has {stat.st_size} bytes instead of {want['bytes']}: it is truncated or altered; {remedy}"
+            )
         if sha256(found, stat.st_mtime_ns) != want["sha256"]:
-            raise StoreError(f"{found} does not match its sha256 {want['sha256'][:12]}...: it is corrupted; {remedy}")
+            raise StoreError(
+                f"{found} does not match its sha256 {want['sha256'][:12]}...: it is corrupted; {remedy}"
+            )
         return found
 
 
@@ -95,12 +109,16 @@ def load(kind: str, config) -> Artefact:
     """Open a finished artefact. Raises StoreError if there is none or its manifest cannot be read."""
     folder = path(kind, config)
     if not (folder / MANIFEST).exists():
-        raise StoreError(f"there is no {kind} artefact at {folder}: it has not been made for this config yet")
+        raise StoreError(
+            f"there is no {kind} artefact at {folder}: it has not been made for this config yet"
+        )
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
         manifest["files"], manifest["meta"]
     except (ValueError, KeyError) as e:
-        raise StoreError(f"{folder / MANIFEST} cannot be read ({e}); delete the folder {folder} and run the command again") from e
+        raise StoreError(
+            f"{folder / MANIFEST} cannot be read ({e}); delete the folder {folder} and run the command again"
+        ) from e
     return Artefact(folder, manifest)
 
 
@@ -119,11 +137,20 @@ def create(kind: str, config, meta: dict | None = None, seed: int | None = None)
     try:
         with refuse_full_disk(final):
             yield draft
-            files = {f.name: {"sha256": sha256(f, f.stat().st_mtime_ns), "bytes": f.stat().st_size} for f in sorted(draft.iterdir())}
-            write_json(draft / MANIFEST, {
-                "kind": kind, "config": to_json(config) if is_dataclass(config) else config,
-                "files": files, "meta": meta or {}, "provenance": provenance(seed=seed),
-            })  # fmt: skip
+            files = {
+                f.name: {"sha256": sha256(f, f.stat().st_mtime_ns), "bytes": f.stat().st_size}
+                for f in sorted(draft.iterdir())
+            }
+            write_json(
+                draft / MANIFEST,
+                {
+                    "kind": kind,
+                    "config": to_json(config) if is_dataclass(config) else config,
+                    "files": files,
+                    "meta": meta or {},
+                    "provenance": provenance(seed=seed),
+                },
+            )
             draft.chmod(0o755)
             if not exists(kind, config):
                 shutil.rmtree(final, ignore_errors=True)  # what lies here without a manifest
@@ -142,8 +169,10 @@ def refuse_full_disk(target: Path) -> Iterator[None]:
             raise
         at = next(p for p in (target, *target.parents) if p.exists())
         free = shutil.disk_usage(at).free / 1e6
-        raise StoreError(f"the disk is full ({free:.0f} MB left at {at}) while writing {target}; nothing half-written was left behind. "
-                         "Free some space, or point FEATINT_CACHE at a larger disk") from e  # fmt: skip
+        raise StoreError(
+            f"the disk is full ({free:.0f} MB left at {at}) while writing {target}; nothing half-written was left behind. "
+            "Free some space, or point FEATINT_CACHE at a larger disk"
+        ) from e
 
 
 def write_bytes(file: Path, content: bytes) -> None:
@@ -162,7 +191,9 @@ def write_bytes(file: Path, content: bytes) -> None:
 
 def write_json(file: Path, content) -> None:
     """Write JSON atomically; NaN and infinity are refused, because JSON has none."""
-    write_bytes(file, (json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    write_bytes(
+        file, (json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    )
 
 
 def provenance(**more) -> dict:
@@ -173,9 +204,17 @@ def provenance(**more) -> dict:
         "python": sys.version.split()[0],
         "machine": f"{platform.machine()} with {instructions()}, {os.cpu_count()} cores, {platform.system()}",
         "device": device(),
-        "versions": {name: metadata.version(name) for name in STAMPED},
+        "versions": {name: version for name in STAMPED if (version := installed(name))},
         **more,
     }
+
+
+def installed(name: str) -> str | None:
+    """A package's version, None where it is not installed."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def device() -> str:
@@ -194,10 +233,20 @@ def instructions() -> str:
 
 @functools.cache
 def commit() -> str:
-    """The project's git commit, with `+changes` if the work tree differs; `unknown` outside a clone."""
+    """The git commit of this checkout, with `+changes` if the work tree differs; `unknown` outside one."""
+    if not (CHECKOUT / ".git").exists():
+        return "unknown"
     try:
-        run = functools.partial(subprocess.run, cwd=PROJECT, capture_output=True, text=True, check=True)
+        run = functools.partial(
+            subprocess.run, cwd=CHECKOUT, capture_output=True, text=True, check=True
+        )
         head = run(["git", "rev-parse", "--short=12", "HEAD"]).stdout.strip()
-        return head + ("+changes" if run(["git", "status", "--porcelain", "--", "featint", "notebooks"]).stdout.strip() else "")
+        return head + (
+            "+changes"
+            if run(
+                ["git", "status", "--porcelain", "--", "featint", "companion", "notebooks"]
+            ).stdout.strip()
+            else ""
+        )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

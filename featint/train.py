@@ -13,8 +13,9 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from featint import sparse, store
+from featint import store
 from featint.config import TrainConfig
+from featint.kernels import sparse
 
 LOG_POINTS = 40
 CHECKPOINT_SECONDS = 60
@@ -61,7 +62,9 @@ def optimizer_for(model: nn.Module, config: TrainConfig) -> Adam:
     names = [name for name, _ in model.named_parameters()]
     for prefix in config.lr_scale:
         if not any(name.startswith(prefix) for name in names):
-            raise ValueError(f"lr_scale names {prefix!r}, but the model's parameters are {', '.join(names)}")
+            raise ValueError(
+                f"lr_scale names {prefix!r}, but the model's parameters are {', '.join(names)}"
+            )
     groups: dict[float, list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         factor = next((f for prefix, f in config.lr_scale.items() if name.startswith(prefix)), 1.0)
@@ -69,9 +72,13 @@ def optimizer_for(model: nn.Module, config: TrainConfig) -> Adam:
         if factor > 0:
             groups.setdefault(factor, []).append(parameter)
     return Adam(
-        [{"params": parameters, "lr": config.lr * factor, "factor": factor} for factor, parameters in groups.items()],
-        eps=config.adam_eps, fused=True,
-    )  # fmt: skip
+        [
+            {"params": parameters, "lr": config.lr * factor, "factor": factor}
+            for factor, parameters in groups.items()
+        ],
+        eps=config.adam_eps,
+        fused=True,
+    )
 
 
 def fit(
@@ -106,7 +113,9 @@ def fit(
         )
     sparse.prepare_cpu()
     optimizer = optimizer_for(model, config)
-    torch.manual_seed(config.seed)  # dropout only: initial values and order come with the model and the batches
+    torch.manual_seed(
+        config.seed
+    )  # dropout only: initial values and order come with the model and the batches
     run = Run(model, optimizer, config)
     if checkpoint is not None and checkpoint.exists():
         run.restore(checkpoint)
@@ -165,13 +174,22 @@ class Run:
     def log(self, validation: Tensor | None, loss_fn: Callable) -> None:
         loss = self.loss_sum.item() / self.since_log
         if not torch.isfinite(self.loss_sum):
-            raise FloatingPointError(f"the loss is {loss} at step {self.step}; lower the learning rate (lr = {self.config.lr})")
-        self.rows.append({
-            "step": self.step, "tokens": self.step * self.config.batch_tokens, "loss": loss,
-            "validation_loss": None if validation is None else self.validate(validation, loss_fn),
-            "lr": self.config.lr * lr_factor(self.step - 1, self.config), "grad_norm": self.grad_norm.item(),
-            "dead_share": (self.silent >= self.config.dead_after_tokens).double().mean().item(),
-        })  # fmt: skip
+            raise FloatingPointError(
+                f"the loss is {loss} at step {self.step}; lower the learning rate (lr = {self.config.lr})"
+            )
+        self.rows.append(
+            {
+                "step": self.step,
+                "tokens": self.step * self.config.batch_tokens,
+                "loss": loss,
+                "validation_loss": None
+                if validation is None
+                else self.validate(validation, loss_fn),
+                "lr": self.config.lr * lr_factor(self.step - 1, self.config),
+                "grad_norm": self.grad_norm.item(),
+                "dead_share": (self.silent >= self.config.dead_after_tokens).double().mean().item(),
+            }
+        )
         self.loss_sum.zero_()
         self.since_log = 0
 
@@ -185,14 +203,31 @@ class Run:
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor of the state under its name, the optimiser's moments beside their parameters."""
         named = dict(self.model.named_parameters())
-        moments = {f"{moment}/{name}": value for name, p in named.items() for moment, value in self.optimizer.state.get(p, {}).items()}
-        counts = {"fired": self.fired, "silent": self.silent, "loss_sum": self.loss_sum, "grad_norm": self.grad_norm}
-        return {f"model/{name}": p.detach() for name, p in named.items()} | moments | counts | {"rng": torch.get_rng_state()}
+        moments = {
+            f"{moment}/{name}": value
+            for name, p in named.items()
+            for moment, value in self.optimizer.state.get(p, {}).items()
+        }
+        counts = {
+            "fired": self.fired,
+            "silent": self.silent,
+            "loss_sum": self.loss_sum,
+            "grad_norm": self.grad_norm,
+        }
+        return (
+            {f"model/{name}": p.detach() for name, p in named.items()}
+            | moments
+            | counts
+            | {"rng": torch.get_rng_state()}
+        )
 
     def save(self, file: Path) -> None:
         """Write the state atomically."""
         meta = {"step": self.step, "since_log": self.since_log, "rows": self.rows}
-        content = save({name: value.contiguous() for name, value in self.tensors().items()}, {"run": json.dumps(meta)})
+        content = save(
+            {name: value.contiguous() for name, value in self.tensors().items()},
+            {"run": json.dumps(meta)},
+        )
         store.write_bytes(file, content)
 
     def restore(self, file: Path) -> None:
@@ -202,13 +237,20 @@ class Run:
                 meta = json.loads(f.metadata()["run"])
                 state = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (safe_open is no dict)
         except (SafetensorError, ValueError) as e:
-            raise store.StoreError(f"the checkpoint {file} cannot be read ({e}); delete it to start that training anew") from e
+            raise store.StoreError(
+                f"the checkpoint {file} cannot be read ({e}); delete it to start that training anew"
+            ) from e
         with torch.no_grad():
             for name, p in self.model.named_parameters():
                 p.copy_(state[f"model/{name}"])
                 if p.requires_grad and f"step/{name}" in state:
-                    moments = {m: torch.empty_like(p).copy_(state[f"{m}/{name}"]) for m in ("exp_avg", "exp_avg_sq")}
+                    moments = {
+                        m: torch.empty_like(p).copy_(state[f"{m}/{name}"])
+                        for m in ("exp_avg", "exp_avg_sq")
+                    }
                     self.optimizer.state[p] = {"step": state[f"step/{name}"], **moments}
-        self.fired, self.silent, self.loss_sum, self.grad_norm = (state[n] for n in ("fired", "silent", "loss_sum", "grad_norm"))
+        self.fired, self.silent, self.loss_sum, self.grad_norm = (
+            state[n] for n in ("fired", "silent", "loss_sum", "grad_norm")
+        )
         torch.set_rng_state(state["rng"])
         self.step, self.since_log, self.rows = meta["step"], meta["since_log"], meta["rows"]

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from jaxtyping import install_import_hook
 
-install_import_hook("featint", "shapes.checked")
+install_import_hook(["featint", "companion"], "shapes.checked")
 
 from featint.config import CorpusConfig, HarvestConfig, LMConfig, NFMConfig, SAEConfig, TrainConfig  # noqa: E402
 
@@ -34,12 +34,26 @@ def lm_folder(tmp_path_factory):
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     folder = tmp_path_factory.mktemp("tiny-llama")
     PreTrainedTokenizerFast(
-        tokenizer_object=words, unk_token="<unk>", eos_token="<|endoftext|>", bos_token="<|endoftext|>", pad_token="<|endoftext|>"
+        tokenizer_object=words,
+        unk_token="<unk>",
+        eos_token="<|endoftext|>",
+        bos_token="<|endoftext|>",
+        pad_token="<|endoftext|>",
     ).save_pretrained(folder)
     config = LlamaConfig(
-        vocab_size=len(vocabulary), hidden_size=32, intermediate_size=64, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2,
-        max_position_embeddings=64, initializer_range=0.3, bos_token_id=0, eos_token_id=0, pad_token_id=None, tie_word_embeddings=True,
-    )  # fmt: skip
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        initializer_range=0.3,
+        bos_token_id=0,
+        eos_token_id=0,
+        pad_token_id=None,
+        tie_word_embeddings=True,
+    )
     torch.manual_seed(0)
     LlamaForCausalLM(config).save_pretrained(folder)
     return folder
@@ -50,7 +64,11 @@ def corpus_file(tmp_path_factory):
     """A JSON file of 60 articles of 5 to 40 words on three topics."""
     words = random.Random(0)
     pages = {
-        f"Article {i:02d}": {"topic": TOPICS[i % 3], "extract": " ".join(words.choices(WORDS, k=words.randint(5, 40)))} for i in range(60)
+        f"Article {i:02d}": {
+            "topic": TOPICS[i % 3],
+            "extract": " ".join(words.choices(WORDS, k=words.randint(5, 40))),
+        }
+        for i in range(60)
     }
     file = tmp_path_factory.mktemp("corpus") / "articles.json"
     file.write_text(json.dumps(pages))
@@ -61,18 +79,28 @@ def corpus_file(tmp_path_factory):
 def tiny_harvest(lm_folder, corpus_file):
     """The harvest config of the tiny model on the tiny corpus."""
     return HarvestConfig(
-        lm=LMConfig(name=str(lm_folder)), corpus=CorpusConfig(name=str(corpus_file), seq_len=16, validation_fraction=0.1, test_fraction=0.2),
-        hook_point="blocks.1.hook_resid_post", dtype="float32",
-    )  # fmt: skip
+        lm=LMConfig(name=str(lm_folder)),
+        corpus=CorpusConfig(
+            name=str(corpus_file), seq_len=16, validation_fraction=0.1, test_fraction=0.2
+        ),
+        hook_point="blocks.1.hook_resid_post",
+        dtype="float32",
+    )
 
 
 @pytest.fixture
 def p(tiny_harvest):
     """A profile of seconds: the tiny model's activations, 64 features."""
-    from featint import harvest, profiles
+    from companion import profiles
+    from featint import harvest
 
     harvest.harvest(tiny_harvest)
     return replace(
-        profiles.smoke(), d_in=32, harvest=tiny_harvest, sae=SAEConfig(d_sae=64, k=4), nfm=NFMConfig(d_factor=3),
-        train=TrainConfig(n_tokens=64 * 60, batch_tokens=64, lr=1e-2, dead_after_tokens=1000), bootstrap=50,
-    )  # fmt: skip
+        profiles.smoke(),
+        d_in=32,
+        harvest=tiny_harvest,
+        sae=SAEConfig(d_sae=64, k=4),
+        nfm=NFMConfig(d_factor=3),
+        train=TrainConfig(n_tokens=64 * 60, batch_tokens=64, lr=1e-2, dead_after_tokens=1000),
+        bootstrap=50,
+    )

@@ -8,7 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from featint import activations, harvest, lm, profiles, store
+from companion import profiles
+from featint import activations, harvest, lm, store
 from featint.config import HarvestConfig
 from featint.store import StoreError
 
@@ -24,7 +25,12 @@ def harvested(tiny_harvest, monkeypatch):
 def direct(config, split, first_position):
     """The rows that should be there, read straight from the model."""
     model, windows = lm.load(config.lm), harvest.windows(config).windows[split]
-    x = torch.cat([lm.read(model, part, config.hook_point).x for part in windows.tokens.split(lm.BATCH_WINDOWS)]).half()
+    x = torch.cat(
+        [
+            lm.read(model, part, config.hook_point).x
+            for part in windows.tokens.split(lm.BATCH_WINDOWS)
+        ]
+    ).half()
     return x[windows.tokens != 0] if first_position == "drop" else x.flatten(0, 1)
 
 
@@ -63,7 +69,11 @@ def test_every_row_knows_its_origin(harvested):
     acts = activations.load(harvested, "test")
     rows = (windows.tokens != 0).nonzero()
     assert torch.equal(acts.position, rows[:, 1])
-    for name, want in (("token", windows.tokens), ("article", windows.article), ("topic", windows.topic)):
+    for name, want in (
+        ("token", windows.tokens),
+        ("article", windows.article),
+        ("topic", windows.topic),
+    ):
         assert torch.equal(getattr(acts, name), want[rows[:, 0], rows[:, 1]])
     assert acts.position.min() == 1 and (acts.token != 0).all()
     assert len(acts.titles) == 60 and acts.topics == ["Geography", "History", "Mathematics"]
@@ -72,7 +82,11 @@ def test_every_row_knows_its_origin(harvested):
 def test_window_counts_are_obeyed_and_too_many_refused(tiny_harvest):
     config = replace(tiny_harvest, train_windows=5, validation_windows=2, test_windows=3)
     harvest.harvest(config)
-    assert [len(activations.load(config, split, "keep")) for split in activations.SPLITS] == [5 * 16, 2 * 16, 3 * 16]
+    assert [len(activations.load(config, split, "keep")) for split in activations.SPLITS] == [
+        5 * 16,
+        2 * 16,
+        3 * 16,
+    ]
     with pytest.raises(ValueError, match="9999 windows were asked for, but the corpus has"):
         harvest.harvest(replace(config, test_windows=9999))
     assert list((store.cache() / "activations").iterdir()) == [store.path("activations", config)]
@@ -95,7 +109,10 @@ def test_a_killed_harvest_goes_on_where_it_was(tiny_harvest, monkeypatch):
     harvest.harvest(tiny_harvest)
     n_batches = sum(-(-len(w.tokens) // 8) for w in harvest.windows(tiny_harvest).windows.values())
     assert len(calls) == n_batches + 1  # only the interrupted batch was read twice
-    assert torch.equal(activations.load(tiny_harvest, "train", "keep").raw(torch.arange(50)), direct(tiny_harvest, "train", "keep")[:50])
+    assert torch.equal(
+        activations.load(tiny_harvest, "train", "keep").raw(torch.arange(50)),
+        direct(tiny_harvest, "train", "keep")[:50],
+    )
     assert [f.name for f in (store.cache() / "activations").iterdir()] == [store.key(tiny_harvest)]
 
 
@@ -103,7 +120,13 @@ def test_one_pass_reads_several_hook_points(tiny_harvest, monkeypatch):
     monkeypatch.setattr(harvest, "SHARD_WINDOWS", 8)
     n, real, calls = len(harvest.windows(tiny_harvest).windows["train"].tokens), lm.activations, []
     monkeypatch.setattr(lm, "activations", lambda *args: calls.append(args) or real(*args))
-    second = replace(tiny_harvest, hook_point="blocks.0.hook_mlp_out", train_windows=11, validation_windows=2, test_windows=3)
+    second = replace(
+        tiny_harvest,
+        hook_point="blocks.0.hook_mlp_out",
+        train_windows=11,
+        validation_windows=2,
+        test_windows=3,
+    )
     artefact = harvest.harvest(tiny_harvest, second)
     assert artefact.path == store.path("activations", tiny_harvest) and n > 16
     n_batches = sum(-(-len(w.tokens) // 8) for w in harvest.windows(tiny_harvest).windows.values())
@@ -115,19 +138,30 @@ def test_one_pass_reads_several_hook_points(tiny_harvest, monkeypatch):
             assert len(acts) == 16 * (getattr(config, f"{split}_windows") or len(x) // 16)
             torch.testing.assert_close(got, x[: len(acts)].float(), rtol=2e-3, atol=2e-3)
     calls.clear()
-    harvest.harvest(tiny_harvest, replace(second, hook_point="blocks.1.hook_mlp_out", train_windows=3))
-    assert len(calls) == 3  # the first is there: only the windows of the new one are read, a batch per split
+    harvest.harvest(
+        tiny_harvest, replace(second, hook_point="blocks.1.hook_mlp_out", train_windows=3)
+    )
+    assert (
+        len(calls) == 3
+    )  # the first is there: only the windows of the new one are read, a batch per split
 
 
 def test_one_pass_is_of_one_precision(tiny_harvest):
-    with pytest.raises(ValueError, match="one pass reads one language model, corpus and precision; asked for .*float32.*bfloat16"):
-        harvest.harvest(replace(tiny_harvest, dtype="float32"), replace(tiny_harvest, dtype="bfloat16"))
+    with pytest.raises(
+        ValueError,
+        match="one pass reads one language model, corpus and precision; asked for .*float32.*bfloat16",
+    ):
+        harvest.harvest(
+            replace(tiny_harvest, dtype="float32"), replace(tiny_harvest, dtype="bfloat16")
+        )
     assert not (store.cache() / "activations").exists()
 
 
 def test_too_large_for_float16(tiny_harvest, monkeypatch):
     real = lm.activations
-    monkeypatch.setattr(lm, "activations", lambda *args: {name: 1e6 * x for name, x in real(*args).items()})
+    monkeypatch.setattr(
+        lm, "activations", lambda *args: {name: 1e6 * x for name, x in real(*args).items()}
+    )
     with pytest.raises(StoreError, match="blocks.1.hook_resid_post .* do not fit into float16"):
         harvest.harvest(tiny_harvest)
 
@@ -145,29 +179,40 @@ def test_batches_are_reproducible_permutations(harvested):
     assert len(batches) == 2 * n // 50 and batches[0].shape == (50, 32)
     seen = torch.cat([batches[step] for step in range(len(batches))])
     everything = acts.rows(torch.arange(n))
-    for epoch in (seen[:n], seen[n:]):  # a whole epoch holds every row once; the second is cut off at the last whole batch
+    for epoch in (
+        seen[:n],
+        seen[n:],
+    ):  # a whole epoch holds every row once; the second is cut off at the last whole batch
         distances = torch.cdist(epoch, everything, compute_mode="donot_use_mm_for_euclid_dist")
         assert (distances.min(1).values == 0).all()
     assert torch.equal(seen[:n].sort(0).values, everything.sort(0).values)
     assert not torch.equal(seen[:50], seen[n : n + 50])
     fresh = activations.Batches(acts, n_tokens=2 * n, batch_tokens=50, seed=3)
-    assert torch.equal(fresh[len(fresh) - 1], batches[len(batches) - 1])  # any step, without those before
+    assert torch.equal(
+        fresh[len(fresh) - 1], batches[len(batches) - 1]
+    )  # any step, without those before
     assert not torch.equal(activations.Batches(acts, 2 * n, 50, seed=4)[0], batches[0])
     with pytest.raises(IndexError, match="is not among"):
         batches[len(batches)]
 
 
 def test_missing_harvest_names_the_command():
-    with pytest.raises(StoreError, match="have not been harvested .*python -m featint harvest --profile laptop"):
+    with pytest.raises(
+        StoreError, match="have not been harvested .*featint harvest --profile laptop"
+    ):
         activations.load(HarvestConfig(), "train")
 
 
 def test_unknown_split(tiny_harvest):
-    with pytest.raises(ValueError, match="split = 'dev' is not known; allowed: 'train', 'validation', 'test'"):
+    with pytest.raises(
+        ValueError, match="split = 'dev' is not known; allowed: 'train', 'validation', 'test'"
+    ):
         activations.load(tiny_harvest, "dev")
 
 
-@pytest.mark.parametrize("damage", [lambda f: f.write_bytes(f.read_bytes()[:-8]), lambda f: f.unlink()])
+@pytest.mark.parametrize(
+    "damage", [lambda f: f.write_bytes(f.read_bytes()[:-8]), lambda f: f.unlink()]
+)
 def test_a_damaged_shard_is_noticed(harvested, damage):
     damage(store.load("activations", harvested).path / "train-00001.safetensors")
     with pytest.raises(StoreError, match="train-00001.safetensors"):
@@ -176,9 +221,14 @@ def test_a_damaged_shard_is_noticed(harvested, damage):
 
 def test_a_constant_dimension_stays_finite(harvested):
     acts = activations.load(harvested, "train")
-    files = [store.load("activations", harvested).path / f"train-{i:05d}.safetensors" for i in range(len(acts.shards))]
+    files = [
+        store.load("activations", harvested).path / f"train-{i:05d}.safetensors"
+        for i in range(len(acts.shards))
+    ]
     x = torch.cat([load_file(f)["x"] for f in files])
-    assert torch.isfinite(acts.rows(torch.arange(len(acts)))).all() and len(x) == len(harvest.windows(harvested).windows["train"].tokens)
+    assert torch.isfinite(acts.rows(torch.arange(len(acts)))).all() and len(x) == len(
+        harvest.windows(harvested).windows["train"].tokens
+    )
 
 
 @pytest.mark.smoke

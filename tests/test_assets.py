@@ -22,38 +22,57 @@ def wheelhouse(tmp_path, monkeypatch):
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr("tiny_text/articles.json", TEXT)
         archive.writestr(
-            "tiny_text-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny-text\nVersion: 1.0\nRequires-Dist: not-to-be-fetched\n"
+            "tiny_text-1.0.dist-info/METADATA",
+            "Metadata-Version: 2.1\nName: tiny-text\nVersion: 1.0\nRequires-Dist: not-to-be-fetched\n",
         )
-        archive.writestr("tiny_text-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(
+            "tiny_text-1.0.dist-info/WHEEL",
+            "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        )
         archive.writestr("tiny_text-1.0.dist-info/RECORD", "")
-    for name, value in {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(folder), "PIP_CONFIG_FILE": "/dev/null"}.items():
+    for name, value in {
+        "PIP_NO_INDEX": "1",
+        "PIP_FIND_LINKS": str(folder),
+        "PIP_CONFIG_FILE": "/dev/null",
+    }.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(assets, "REQUIREMENTS", tmp_path / "assets.txt")
 
     def pin(sha256=None, member="tiny_text/articles.json"):
         sha256 = sha256 or hashlib.sha256(wheel.read_bytes()).hexdigest()
         (tmp_path / "assets.txt").write_text(f"# comment\ntiny-text==1.0 --hash=sha256:{sha256}\n")
-        monkeypatch.setattr(assets, "ASSETS", {"tiny": assets.Asset(package="tiny-text", member=member, megabytes=0.1)})
+        monkeypatch.setattr(
+            assets,
+            "ASSETS",
+            {"tiny": assets.Asset(package="tiny-text", member=member, megabytes=0.1)},
+        )
         return folder
 
     return pin
 
 
 def nothing_is_left():
-    return not (store.cache() / "assets").exists() or list((store.cache() / "assets").iterdir()) == []
+    return (
+        not (store.cache() / "assets").exists() or list((store.cache() / "assets").iterdir()) == []
+    )
 
 
 def test_fetch_keeps_the_one_member_and_fetches_once(wheelhouse):
     folder = wheelhouse()
     assert assets.fetch()["tiny"].read_bytes() == TEXT
-    assert [f.name for f in assets.path("tiny").parent.iterdir() if f.name != store.MANIFEST] == ["articles.json"]
+    assert [f.name for f in assets.path("tiny").parent.iterdir() if f.name != store.MANIFEST] == [
+        "articles.json"
+    ]
     (folder / "tiny_text-1.0-py3-none-any.whl").unlink()
     assert assets.path("tiny").read_bytes() == TEXT  # the second time nothing is downloaded
 
 
 def test_wrong_hash_is_refused(wheelhouse):
     wheelhouse(sha256="0" * 64)
-    with pytest.raises(StoreError, match="tiny-text==1.0 does not have the sha256 written in data/assets.txt(.|\n)*Nothing was kept"):
+    with pytest.raises(
+        StoreError,
+        match="tiny-text==1.0 does not have the sha256 written in data/assets.txt(.|\n)*Nothing was kept",
+    ):
         assets.path("tiny")
     assert nothing_is_left()
 
@@ -61,7 +80,8 @@ def test_wrong_hash_is_refused(wheelhouse):
 def test_no_network_says_what_was_tried_and_what_is_needed(wheelhouse):
     (wheelhouse() / "tiny_text-1.0-py3-none-any.whl").unlink()
     with pytest.raises(
-        StoreError, match="could not download tiny-text==1.0(.|\n)*network(.|\n)*PIP_FIND_LINKS(.|\n)*pip download(.|\n)*No matching"
+        StoreError,
+        match="could not download tiny-text==1.0(.|\n)*network(.|\n)*PIP_FIND_LINKS(.|\n)*pip download(.|\n)*No matching",
     ):
         assets.path("tiny")
     assert nothing_is_left()
@@ -76,7 +96,9 @@ def test_a_member_that_is_not_in_the_wheel(wheelhouse):
 
 def test_full_disk_during_the_download(wheelhouse, monkeypatch):
     wheelhouse()
-    full = subprocess.CompletedProcess([], 1, stderr="ERROR: Could not install: [Errno 28] No space left on device")
+    full = subprocess.CompletedProcess(
+        [], 1, stderr="ERROR: Could not install: [Errno 28] No space left on device"
+    )
     monkeypatch.setattr(subprocess, "run", lambda *args, **kwargs: full)
     with pytest.raises(StoreError, match="the disk is full .* MB left"):
         assets.path("tiny")
@@ -96,7 +118,12 @@ def test_full_disk_while_unpacking(wheelhouse, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "damage", [lambda f: f.write_bytes(TEXT[:-5]), lambda f: f.write_bytes(TEXT[:-5] + b"xxxxx"), lambda f: f.unlink()]
+    "damage",
+    [
+        lambda f: f.write_bytes(TEXT[:-5]),
+        lambda f: f.write_bytes(TEXT[:-5] + b"xxxxx"),
+        lambda f: f.unlink(),
+    ],
 )
 def test_a_damaged_asset_is_noticed(wheelhouse, damage):
     wheelhouse()

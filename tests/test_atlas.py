@@ -8,22 +8,27 @@ import numpy as np
 import pytest
 import torch
 
-from featint import activations, atlas, harvest, lm, profiles, runs, store, variants
+from companion import atlas, places, profiles, variants
+from featint import activations, harvest, lm, runs
 from featint.config import NFMConfig, SAEConfig, TrainConfig
 from featint.joint import JointSAE
+from featint.kernels.sparse import Codes
 from featint.nfm import NFM
 from featint.sae import TopKSAE
-from featint.sparse import Codes
 
 
 @pytest.fixture
 def p(tiny_harvest, tmp_path, monkeypatch):
-    monkeypatch.setattr(store, "BUILD", tmp_path / "build")
+    monkeypatch.setattr(places, "BUILD", tmp_path / "build")
     harvest.harvest(tiny_harvest)
     return replace(
-        profiles.smoke(), d_in=32, harvest=tiny_harvest, sae=SAEConfig(d_sae=64, k=8), nfm=NFMConfig(d_factor=3),
+        profiles.smoke(),
+        d_in=32,
+        harvest=tiny_harvest,
+        sae=SAEConfig(d_sae=64, k=8),
+        nfm=NFMConfig(d_factor=3),
         train=TrainConfig(n_tokens=64 * 60, batch_tokens=64, lr=1e-2, dead_after_tokens=1000),
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture
@@ -43,19 +48,28 @@ def dense(p):
 def test_rates_norms_and_topics(p, written, dense):
     model, test = runs.get(variants.get("joint", p)).model, activations.load(p.harvest, "test")
     fired = (dense > 0).double()
-    assert [f["id"] for f in written["features"]] == (fired.sum(0) >= atlas.MIN_FIRED).nonzero().squeeze(1).tolist()
+    assert [f["id"] for f in written["features"]] == (
+        fired.sum(0) >= atlas.MIN_FIRED
+    ).nonzero().squeeze(1).tolist()
     assert len(written["features"]) > 5 and written["about"]["tokens"] == len(test)
     for f in written["features"]:
         i = f["id"]
         assert f["rate"] == pytest.approx(fired[:, i].mean().item(), rel=1e-3)
         assert f["mean"] == pytest.approx(dense[dense[:, i] > 0, i].mean().item(), rel=1e-3)
         assert f["norm"] == pytest.approx(model.sae.W_dec[i].norm().item(), rel=1e-3)
-        by_topic = torch.stack([fired[test.topic == t, i].mean() for t in range(len(test.topics))]).nan_to_num()
-        assert f["topic"] == by_topic.argmax() and f["lift"] == pytest.approx((by_topic.max() / fired[:, i].mean()).item(), rel=1e-3)
+        by_topic = torch.stack(
+            [fired[test.topic == t, i].mean() for t in range(len(test.topics))]
+        ).nan_to_num()
+        assert f["topic"] == by_topic.argmax() and f["lift"] == pytest.approx(
+            (by_topic.max() / fired[:, i].mean()).item(), rel=1e-3
+        )
 
 
 def test_excerpts_stand_in_their_articles_and_are_short(p, written, dense):
-    test, text = activations.load(p.harvest, "test"), json.loads(Path(p.harvest.corpus.name).read_text())
+    test, text = (
+        activations.load(p.harvest, "test"),
+        json.loads(Path(p.harvest.corpus.name).read_text()),
+    )
     for f in written["features"]:
         acts = dense[:, f["id"]]
         best = {}
@@ -81,7 +95,10 @@ def test_promoted_tokens_are_those_of_the_head_on_the_normed_direction(p, writte
     for f in written["features"]:
         direction = (model.sae.W_dec[f["id"]] + model.nfm.W_lin[f["id"]]) * test.std
         logits = plain(direction, (32,), eps=1e-6) * head.model.norm.weight @ head.lm_head.weight.T
-        expected = [language_model.tokenizer.decode([t]) for t in logits.argsort(descending=True)[: atlas.PROMOTED].tolist()]
+        expected = [
+            language_model.tokenizer.decode([t])
+            for t in logits.argsort(descending=True)[: atlas.PROMOTED].tolist()
+        ]
         assert f["promoted"] == expected
 
 
@@ -100,12 +117,17 @@ def test_partners_are_the_strongest_of_all_pairs_in_company(p, dense, monkeypatc
             both = ((dense[:, f["id"]] > 0) & (dense[:, j] > 0)).nonzero().squeeze(1)
             if j == f["id"] or len(both) < atlas.MIN_FIRED:
                 continue
-            rows = dense[both[np.unique(np.linspace(0, len(both) - 1, atlas.TOGETHER).astype(int))]].double()
+            rows = dense[
+                both[np.unique(np.linspace(0, len(both) - 1, atlas.TOGETHER).astype(int))]
+            ].double()
             off = {}
             for gone in [(), (f["id"],), (j,), (f["id"], j)]:
                 off[gone] = rows.clone()
                 off[gone][:, list(gone)] = 0
-            difference = sum(sign * out(off[gone].float()) for gone, sign in zip(off, (1, -1, -1, 1), strict=True))
+            difference = sum(
+                sign * out(off[gone].float())
+                for gone, sign in zip(off, (1, -1, -1, 1), strict=True)
+            )
             effects[j] = (difference.norm(dim=1).mean().item(), len(both))
         best = sorted((e for e, _ in effects.values() if e > 1e-6), reverse=True)[: atlas.PARTNERS]
         shown = [(j, e, n) for j, e, n in f["partners"] if e > 1e-6]
@@ -120,16 +142,28 @@ def test_an_excerpt_ends_where_its_article_does():
     here = [5 <= i < 9 or i >= 12 for i in range(40)]
     assert atlas.excerpt(decode, list(range(40)), here, 6) == ("w5", " w6", " w7 w8")
     before, token, after = atlas.excerpt(decode, list(range(40)), here, 25)
-    assert (before.split(), token, after.split()) == ([f"w{i}" for i in range(18, 25)], " w25", [f"w{i}" for i in range(26, 33)])
+    assert (before.split(), token, after.split()) == (
+        [f"w{i}" for i in range(18, 25)],
+        " w25",
+        [f"w{i}" for i in range(26, 33)],
+    )
 
 
 def test_pairs_that_never_meet_are_not_asked():
     codes = Codes(torch.ones(2, 1), torch.tensor([[0], [1]]))
-    found = atlas.Firings(codes, np.array([0, 1]), np.array([0, 1]), np.array([1.0, 1.0], dtype=np.float32), 2)
+    found = atlas.Firings(
+        codes, np.array([0, 1]), np.array([0, 1]), np.array([1.0, 1.0], dtype=np.float32), 2
+    )
     model = JointSAE(TopKSAE(4, SAEConfig(d_sae=2, k=1)), NFM(4, 2, NFMConfig(d_factor=1)))
     assert atlas.partners(model, found, np.array([0, 1])) == {0: [], 1: []}
 
 
 def test_strongest_pairs_of_each_feature():
     a, b, score = np.array([0, 0, 1, 2]), np.array([1, 2, 2, 3]), np.array([1.0, 5.0, 3.0, 2.0])
-    assert [s.tolist() for s in atlas.strongest(a, b, score, 5, 2)] == [[1, 0], [2, 0], [1, 2], [3], []]
+    assert [s.tolist() for s in atlas.strongest(a, b, score, 5, 2)] == [
+        [1, 0],
+        [2, 0],
+        [1, 2],
+        [3],
+        [],
+    ]

@@ -8,8 +8,9 @@ import torch
 from scipy import sparse
 from sklearn.linear_model import Ridge
 
-from featint import activations, metrics, runs, variants
-from featint.chapters import baselines, leftovers
+from companion import variants
+from companion.chapters import baselines, leftovers
+from featint import activations, metrics, runs
 
 
 @pytest.fixture
@@ -88,12 +89,19 @@ def test_the_chapters_numbers_end_to_end(p):
     sae = models["sae"].model
     at_cut = sae.encode(x).top(models["sae_cut"].config.sae.k).dense(64) @ sae.W_dec
     sst = metrics.squared_error(x, x.mean(0).expand_as(x)).sum().item()
-    assert table.loc["sae_at_cut/fvu", "value"] == pytest.approx(metrics.squared_error(x, at_cut).sum().item() / sst, rel=1e-4)
+    assert table.loc["sae_at_cut/fvu", "value"] == pytest.approx(
+        metrics.squared_error(x, at_cut).sum().item() / sst, rel=1e-4
+    )
     assert table.loc["sae_at_cut/fvu", "value"] > table.loc["sae/fvu", "value"]
     spliced = baselines.spliced(functions, models, test, p)
     assert (spliced.filter(like="/kl", axis=0)["n"] > 1).all()
     found = baselines.values(table, spliced, baselines.published_control(p))
-    over, gain = found["residual_sae/gain_over_bound/controlled"], found["residual_sae/gain_vs_sae/controlled"]
-    assert over.value == pytest.approx(gain.value / baselines.BOUND) and over.unit == "x; n articles"
+    over, gain = (
+        found["residual_sae/gain_over_bound/controlled"],
+        found["residual_sae/gain_vs_sae/controlled"],
+    )
+    assert (
+        over.value == pytest.approx(gain.value / baselines.BOUND) and over.unit == "x; n articles"
+    )
     assert found["residual_sae/gain/as_published"].unit == "%; n articles"
     assert len(baselines.gain_rows(table, list(baselines.GAINS))) == len(baselines.GAINS)

@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 import torch
 
-from featint import activations, downstream, harvest, ledger, lm, profiles, variants
-from featint.chapters import behaviour, behaviour_results
+from companion import ledger, profiles, variants
+from companion.chapters import behaviour, behaviour_results
+from companion.figures import behaviour as figures_behaviour
+from featint import activations, downstream, harvest, lm
 from featint.config import NFMConfig, SAEConfig, TrainConfig
-from featint.figures import behaviour as figures_behaviour
 from featint.joint import JointSAE
 from featint.nfm import NFM
 from featint.runs import Trained
@@ -22,16 +23,35 @@ def tiny(tiny_harvest):
     """A profile of the tiny model's size."""
     harvest.harvest(tiny_harvest)
     return replace(
-        profiles.smoke(), d_in=32, harvest=tiny_harvest, sae=SAEConfig(d_sae=64, k=4), nfm=NFMConfig(d_factor=3),
-        train=TrainConfig(n_tokens=1024), splice_windows=6, bootstrap=40,
-    )  # fmt: skip
+        profiles.smoke(),
+        d_in=32,
+        harvest=tiny_harvest,
+        sae=SAEConfig(d_sae=64, k=4),
+        nfm=NFMConfig(d_factor=3),
+        train=TrainConfig(n_tokens=1024),
+        splice_windows=6,
+        bootstrap=40,
+    )
 
 
 def untrained(config, seed=0):
     generator = torch.Generator().manual_seed(seed)
     sae = TopKSAE(32, config.sae, generator)
-    model = sae if config.nfm is None else JointSAE(sae, NFM(32, config.sae.d_sae, config.nfm, generator))
-    return Trained(config, model.requires_grad_(False).eval(), pd.DataFrame(), torch.zeros(1), torch.zeros(1), 0.0, {}, "")
+    model = (
+        sae
+        if config.nfm is None
+        else JointSAE(sae, NFM(32, config.sae.d_sae, config.nfm, generator))
+    )
+    return Trained(
+        config,
+        model.requires_grad_(False).eval(),
+        pd.DataFrame(),
+        torch.zeros(1),
+        torch.zeros(1),
+        0.0,
+        {},
+        "",
+    )
 
 
 @pytest.fixture
@@ -46,15 +66,28 @@ MEASURED = []
 def measured(request):
     """The forward passes of all tests that only read them, made once."""
     if not MEASURED:
-        MEASURED.append(behaviour.measure(request.getfixturevalue("models"), request.getfixturevalue("tiny"), draws=2))
+        MEASURED.append(
+            behaviour.measure(
+                request.getfixturevalue("models"), request.getfixturevalue("tiny"), draws=2
+            )
+        )
     return MEASURED[0]
 
 
 def rows(kl, condition="sae", draw=-1, article=0, **more):
     """Rows of `downstream.evaluate` with these KLs."""
     n = len(kl)
-    frame = {"condition": condition, "draw": draw, "window": 0, "position": range(1, n + 1), "article": article, "kl": kl}
-    return pd.DataFrame(frame | {"ce_clean": 1.0, "ce_spliced": 1.5, "top1_same": True, "error_norm": 2.0} | more)
+    frame = {
+        "condition": condition,
+        "draw": draw,
+        "window": 0,
+        "position": range(1, n + 1),
+        "article": article,
+        "kl": kl,
+    }
+    return pd.DataFrame(
+        frame | {"ce_clean": 1.0, "ce_spliced": 1.5, "top1_same": True, "error_norm": 2.0} | more
+    )
 
 
 def test_conditions_are_those_that_readers_see(models, tiny):
@@ -67,7 +100,9 @@ def test_conditions_are_those_that_readers_see(models, tiny):
     torch.testing.assert_close(found["joint"](x), want, rtol=1e-4, atol=1e-5)
     own = acts.denormalise(models["joint"].model.sae(z).x_hat)
     torch.testing.assert_close(found["joint_own_path"](x), own, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(found["sae_error_50"](x) - x, 0.5 * (found["sae"](x) - x), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        found["sae_error_50"](x) - x, 0.5 * (found["sae"](x) - x), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_published_conditions_are_raw_and_the_interaction_alone_is_not_pooled(models):
@@ -82,7 +117,13 @@ def test_published_conditions_are_raw_and_the_interaction_alone_is_not_pooled(mo
     torch.testing.assert_close(found["sequential_interaction"](x), out + plain)
     torch.testing.assert_close(found["sequential_linear"](x), out + dense @ nfm.W_lin + nfm.b_lin)
     pooled = 0.5 * ((dense @ nfm.V).square() - dense.square() @ nfm.V.square())
-    both = out + dense @ nfm.W_lin + nfm.b_lin + (pooled @ nfm.W_hidden + nfm.b_hidden).relu() @ nfm.W_out + nfm.b_out
+    both = (
+        out
+        + dense @ nfm.W_lin
+        + nfm.b_lin
+        + (pooled @ nfm.W_hidden + nfm.b_hidden).relu() @ nfm.W_out
+        + nfm.b_out
+    )
     torch.testing.assert_close(found["sequential"](x), both)
 
 
@@ -92,16 +133,26 @@ def test_the_published_splice_is_one_block_later():
 
 def test_which_windows_see_what(measured, models, tiny):
     main, detail = behaviour.parts_of(measured)
-    assert measured.detail == 2 and sorted(main.window.unique()) == list(range(6)) and sorted(detail.window.unique()) == [0, 1]
+    assert (
+        measured.detail == 2
+        and sorted(main.window.unique()) == list(range(6))
+        and sorted(detail.window.unique()) == [0, 1]
+    )
     assert set(main.condition) == set(behaviour.MAIN) and (main.draw == -1).all()
-    assert set(detail.condition) == set(behaviour.LABELS) and sorted(detail.draw.unique()) == [-1, 0, 1]
+    assert set(detail.condition) == set(behaviour.LABELS) and sorted(detail.draw.unique()) == [
+        -1,
+        0,
+        1,
+    ]
     acts, language_model = activations.load(tiny.harvest, "test"), behaviour.load_lm(tiny)
     windows = harvest.windows(tiny.harvest).windows["test"].first(6)
     joint = behaviour.controlled_conditions(models, acts)["joint"]
     whole = downstream.evaluate(language_model, windows, tiny.harvest, {"joint": joint})
     key = ["window", "position"]
     ours = main[main.condition == "joint"].sort_values(key)
-    np.testing.assert_array_equal(ours[[*key, "article"]], whole.sort_values(key)[[*key, "article"]])
+    np.testing.assert_array_equal(
+        ours[[*key, "article"]], whole.sort_values(key)[[*key, "article"]]
+    )
     np.testing.assert_allclose(ours.kl, whole.sort_values(key).kl, rtol=1e-3, atol=1e-5)
     assert (measured.published.position == 0).any() and not (detail.position == 0).any()
 
@@ -110,24 +161,46 @@ def test_further_seeds_are_paired_with_the_first(models, tiny):
     more = {f"{name}@1": untrained(variants.get(name, tiny, 1), seed=1) for name in behaviour.MAIN}
     found = behaviour.measure(models | more, tiny, draws=1)
     counts = found.controlled[found.controlled.draw < 0].groupby("condition").size()
-    first = found.controlled[(found.controlled.draw < 0) & (found.controlled.window < 2)].groupby("condition").size()
+    first = (
+        found.controlled[(found.controlled.draw < 0) & (found.controlled.window < 2)]
+        .groupby("condition")
+        .size()
+    )
     assert all(counts[f"{name}@1"] == first[name] < counts[name] for name in behaviour.MAIN)
     table = behaviour_results.over_seeds(found.controlled)
     each = []
     for end in ("", "@1"):
-        kl = found.controlled[(found.controlled.draw < 0) & (found.controlled.window < 2)].groupby("condition").kl.sum()
+        kl = (
+            found.controlled[(found.controlled.draw < 0) & (found.controlled.window < 2)]
+            .groupby("condition")
+            .kl.sum()
+        )
         each.append(100 * (1 - kl[f"joint{end}"] / kl[f"sae{end}"]))
-    assert table.loc["joint/kl_reduction_vs_sae", "value"] == pytest.approx(np.mean(each), rel=1e-4) and table.n.eq(2).all()
+    assert (
+        table.loc["joint/kl_reduction_vs_sae", "value"] == pytest.approx(np.mean(each), rel=1e-4)
+        and table.n.eq(2).all()
+    )
 
 
 def test_sums_average_the_draws_of_a_twin():
-    frame = pd.concat([
-        rows([1.0, 2.0]), rows([4.0], article=1), rows([0.5, 0.5], draw=0), rows([1.0], draw=0, article=1),
-        rows([1.5, 0.5], draw=1), rows([3.0], draw=1, article=1),
-    ], ignore_index=True)  # fmt: skip
+    frame = pd.concat(
+        [
+            rows([1.0, 2.0]),
+            rows([4.0], article=1),
+            rows([0.5, 0.5], draw=0),
+            rows([1.0], draw=0, article=1),
+            rows([1.5, 0.5], draw=1),
+            rows([3.0], draw=1, article=1),
+        ],
+        ignore_index=True,
+    )
     found = behaviour.sums(frame)
     assert found["kl/sae"].tolist() == [3.0, 4.0] and found["kl/sae~"].tolist() == [1.5, 2.0]
-    assert found.tokens.tolist() == [2, 1] and found.ce_clean.tolist() == [2.0, 1.0] and found["top1/sae"].tolist() == [2, 1]
+    assert (
+        found.tokens.tolist() == [2, 1]
+        and found.ce_clean.tolist() == [2.0, 1.0]
+        and found["top1/sae"].tolist() == [2, 1]
+    )
     with pytest.raises(ValueError, match="misses some of the articles"):
         behaviour.sums(pd.concat([frame, rows([1.0], "joint")]))
 
@@ -135,9 +208,14 @@ def test_sums_average_the_draws_of_a_twin():
 def test_estimates_are_quotients_of_means_over_tokens(measured):
     found = behaviour_results.estimate(measured, 40)
     main, detail = behaviour.parts_of(measured)
-    kl, ce = (main.groupby("condition")[column].agg(lambda x: x.astype("float64").mean()) for column in ("kl", "ce_spliced"))
+    kl, ce = (
+        main.groupby("condition")[column].agg(lambda x: x.astype("float64").mean())
+        for column in ("kl", "ce_spliced")
+    )
     clean = main[main.condition == "sae"].ce_clean.astype("float64").mean()
-    assert found.main.loc["joint/kl_reduction_vs_sae", "value"] == pytest.approx(100 * (1 - kl["joint"] / kl["sae"]), rel=1e-4)
+    assert found.main.loc["joint/kl_reduction_vs_sae", "value"] == pytest.approx(
+        100 * (1 - kl["joint"] / kl["sae"]), rel=1e-4
+    )
     assert found.main.loc["joint/ce_reduction_vs_sae", "value"] == pytest.approx(
         100 * (1 - (ce["joint"] - clean) / (ce["sae"] - clean)), rel=1e-4
     )
@@ -145,12 +223,21 @@ def test_estimates_are_quotients_of_means_over_tokens(measured):
     want = sae[sae.draw < 0].kl.mean() / sae[sae.draw >= 0].kl.mean()
     assert found.detail.loc["sae/kl_ratio", "value"] == pytest.approx(want)
     recovered = downstream.ce_loss_recovered(detail, "zero")
-    assert found.detail.loc["joint/recovered_zero", "value"] == pytest.approx(100 * recovered["joint", -1])
+    assert found.detail.loc["joint/recovered_zero", "value"] == pytest.approx(
+        100 * recovered["joint", -1]
+    )
     by = measured.published[measured.published.draw < 0].groupby("condition").kl.mean()
-    assert found.published.loc["sequential/kl_reduction", "value"] == pytest.approx(100 * (1 - by["sequential"] / by["sae"]))
-    path = {kind: found.detail.loc[f"joint/contribution_interaction_{kind}", "value"] for kind in ("alone", "last", "shapley")}
+    assert found.published.loc["sequential/kl_reduction", "value"] == pytest.approx(
+        100 * (1 - by["sequential"] / by["sae"])
+    )
+    path = {
+        kind: found.detail.loc[f"joint/contribution_interaction_{kind}", "value"]
+        for kind in ("alone", "last", "shapley")
+    }
     level = found.detail["value"]
-    assert path["alone"] == pytest.approx(100 * (1 - level["joint_interaction/kl"] / level["joint_own_path/kl"]))
+    assert path["alone"] == pytest.approx(
+        100 * (1 - level["joint_interaction/kl"] / level["joint_own_path/kl"])
+    )
     assert path["shapley"] == pytest.approx((path["alone"] + path["last"]) / 2)
 
 
@@ -181,7 +268,12 @@ def test_frames_for_the_figures(measured):
     by = behaviour_results.position_rows(measured)
     main = behaviour.parts_of(measured)[0]
     joint = by[(by.condition == "joint") & (by.protocol == "controlled")].set_index("position")
-    assert joint.n.sum() == (main.condition == "joint").sum() and joint.index.tolist() == [1, 2, 4, 8]
+    assert joint.n.sum() == (main.condition == "joint").sum() and joint.index.tolist() == [
+        1,
+        2,
+        4,
+        8,
+    ]
     want = main[(main.condition == "joint") & main.position.between(4, 7)].kl.mean()
     assert joint.loc[4, "kl"] == pytest.approx(want)
     naive = behaviour_results.naive_table(measured)
@@ -191,5 +283,10 @@ def test_frames_for_the_figures(measured):
     whole, near = figures_behaviour.norm_curve(levels, shown).axes
     points = {tuple(line.get_xydata()[0]) for line in whole.lines if len(line.get_xydata()) == 1}
     assert points == {tuple(levels.loc[c, ["error_norm", "kl"]]) for c in shown}
-    assert any(tuple(line.get_xydata()[0]) == tuple(levels.loc["sae", ["error_norm", "kl"]]) for line in near.lines)
-    assert lm.BATCH_WINDOWS > measured.detail  # both parts of the windows fit into batches of their own
+    assert any(
+        tuple(line.get_xydata()[0]) == tuple(levels.loc["sae", ["error_norm", "kl"]])
+        for line in near.lines
+    )
+    assert (
+        lm.BATCH_WINDOWS > measured.detail
+    )  # both parts of the windows fit into batches of their own

@@ -10,29 +10,41 @@ import pytest
 import torch
 
 from benchmarks import machine, naive, speed, summary
+from companion.places import PROJECT
 from featint.config import NFMConfig, SAEConfig
 from featint.joint import JointSAE
 from featint.nfm import NFM
 from featint.sae import TopKSAE
-from featint.store import PROJECT
 
 
 def test_naive_model_is_the_joint_model():
-    ours = JointSAE(TopKSAE(6, SAEConfig(d_sae=40, k=5)), NFM(6, 40, NFMConfig(d_factor=3))).double().eval()
+    ours = (
+        JointSAE(TopKSAE(6, SAEConfig(d_sae=40, k=5)), NFM(6, 40, NFMConfig(d_factor=3)))
+        .double()
+        .eval()
+    )
     dense = naive.NaiveJoint(6, 40, 5, 3).double().eval()
     with torch.no_grad():
         for theirs, mine in [
-            (dense.encoder.weight, ours.sae.W_enc.t()), (dense.encoder.bias, ours.sae.b_enc), (dense.decoder.weight, ours.sae.W_dec.t()),
-            (dense.linear.weight, ours.nfm.W_lin.t()), (dense.linear.bias, ours.nfm.b_lin), (dense.embedding.weight, ours.nfm.V),
-            (dense.mlp[1].weight, ours.nfm.W_hidden.t()), (dense.mlp[1].bias, ours.nfm.b_hidden),
-            (dense.mlp[3].weight, ours.nfm.W_out.t()), (dense.mlp[3].bias, ours.nfm.b_out),
-        ]:  # fmt: skip
+            (dense.encoder.weight, ours.sae.W_enc.t()),
+            (dense.encoder.bias, ours.sae.b_enc),
+            (dense.decoder.weight, ours.sae.W_dec.t()),
+            (dense.linear.weight, ours.nfm.W_lin.t()),
+            (dense.linear.bias, ours.nfm.b_lin),
+            (dense.embedding.weight, ours.nfm.V),
+            (dense.mlp[1].weight, ours.nfm.W_hidden.t()),
+            (dense.mlp[1].bias, ours.nfm.b_hidden),
+            (dense.mlp[3].weight, ours.nfm.W_out.t()),
+            (dense.mlp[3].bias, ours.nfm.b_out),
+        ]:
             theirs.copy_(mine)
     x = torch.randn(30, 6, dtype=torch.float64)
     torch.testing.assert_close(dense(x), ours(x).x_hat)
 
 
-@pytest.mark.parametrize("name", ["sae-plain", "joint-plain", "sequential", "naive-joint", "product"])
+@pytest.mark.parametrize(
+    "name", ["sae-plain", "joint-plain", "sequential", "naive-joint", "product"]
+)
 def test_contestants_train_as_many_steps_as_ordered(name):
     with ExitStack() as stack:
         worker = speed.Worker(stack, name, 64, 4, 16)
@@ -42,7 +54,9 @@ def test_contestants_train_as_many_steps_as_ordered(name):
 
 def test_the_feed_times_what_happens_between_two_batches():
     loop = "import time; from benchmarks.feed import Feed\nfor x in Feed(4, 2): print('noise'); time.sleep(0.02)"
-    done = subprocess.run([sys.executable, "-c", loop], input="2\n", capture_output=True, text=True, cwd=PROJECT)
+    done = subprocess.run(
+        [sys.executable, "-c", loop], input="2\n", capture_output=True, text=True, cwd=PROJECT
+    )
     reports = [json.loads(line) for line in done.stdout.splitlines()]
     assert [len(r["seconds"]) for r in reports] == [0, 2]
     assert all(s >= 0.02 for s in reports[1]["seconds"])
@@ -62,13 +76,27 @@ def test_a_sample_is_unclean_while_another_process_is_busy(monkeypatch):
 
 
 def test_ratios():
-    samples = {"sae": [0.1, 0.1, 0.4], "joint": [0.12] * 3, "sae-plain": [0.2] * 3, "joint-plain": [0.25] * 3, "naive-joint": [0.6] * 3,
-               "saelens": [0.5] * 3, "sparsify": [0.3] * 3, "dictionary_learning": [0.2, 0.4, 0.4]}  # fmt: skip
+    samples = {
+        "sae": [0.1, 0.1, 0.4],
+        "joint": [0.12] * 3,
+        "sae-plain": [0.2] * 3,
+        "joint-plain": [0.25] * 3,
+        "naive-joint": [0.6] * 3,
+        "saelens": [0.5] * 3,
+        "sparsify": [0.3] * 3,
+        "dictionary_learning": [0.2, 0.4, 0.4],
+    }
     raw = {"limits": {"float32_gflops": 100.0, "threads": 2}, "race/8192-64-1024": samples}
     values = summary.values(raw, {"torch": "2"})
-    at = {name.removesuffix("/8192-64-1024"): v.value for name, v in values.items() if name.endswith("8192-64-1024")}
+    at = {
+        name.removesuffix("/8192-64-1024"): v.value
+        for name, v in values.items()
+        if name.endswith("8192-64-1024")
+    }
     assert at["fastest_peer"] == "sparsify"
-    assert at["sae_vs_fastest_peer"] == pytest.approx(3) and at["sae_plain_vs_fastest_peer"] == pytest.approx(1.5)
+    assert at["sae_vs_fastest_peer"] == pytest.approx(3) and at[
+        "sae_plain_vs_fastest_peer"
+    ] == pytest.approx(1.5)
     assert at["joint_vs_naive"] == pytest.approx(5) and at["joint_vs_sae"] == pytest.approx(1.2)
     assert at["encode_floor_fraction"] == pytest.approx(2 * 1024 * 576 * 8192 / 100e9 / 0.1)
     assert values["tokens_per_second/8192-64-1024/joint"].value == pytest.approx(1024 / 0.12)

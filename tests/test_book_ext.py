@@ -11,9 +11,11 @@ from bs4 import BeautifulSoup
 from sphinx.errors import ExtensionError
 from sphinx.testing.util import SphinxTestApp
 
-from featint import store
+from companion import places
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::PendingDeprecationWarning")  # Sphinx's own
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::PendingDeprecationWarning"
+)  # Sphinx's own
 
 ROOT = Path(__file__).resolve().parents[1]
 CONF = """
@@ -22,24 +24,47 @@ nb_execution_mode = "off"
 html_theme = "basic"
 exclude_patterns = ["_build"]
 """
-FVU = {"value": 0.31234, "ci": [0.305, 0.32], "n": 1502, "unit": "FVU; n articles", "protocol": "controlled"}
-RUN = {"parameters": {"k": 42}, "start_time": "2026-01-01T10:00:00", "end_time": "2026-01-01T10:00:05", "duration": 5.0, "exception": None}
+FVU = {
+    "value": 0.31234,
+    "ci": [0.305, 0.32],
+    "n": 1502,
+    "unit": "FVU; n articles",
+    "protocol": "controlled",
+}
+RUN = {
+    "parameters": {"k": 42},
+    "start_time": "2026-01-01T10:00:00",
+    "end_time": "2026-01-01T10:00:05",
+    "duration": 5.0,
+    "exception": None,
+}
 SOURCE = "k: int | None = None  # active features | per token\nlr: float = 1e-3  # learning rate"
 
 
 def notebook(*, output: str | None = None, papermill: dict | None = None) -> dict:
     """A notebook with a title, a cell of parameters and one cell that may have an output."""
-    outputs = [] if output is None else [{"output_type": "stream", "name": "stdout", "text": output}]
+    outputs = (
+        [] if output is None else [{"output_type": "stream", "name": "stdout", "text": output}]
+    )
     cell = {"metadata": {}, "cell_type": "code", "execution_count": None, "outputs": []}
     return {
         "cells": [
-            {"cell_type": "markdown", "id": "a", "metadata": {}, "source": "# Chapter\n\nIt is {result}`chapter:joint/fvu:.2f:ci`."},
+            {
+                "cell_type": "markdown",
+                "id": "a",
+                "metadata": {},
+                "source": "# Chapter\n\nIt is {result}`chapter:joint/fvu:.2f:ci`.",
+            },
             cell | {"id": "b", "metadata": {"tags": ["parameters"]}, "source": SOURCE},
             cell | {"id": "c", "source": "print(1)", "outputs": outputs},
         ],
-        "metadata": {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}} | ({"papermill": papermill} if papermill else {}),
-        "nbformat": 4, "nbformat_minor": 5,
-    }  # fmt: skip
+        "metadata": {
+            "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}
+        }
+        | ({"papermill": papermill} if papermill else {}),
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    }
 
 
 def write(file: Path, content) -> None:
@@ -51,7 +76,7 @@ def write(file: Path, content) -> None:
 def book(tmp_path, monkeypatch):
     """A project with one page, one notebook, its executed copy and its results; the package is elsewhere."""
     monkeypatch.syspath_prepend(ROOT / "book" / "_ext")
-    monkeypatch.setattr(store, "DATA", tmp_path / "data")
+    monkeypatch.setattr(places, "DATA", tmp_path / "data")
     monkeypatch.setenv("PROFILE", "laptop")
     (tmp_path / "featint").mkdir()
     write(tmp_path / "conf.py", CONF)
@@ -60,10 +85,16 @@ def book(tmp_path, monkeypatch):
         "# Book\n\n```{toctree}\nnotebooks/chapter\nbook/ledger\nstatus\n```\n\n{paper}`gain`, bare {paper}`gain:value`, {verdict}`gain`, n = {result}`chapter:joint/fvu:n`,"
         " five seeds: {result}`full/chapter:joint/fvu`\n",
     )
-    write(tmp_path / "book/ledger.md", "# Ledger\n\n```{ledger}\n```\n\n```{disagreements} full\n```\n\n```{rules}\n```\n")
+    write(
+        tmp_path / "book/ledger.md",
+        "# Ledger\n\n```{ledger}\n```\n\n```{disagreements} full\n```\n\n```{rules}\n```\n",
+    )
     write(tmp_path / "status.md", "# Status\n\n```{status}\n```\n")
     write(tmp_path / "notebooks/chapter.ipynb", notebook())
-    write(tmp_path / "_build/executed/laptop/notebooks/chapter.ipynb", notebook(output="forty-two", papermill=RUN))
+    write(
+        tmp_path / "_build/executed/laptop/notebooks/chapter.ipynb",
+        notebook(output="forty-two", papermill=RUN),
+    )
     stamp = {
         "time": "2026-01-01T10:00:05",
         "commit": "abc123",
@@ -74,9 +105,22 @@ def book(tmp_path, monkeypatch):
         "versions": {"numpy": "2.4"},
     }
     for run, value in {"laptop": FVU, "full": FVU | {"value": 0.309}}.items():
-        content = {"chapter": "chapter", "profile": run, "provenance": stamp, "values": {"joint/fvu": value}}
+        content = {
+            "chapter": "chapter",
+            "profile": run,
+            "provenance": stamp,
+            "values": {"joint/fvu": value},
+        }
         write(tmp_path / f"data/results/{run}/chapter.json", content)
-    entry = {"id": "gain", "claim": "C1", "chapter": "chapter", "label": "Error cut", "paper": -41.3, "unit": "%", "where": "Abstract"}
+    entry = {
+        "id": "gain",
+        "claim": "C1",
+        "chapter": "chapter",
+        "label": "Error cut",
+        "paper": -41.3,
+        "unit": "%",
+        "where": "Abstract",
+    }
     write(tmp_path / "data/paper_values.json", [entry])
     row = {
         "id": "gain",
@@ -88,7 +132,10 @@ def book(tmp_path, monkeypatch):
         "chapter": "chapter",
     }
     write(tmp_path / "data/results/laptop/ledger.json", [row])
-    write(tmp_path / "data/results/full/ledger.json", [row | {"verdict": "reproduced", "controlled": FVU | {"value": 0.309}}])
+    write(
+        tmp_path / "data/results/full/ledger.json",
+        [row | {"verdict": "reproduced", "controlled": FVU | {"value": 0.309}}],
+    )
     return tmp_path
 
 
@@ -109,19 +156,34 @@ def page(folder: Path, name: str) -> str:
 
 def test_book_shows_what_was_executed_and_measured(book):
     assert build(book) == ""
-    chapter, ledger, index = page(book, "notebooks/chapter"), page(book, "book/ledger"), page(book, "index")
+    chapter, ledger, index = (
+        page(book, "notebooks/chapter"),
+        page(book, "book/ledger"),
+        page(book, "index"),
+    )
     assert "forty-two" in chapter
-    assert "0.31 [0.30, 0.32]" in chapter and "n = 1,502 articles; controlled; from chapter: joint/fvu" in chapter
+    assert (
+        "0.31 [0.30, 0.32]" in chapter
+        and "n = 1,502 articles; controlled; from chapter: joint/fvu" in chapter
+    )
     assert "active features | per token" in chapter and "learning rate" in chapter
     assert (
         "papermill notebooks/chapter.ipynb _build/executed/laptop/notebooks/chapter.ipynb -k python3 --cwd . -p k 42"
         in BeautifulSoup(chapter, "html.parser").text
     )
-    assert ">−41.3 %<" in index and ">−41.3<" in index and "n = <abbr" in index and ">1502<" in index
+    assert (
+        ">−41.3 %<" in index and ">−41.3<" in index and "n = <abbr" in index and ">1502<" in index
+    )
     assert ">0.309<" in index and "from full/chapter: joint/fvu" in index
     assert 'href="book/ledger.html#ledger-gain"' in index and 'id="ledger-gain"' in ledger
-    assert "0.3123 [0.305, 0.32]" in ledger and "It is | smaller." in ledger and "verdict-partly" in ledger
-    (differ,) = (t for t in BeautifulSoup(ledger, "html.parser").find_all("table") if "full" in t.thead.text)
+    assert (
+        "0.3123 [0.305, 0.32]" in ledger
+        and "It is | smaller." in ledger
+        and "verdict-partly" in ledger
+    )
+    (differ,) = (
+        t for t in BeautifulSoup(ledger, "html.parser").find_all("table") if "full" in t.thead.text
+    )
     assert [cell.text.strip() for cell in differ.tbody.find_all("td")] == [
         "Error cut",
         "partly0.3123 [0.305, 0.32]",
@@ -129,7 +191,10 @@ def test_book_shows_what_was_executed_and_measured(book):
     ]
     assert differ.a["href"] == "#ledger-gain"
     assert "abc123" in page(book, "status") and "2026-01-01 10:00" in page(book, "status")
-    downloads = {json.loads(f.read_text())["metadata"].get("papermill") is None for f in (book / "_build/html/_downloads").rglob("*.ipynb")}
+    downloads = {
+        json.loads(f.read_text())["metadata"].get("papermill") is None
+        for f in (book / "_build/html/_downloads").rglob("*.ipynb")
+    }
     assert downloads == {True, False}
 
     # only what depends on a file that changed is written again, and it shows the new number
@@ -144,22 +209,70 @@ def test_book_shows_what_was_executed_and_measured(book):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda b: (b / "_build/executed/laptop/notebooks/chapter.ipynb").unlink(), ["notebooks/chapter", "not been executed", "papermill"]),
-        (lambda b: write(b / "_build/executed/laptop/notebooks/chapter.ipynb", notebook(papermill=RUN | {"exception": True})), ["notebooks/chapter", "failed"]),
-        (lambda b: write(b / "_build/executed/laptop/notebooks/chapter.ipynb", notebook(papermill=RUN | {"end_time": None})), ["interrupted"]),
-        (lambda b: write(b / "_build/executed/laptop/notebooks/chapter.ipynb", "{"), ["notebooks/chapter", "not a notebook"]),
-        (lambda b: write(b / "index.md", "# B\n\n{result}`chapter:nothing`\n"), ["index", "chapter:nothing", "joint/fvu"]),
-        (lambda b: write(b / "index.md", "# B\n\n{result}`missing:x`\n"), ["index", "missing.json"]),
-        (lambda b: write(b / "index.md", "# B\n\n{result}`chapter:joint/fvu:.3q`\n"), ["index", ".3q"]),
-        (lambda b: write(b / "index.md", "# B\n\n{paper}`nothing`\n"), ["index", "nothing", "gain"]),
-        (lambda b: write(b / "index.md", "# B\n\n{paper}`gain:ci`\n"), ["index", "gain:ci", "value"]),
-        (lambda b: write(b / "index.md", "# B\n\n{verdict}`nothing`\n"), ["index", "nothing", "ledger"]),
-        (lambda b: write(b / "index.md", "# B\n\n{badge}`excellent`\n"), ["excellent", "reproduced"]),
-        (lambda b: write(b / "index.md", "# B\n\n```{picture} none\n:alt: x\n```\n"), ["index", "figures/laptop/none.svg"]),
-        (lambda b: write(b / "index.md", "# B\n\n```{atlas}\n```\n"), ["index", "atlas.json", "python -m featint atlas --profile laptop"]),
-        (lambda b: (b / "data/results/laptop/ledger.json").unlink(), ["ledger.json", "python -m featint ledger"]),
+        (
+            lambda b: (b / "_build/executed/laptop/notebooks/chapter.ipynb").unlink(),
+            ["notebooks/chapter", "not been executed", "papermill"],
+        ),
+        (
+            lambda b: write(
+                b / "_build/executed/laptop/notebooks/chapter.ipynb",
+                notebook(papermill=RUN | {"exception": True}),
+            ),
+            ["notebooks/chapter", "failed"],
+        ),
+        (
+            lambda b: write(
+                b / "_build/executed/laptop/notebooks/chapter.ipynb",
+                notebook(papermill=RUN | {"end_time": None}),
+            ),
+            ["interrupted"],
+        ),
+        (
+            lambda b: write(b / "_build/executed/laptop/notebooks/chapter.ipynb", "{"),
+            ["notebooks/chapter", "not a notebook"],
+        ),
+        (
+            lambda b: write(b / "index.md", "# B\n\n{result}`chapter:nothing`\n"),
+            ["index", "chapter:nothing", "joint/fvu"],
+        ),
+        (
+            lambda b: write(b / "index.md", "# B\n\n{result}`missing:x`\n"),
+            ["index", "missing.json"],
+        ),
+        (
+            lambda b: write(b / "index.md", "# B\n\n{result}`chapter:joint/fvu:.3q`\n"),
+            ["index", ".3q"],
+        ),
+        (
+            lambda b: write(b / "index.md", "# B\n\n{paper}`nothing`\n"),
+            ["index", "nothing", "gain"],
+        ),
+        (
+            lambda b: write(b / "index.md", "# B\n\n{paper}`gain:ci`\n"),
+            ["index", "gain:ci", "value"],
+        ),
+        (
+            lambda b: write(b / "index.md", "# B\n\n{verdict}`nothing`\n"),
+            ["index", "nothing", "ledger"],
+        ),
+        (
+            lambda b: write(b / "index.md", "# B\n\n{badge}`excellent`\n"),
+            ["excellent", "reproduced"],
+        ),
+        (
+            lambda b: write(b / "index.md", "# B\n\n```{picture} none\n:alt: x\n```\n"),
+            ["index", "figures/laptop/none.svg"],
+        ),
+        (
+            lambda b: write(b / "index.md", "# B\n\n```{atlas}\n```\n"),
+            ["index", "atlas.json", "featint atlas --profile laptop"],
+        ),
+        (
+            lambda b: (b / "data/results/laptop/ledger.json").unlink(),
+            ["ledger.json", "featint ledger"],
+        ),
     ],
-)  # fmt: skip
+)
 def test_build_stops_and_names_page_and_key(book, change, said):
     change(book)
     with pytest.raises(ExtensionError) as error:
@@ -181,17 +294,26 @@ def test_unknown_profile_is_refused(book, monkeypatch):
 def test_every_module_is_on_one_api_page():
     import featint_book
 
-    files = [*(ROOT / "featint").rglob("*.py")]
+    files = [f for package in ("featint", "companion") for f in (ROOT / package).rglob("*.py")]
     watched, shown = [], []
     for page in sorted((ROOT / "book").glob("api*.md")):
         source = [page.read_text()]
-        featint_book.list_modules(SimpleNamespace(env=SimpleNamespace(note_dependency=watched.append)), f"book/{page.stem}", source)
-        shown += re.findall(r"automodule:: featint\.(\S+)", source[0])
-    assert len(shown) == len(set(shown)) == len(watched) == len(files) - 2  # without __main__ and the package itself
+        featint_book.list_modules(
+            SimpleNamespace(env=SimpleNamespace(note_dependency=watched.append)),
+            f"book/{page.stem}",
+            source,
+        )
+        shown += re.findall(r"automodule:: (\S+)", source[0])
+    assert (
+        len(shown) == len(set(shown)) == len(watched) == len(files) - 2
+    )  # without the packages themselves
 
 
 def test_a_pattern_that_no_module_fits_is_refused():
     import featint_book
 
-    with pytest.raises(ExtensionError, match=r"book/x: no module of featint fits 'chapter\.\*'; there are .*chapters"):
+    with pytest.raises(
+        ExtensionError,
+        match=r"book/x: no module fits 'chapter\.\*'; there are .*chapters",
+    ):
         featint_book.list_modules(None, "book/x", ["<!-- modules: chapter.* -->"])

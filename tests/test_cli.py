@@ -1,21 +1,27 @@
-"""`python -m featint`: one clear line and exit status 2 for a user's mistake; places of outputs otherwise."""
+"""`featint`: one clear line and exit status 2 for a user's mistake; places of outputs otherwise."""
 
 import errno
 
 import pytest
 
-from featint import __main__ as cli
+from companion import cli
 from featint import store
 
 
 @pytest.mark.parametrize(
     "words, complaint",
     [
-        ("train --model joint --profile huge", "profile = 'huge' is not known; allowed: 'smoke', 'laptop', 'full', 'paper'"),
+        (
+            "train --model joint --profile huge",
+            "profile = 'huge' is not known; allowed: 'smoke', 'laptop', 'full', 'paper'",
+        ),
         ("train --model joints --profile smoke", "model = 'joints' is not known; allowed: 'sae'"),
         ("train --model sae --profile smoke", "have not been harvested"),
         ("notebook nothing --profile smoke", "notebook = 'nothing' is not known; there are "),
-        ("notebook reconstruction --profile smoke -p kk=3", "reconstruction has no parameter 'kk'; it has profile, seed, k"),
+        (
+            "notebook reconstruction --profile smoke -p kk=3",
+            "reconstruction has no parameter 'kk'; it has profile, seed, k",
+        ),
         ("notebook reconstruction --profile smoke -p k", "--parameter 'k' must be name=value"),
         ("doctor --profile huge", "profile = 'huge' is not known"),
     ],
@@ -52,7 +58,14 @@ def test_doctor_says_what_is_missing(capsys):
 
 
 @pytest.mark.parametrize(
-    "text, value", [("32", 32), ("1e-3", 1e-3), ("None", None), ("blocks.3.hook_mlp_out", "blocks.3.hook_mlp_out"), ("laptop", "laptop")]
+    "text, value",
+    [
+        ("32", 32),
+        ("1e-3", 1e-3),
+        ("None", None),
+        ("blocks.3.hook_mlp_out", "blocks.3.hook_mlp_out"),
+        ("laptop", "laptop"),
+    ],
 )
 def test_parameters_are_read_as_python_where_they_can_be(text, value):
     assert cli.literal(text) == value

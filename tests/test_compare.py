@@ -2,9 +2,9 @@
 
 import pytest
 
-from featint import __main__ as cli
-from featint import compare, results, store
-from featint.results import Value
+from companion import cli, compare, places, results
+from companion.results import Value
+from featint import store
 
 
 class Run:
@@ -16,8 +16,10 @@ class Run:
 
 @pytest.fixture
 def write(tmp_path, monkeypatch):
-    monkeypatch.setattr(store, "DATA", tmp_path)
-    return lambda label, chapter, **values: results.write(Run(label), chapter, values, seed=0).parent
+    monkeypatch.setattr(places, "DATA", tmp_path)
+    return lambda label, chapter, **values: (
+        results.write(Run(label), chapter, values, seed=0).parent
+    )
 
 
 def value(x, ci=None, unit="%; n articles", protocol="controlled"):
@@ -28,8 +30,18 @@ def value(x, ci=None, unit="%; n articles", protocol="controlled"):
     ("a", "b", "by", "moved"),
     [
         (value(1.0, (0.8, 1.2)), value(1.1, (0.9, 1.3)), "intervals", False),
-        (value(1.0, (0.8, 1.2)), value(1.3, (0.9, 1.7)), "intervals", False),  # A lies in B's interval
-        (value(1.0, (0.8, 1.2)), value(1.3, (1.1, 1.5)), "intervals", True),  # intervals overlap, neither holds the other's value
+        (
+            value(1.0, (0.8, 1.2)),
+            value(1.3, (0.9, 1.7)),
+            "intervals",
+            False,
+        ),  # A lies in B's interval
+        (
+            value(1.0, (0.8, 1.2)),
+            value(1.3, (1.1, 1.5)),
+            "intervals",
+            True,
+        ),  # intervals overlap, neither holds the other's value
         (value(1.0, (0.8, 1.2)), value(1.3), "intervals", True),
         (value(1.3), value(1.0, (0.8, 1.4)), "intervals", False),
         (value(100.0), value(100.9), "tolerance", False),
@@ -60,7 +72,11 @@ def test_missing_and_added_values_and_chapters(write):
     assert found.only == {"A": {"behaviour": [], "norms": ["dropped"]}, "B": {"norms": ["new"]}}
     assert list(found.common.value) == ["kept"] and found.moved.empty
     said = compare.report(found, compare.folder("a"), b)
-    assert "Chapters only in A: behaviour\n" in said and "Only in A, norms: dropped\n" in said and said.endswith("Only in B, norms: new")
+    assert (
+        "Chapters only in A: behaviour\n" in said
+        and "Only in A, norms: dropped\n" in said
+        and said.endswith("Only in B, norms: new")
+    )
 
 
 def test_command_line(write, capsys):
@@ -78,7 +94,10 @@ def test_mistakes_are_named(write, capsys):
     file = write("laptop", "norms", r=value(2.0)) / "norms.json"
     write("full", "behaviour", r=value(2.0))
     for words, complaint in [
-        ("laptop lptop", "run = 'lptop' is neither a folder with results nor a label; labels: full, laptop"),
+        (
+            "laptop lptop",
+            "run = 'lptop' is neither a folder with results nor a label; labels: full, laptop",
+        ),
         ("laptop full", "share no chapter: A has norms, B has behaviour"),
         ("laptop laptop --tolerance -1", "tolerance = -1.0 must be"),
     ]:

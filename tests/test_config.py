@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from featint import profiles, store, variants
+from companion import profiles, variants
+from featint import store
 from featint.config import HarvestConfig, ModelConfig, NFMConfig, SAEConfig, TrainConfig
 
 
@@ -17,13 +18,22 @@ from featint.config import HarvestConfig, ModelConfig, NFMConfig, SAEConfig, Tra
         (lambda: NFMConfig(d_factor=4, linear=False, interaction=False), "needs its linear path"),
         (lambda: TrainConfig(n_tokens=10, batch_tokens=20), "n_tokens = 10 must be .* at least 20"),
         (lambda: TrainConfig(n_tokens=2000, lr=float("nan")), "lr = nan must be a finite number"),
-        (lambda: TrainConfig(n_tokens=2000, first_position="maybe"), "first_position = 'maybe' is not known; allowed: 'drop', 'keep'"),
+        (
+            lambda: TrainConfig(n_tokens=2000, first_position="maybe"),
+            "first_position = 'maybe' is not known; allowed: 'drop', 'keep'",
+        ),
         (lambda: HarvestConfig(dtype="float16"), "dtype = 'float16' is not known"),
         (lambda: HarvestConfig(train_windows=0), "train_windows = 0"),
-        (lambda: profiles.get("huge"), "profile = 'huge' is not known; allowed: 'smoke', 'laptop', 'full', 'paper'"),
+        (
+            lambda: profiles.get("huge"),
+            "profile = 'huge' is not known; allowed: 'smoke', 'laptop', 'full', 'paper'",
+        ),
         (lambda: profiles.get("smoke", kk=3), "knob = 'kk' is not known; allowed: 'k', "),
         (lambda: profiles.get("smoke", k=4000), "k = 4000 must lie between 1 and d_sae = 1024"),
-        (lambda: variants.get("joints", profiles.smoke()), "model = 'joints' is not known; allowed: 'sae', "),
+        (
+            lambda: variants.get("joints", profiles.smoke()),
+            "model = 'joints' is not known; allowed: 'sae', ",
+        ),
     ],
 )
 def test_impossible_values_are_named(make, complaint):
@@ -38,7 +48,9 @@ def test_a_model_config_must_fit_together():
     with pytest.raises(ValueError, match="a sequential model takes a base model"):
         ModelConfig(kind="sequential", harvest=p.harvest, sae=p.sae, nfm=p.nfm, train=p.train)
     with pytest.raises(ValueError, match="top_n = 99 is larger than k = 21"):
-        ModelConfig(kind="joint", harvest=p.harvest, sae=p.sae, nfm=replace(p.nfm, top_n=99), train=p.train)
+        ModelConfig(
+            kind="joint", harvest=p.harvest, sae=p.sae, nfm=replace(p.nfm, top_n=99), train=p.train
+        )
 
 
 @pytest.mark.parametrize("name", profiles.PROFILES)
@@ -55,8 +67,13 @@ def test_turned_knobs_give_results_a_folder_of_their_own():
     plain, turned = profiles.get("laptop"), profiles.get("laptop", k=32, lr=None)
     assert plain.label == "laptop" and plain.turned == ()
     assert turned.sae.k == 32 and turned.turned == ("k",)
-    assert turned.label.startswith("custom/laptop-") and turned.label != profiles.get("laptop", k=33).label
-    assert profiles.get("laptop", k=plain.sae.k, seed=0).label == "laptop"  # the profile's own value is no turn
+    assert (
+        turned.label.startswith("custom/laptop-")
+        and turned.label != profiles.get("laptop", k=33).label
+    )
+    assert (
+        profiles.get("laptop", k=plain.sae.k, seed=0).label == "laptop"
+    )  # the profile's own value is no turn
     assert profiles.get("laptop", seed=3).seeds == (3,)
 
 
@@ -78,13 +95,21 @@ def test_sae_matched_has_the_joint_models_number_of_parameters():
     from featint import runs
 
     p = profiles.smoke()
-    count = {name: sum(q.numel() for q in runs.build(variants.get(name, p), p.d_in).parameters()) for name in ("sae_matched", "joint")}
+    count = {
+        name: sum(q.numel() for q in runs.build(variants.get(name, p), p.d_in).parameters())
+        for name in ("sae_matched", "joint")
+    }
     assert count["sae_matched"] == pytest.approx(count["joint"], rel=1e-3)
 
 
 def test_full_trains_only_what_further_seeds_add():
     laptop, full = (
-        {store.key(c) for name in variants.CHAPTERS for c in variants.of_chapter(name, profiles.get(p))} for p in ("laptop", "full")
+        {
+            store.key(c)
+            for name in variants.CHAPTERS
+            for c in variants.of_chapter(name, profiles.get(p))
+        }
+        for p in ("laptop", "full")
     )
     seeded = set().union(*variants.SEEDED.values())
     assert laptop <= full and len(full - laptop) == len(seeded) * (len(profiles.full().seeds) - 1)
@@ -92,4 +117,6 @@ def test_full_trains_only_what_further_seeds_add():
 
 
 def test_models_of_every_seed_belong_to_their_chapter():
-    assert all(set(names) <= set(variants.CHAPTERS[chapter]) for chapter, names in variants.SEEDED.items())
+    assert all(
+        set(names) <= set(variants.CHAPTERS[chapter]) for chapter, names in variants.SEEDED.items()
+    )

@@ -23,7 +23,9 @@ def encode(texts):
 
 @pytest.fixture
 def config(corpus_file):
-    return CorpusConfig(name=str(corpus_file), seq_len=16, validation_fraction=0.1, test_fraction=0.2)
+    return CorpusConfig(
+        name=str(corpus_file), seq_len=16, validation_fraction=0.1, test_fraction=0.2
+    )
 
 
 def made(config):
@@ -31,9 +33,17 @@ def made(config):
 
 
 def test_pack_by_hand():
-    windows = corpora.pack([2, 0, 1], [[11, 12, 13], [21], [31, 32]], [7, 8, 9], SEPARATOR, seq_len=4)
-    assert windows.tokens.tolist() == [[0, 31, 32, 0], [0, 11, 12, 13]]  # the stream 31 32 | 11 12 13 | 21; "0 21" does not fill a window
-    assert windows.article.tolist() == [[2, 2, 2, 0], [0, 0, 0, 0]]  # a separator belongs to the article after it
+    windows = corpora.pack(
+        [2, 0, 1], [[11, 12, 13], [21], [31, 32]], [7, 8, 9], SEPARATOR, seq_len=4
+    )
+    assert windows.tokens.tolist() == [
+        [0, 31, 32, 0],
+        [0, 11, 12, 13],
+    ]  # the stream 31 32 | 11 12 13 | 21; "0 21" does not fill a window
+    assert windows.article.tolist() == [
+        [2, 2, 2, 0],
+        [0, 0, 0, 0],
+    ]  # a separator belongs to the article after it
     assert windows.topic.tolist() == [[9, 9, 9, 7], [7, 7, 7, 7]]
 
 
@@ -71,7 +81,9 @@ def test_windows_hold_the_text(config):
         texts = {a.title: a.text for a in corpora.articles(config)}
         assert "\0".join(texts[corpus.titles[row]] for row in rows).startswith(stream), split
         topic_of = {a.title: a.topic for a in corpora.articles(config)}
-        for row, topic in zip(windows.article.flatten().tolist(), windows.topic.flatten().tolist(), strict=True):
+        for row, topic in zip(
+            windows.article.flatten().tolist(), windows.topic.flatten().tolist(), strict=True
+        ):
             assert topic_of[corpus.titles[row]] == corpus.topics[topic]
 
 
@@ -84,13 +96,20 @@ def test_articles_are_cleaned_and_sorted(tmp_path):
         "Eta": {"topic": "a", "extract": "a letter"},
     }
     file.write_text(json.dumps(pages))
-    assert corpora.articles(CorpusConfig(name=str(file))) == [Article("Eta", "a", "a letter"), Article("Zeta", "b", "10 km of road")]
+    assert corpora.articles(CorpusConfig(name=str(file))) == [
+        Article("Eta", "a", "a letter"),
+        Article("Zeta", "b", "10 km of road"),
+    ]
 
 
 def test_windows_are_made_once(config):
     first = made(config)
     again = corpora.windows(config, LM)  # no tokenizer needed
-    assert all(torch.equal(a, b) for split in first.windows for a, b in zip(first.windows[split], again.windows[split], strict=True))
+    assert all(
+        torch.equal(a, b)
+        for split in first.windows
+        for a, b in zip(first.windows[split], again.windows[split], strict=True)
+    )
     assert (again.titles, again.topics, again.separator) == (first.titles, first.topics, SEPARATOR)
 
 
@@ -115,7 +134,7 @@ def test_a_changed_file_is_noticed(config, tmp_path):
 
 
 def test_windows_that_are_not_there_and_cannot_be_made(config):
-    with pytest.raises(StoreError, match="has not been cut into windows.*python -m featint windows"):
+    with pytest.raises(StoreError, match="has not been cut into windows.*featint windows"):
         corpora.windows(config, LM)
 
 
@@ -136,7 +155,10 @@ def test_a_corpus_file_of_another_form(tmp_path, content, message):
 
 
 def test_unknown_corpus():
-    with pytest.raises(ValueError, match="corpus name = 'brown' is not known; allowed: 'wikipedia-summaries', or the path"):
+    with pytest.raises(
+        ValueError,
+        match="corpus name = 'brown' is not known; allowed: 'wikipedia-summaries', or the path",
+    ):
         corpora.articles(CorpusConfig(name="brown"))
 
 

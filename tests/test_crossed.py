@@ -7,27 +7,52 @@ import statsmodels.formula.api as smf
 from scipy import stats as st
 from statsmodels.stats.anova import anova_lm
 
-from featint import crossed, stats
+from companion import crossed, stats
 
 FACTORS = {"formality": ("casual", "formal"), "emotion": ("neutral", "emotional")}
 
 
-def simulate(seed, n_prompts=20, n_words=10, interaction=0.0, sd_word=1.0, sd_prompt=1.0, sd_slope=0.7, sd_noise=1.0):
+def simulate(
+    seed,
+    n_prompts=20,
+    n_words=10,
+    interaction=0.0,
+    sd_word=1.0,
+    sd_prompt=1.0,
+    sd_slope=0.7,
+    sd_noise=1.0,
+):
     """Random prompts, words and prompt x effect slopes around a planted interaction contrast."""
     rng = np.random.default_rng(seed)
     cell = np.repeat(np.arange(4), n_words)
     a, b = np.divmod(cell, 2) - np.array([[0.5], [0.5]])
     prompt, slope_a, slope_b, slope_ab = rng.normal(size=(4, n_prompts, 1))
-    values = sd_prompt * prompt + sd_slope * (slope_a * a + slope_b * b + slope_ab * a * b) + interaction * a * b
-    values += sd_word * rng.normal(size=len(cell)) + sd_noise * rng.normal(size=(n_prompts, len(cell)))
-    return crossed.Crossed(values, cell, [f"p{i}" for i in range(n_prompts)], [f"w{i}" for i in range(len(cell))])
+    values = (
+        sd_prompt * prompt
+        + sd_slope * (slope_a * a + slope_b * b + slope_ab * a * b)
+        + interaction * a * b
+    )
+    values += sd_word * rng.normal(size=len(cell)) + sd_noise * rng.normal(
+        size=(n_prompts, len(cell))
+    )
+    return crossed.Crossed(
+        values, cell, [f"p{i}" for i in range(n_prompts)], [f"w{i}" for i in range(len(cell))]
+    )
 
 
 def tidy(data):
     prompt, word = (i.ravel() for i in np.indices(data.values.shape))
-    frame = pd.DataFrame({"prompt": np.array(data.prompts)[prompt], "word": np.array(data.words)[word], "value": data.values.ravel()})
+    frame = pd.DataFrame(
+        {
+            "prompt": np.array(data.prompts)[prompt],
+            "word": np.array(data.words)[word],
+            "value": data.values.ravel(),
+        }
+    )
     a, b = np.divmod(data.cell[word], 2)
-    return frame.assign(formality=np.array(FACTORS["formality"])[a], emotion=np.array(FACTORS["emotion"])[b])
+    return frame.assign(
+        formality=np.array(FACTORS["formality"])[a], emotion=np.array(FACTORS["emotion"])[b]
+    )
 
 
 def by_name(results):
@@ -36,24 +61,41 @@ def by_name(results):
 
 def test_table_round_trip():
     data = simulate(0, n_prompts=3, n_words=2)
-    back = crossed.crossed(tidy(data).sample(frac=1, random_state=0).sort_values("word", kind="stable"), FACTORS)
+    back = crossed.crossed(
+        tidy(data).sample(frac=1, random_state=0).sort_values("word", kind="stable"), FACTORS
+    )
     order = [back.prompts.index(p) for p in data.prompts]
     columns = [back.words.index(w) for w in data.words]
-    assert (back.values[order][:, columns] == data.values).all() and (back.cell[columns] == data.cell).all()
+    assert (back.values[order][:, columns] == data.values).all() and (
+        back.cell[columns] == data.cell
+    ).all()
 
 
 def test_by_prompt_and_by_word_are_the_usual_tests():
     """By prompt: scipy's one-sample t of each prompt's contrast. By word: the interaction row of statsmodels' two-way ANOVA of word means."""
     data = simulate(1, n_words=7)
     results, frame = by_name(crossed.tests(data)), tidy(data)
-    means = frame.groupby(["prompt", "formality", "emotion"]).value.mean().unstack(["formality", "emotion"])
-    contrast = means["formal"]["emotional"] - means["formal"]["neutral"] - means["casual"]["emotional"] + means["casual"]["neutral"]
+    means = (
+        frame.groupby(["prompt", "formality", "emotion"])
+        .value.mean()
+        .unstack(["formality", "emotion"])
+    )
+    contrast = (
+        means["formal"]["emotional"]
+        - means["formal"]["neutral"]
+        - means["casual"]["emotional"]
+        + means["casual"]["neutral"]
+    )
     reference = st.ttest_1samp(contrast, 0)
     assert results["by prompt"].t == pytest.approx(reference.statistic, rel=1e-8)
     assert results["by prompt"].p == pytest.approx(reference.pvalue, rel=1e-8)
-    assert (results["by prompt"].lo, results["by prompt"].hi) == pytest.approx(tuple(reference.confidence_interval()), rel=1e-8)
+    assert (results["by prompt"].lo, results["by prompt"].hi) == pytest.approx(
+        tuple(reference.confidence_interval()), rel=1e-8
+    )
     words = frame.groupby(["word", "formality", "emotion"], as_index=False).value.mean()
-    table = anova_lm(smf.ols("value ~ C(formality, Sum) * C(emotion, Sum)", words).fit(), typ=3).loc["C(formality, Sum):C(emotion, Sum)"]
+    table = anova_lm(
+        smf.ols("value ~ C(formality, Sum) * C(emotion, Sum)", words).fit(), typ=3
+    ).loc["C(formality, Sum):C(emotion, Sum)"]
     assert results["by word"].t ** 2 == pytest.approx(table["F"], rel=1e-8)
     assert results["by word"].p == pytest.approx(table["PR(>F)"], rel=1e-8)
     assert results["by word"].df == 28 - 4
@@ -89,7 +131,9 @@ def test_published_analysis():
             formal.append(row[data.cell == 3][position] - row[data.cell == 2][position])
     reference = st.f_oneway(formal, casual)
     assert ours.df == 78
-    assert ours.t**2 == pytest.approx(reference.statistic, rel=1e-8) and ours.p == pytest.approx(reference.pvalue, rel=1e-8)
+    assert ours.t**2 == pytest.approx(reference.statistic, rel=1e-8) and ours.p == pytest.approx(
+        reference.pvalue, rel=1e-8
+    )
     assert ours.estimate == pytest.approx(np.mean(formal) - np.mean(casual))
     keep = np.arange(32) != 31
     with pytest.raises(ValueError, match=r"\[8, 8, 8, 7\] words cannot be paired"):
@@ -101,7 +145,9 @@ def test_published_analysis_depends_on_the_order_of_the_lists():
     order = np.concatenate([np.random.default_rng(c).permutation(10) + 10 * c for c in range(4)])
     other = data._replace(values=data.values[:, order])
     assert crossed.published(other).p != pytest.approx(crossed.published(data).p, rel=1e-3)
-    assert by_name(crossed.tests(other))["both random"].p == pytest.approx(by_name(crossed.tests(data))["both random"].p)
+    assert by_name(crossed.tests(other))["both random"].p == pytest.approx(
+        by_name(crossed.tests(data))["both random"].p
+    )
 
 
 def test_false_positives_under_shuffled_labels():
@@ -122,7 +168,12 @@ def test_false_positives_and_power_over_fresh_prompts_and_words():
     v = word + prompt + noise
     df = v**2 / ((word + noise) ** 2 / 36 + (prompt + noise) ** 2 / 19 + noise**2 / (19 * 36))
     rejected = [
-        np.mean([by_name(crossed.tests(simulate(seed, interaction=effect)))["both random"].p < 0.05 for seed in range(n)])
+        np.mean(
+            [
+                by_name(crossed.tests(simulate(seed, interaction=effect)))["both random"].p < 0.05
+                for seed in range(n)
+            ]
+        )
         for effect in (0.0, 1.5)
     ]
     low, high = np.array(st.binom(n, 0.05).interval(0.95)) / n
@@ -132,14 +183,27 @@ def test_false_positives_and_power_over_fresh_prompts_and_words():
 
 def test_dose_slopes_by_hand():
     """Shift = 2 (multiplier - 1) exactly for one word, none for the other."""
-    frame = pd.DataFrame({"prompt": "p", "word": ["u", "u", "u", "v", "v"], "multiplier": [-4, 0, 1, 0, 4], "value": [-10.0, -2, 0, 0, 0]})
+    frame = pd.DataFrame(
+        {
+            "prompt": "p",
+            "word": ["u", "u", "u", "v", "v"],
+            "multiplier": [-4, 0, 1, 0, 4],
+            "value": [-10.0, -2, 0, 0, 0],
+        }
+    )
     slopes = crossed.dose_slopes(frame).set_index("word")
     assert slopes.value.tolist() == [2, 0]
     assert slopes.linear.tolist() == [1, None]
-    bent = crossed.dose_slopes(pd.DataFrame({"prompt": "p", "word": "u", "multiplier": [0, 2], "value": [1.0, 1.0]}))
+    bent = crossed.dose_slopes(
+        pd.DataFrame({"prompt": "p", "word": "u", "multiplier": [0, 2], "value": [1.0, 1.0]})
+    )
     assert bent.value[0] == 0 and bent.linear[0] == 0
     assert np.polynomial.polynomial.polyfit([-5, -1, 3], [1, 2, 4], [1])[1] == pytest.approx(
-        crossed.dose_slopes(pd.DataFrame({"prompt": "p", "word": "u", "multiplier": [-4, 0, 4], "value": [1.0, 2, 4]})).value[0]
+        crossed.dose_slopes(
+            pd.DataFrame(
+                {"prompt": "p", "word": "u", "multiplier": [-4, 0, 4], "value": [1.0, 2, 4]}
+            )
+        ).value[0]
     )
 
 
@@ -152,7 +216,9 @@ def test_dose_slopes_by_hand():
     ],
 )
 def test_dose_slopes_refuses(column, value, message):
-    frame = pd.DataFrame({"prompt": "p", "word": "u", "multiplier": [1.0, 4.0], "value": [0.0, 1.0]})
+    frame = pd.DataFrame(
+        {"prompt": "p", "word": "u", "multiplier": [1.0, 4.0], "value": [0.0, 1.0]}
+    )
     frame.loc[1, column] = value
     with pytest.raises(ValueError, match=message):
         crossed.dose_slopes(frame)
@@ -169,7 +235,13 @@ def test_a_clamp_that_does_nothing_gives_a_reason():
 
 def test_analyse_lists_all_tests():
     table = crossed.analyse(simulate(6, n_prompts=8, n_words=5))
-    assert table.test.tolist() == ["by prompt", "by word", "both random", "mixed model", "published"]
+    assert table.test.tolist() == [
+        "by prompt",
+        "by word",
+        "both random",
+        "mixed model",
+        "published",
+    ]
     assert table.estimate.to_numpy() == pytest.approx([table.estimate[0]] * 5)
     assert (table.reason == "").all()
 
@@ -179,9 +251,18 @@ def test_analyse_lists_all_tests():
     [
         (lambda f: f.iloc[1:], "prompt 'p0' with word 'w0' has 0 rows"),
         (lambda f: pd.concat([f, f.iloc[:1]]), "prompt 'p0' with word 'w0' has 2 rows"),
-        (lambda f: f.assign(emotion=f.emotion.where(f.index != 4, "loud")), "emotion = 'loud' in row 4 is not known; allowed: 'neutral'"),
-        (lambda f: f.assign(emotion=f.emotion.where(f.index != 1, "emotional")), "word 'w[01]' is in two groups"),
-        (lambda f: f.assign(value=f.value.where(f.index != 2, np.nan)), "value = .*nan.* in row 2 is not finite"),
+        (
+            lambda f: f.assign(emotion=f.emotion.where(f.index != 4, "loud")),
+            "emotion = 'loud' in row 4 is not known; allowed: 'neutral'",
+        ),
+        (
+            lambda f: f.assign(emotion=f.emotion.where(f.index != 1, "emotional")),
+            "word 'w[01]' is in two groups",
+        ),
+        (
+            lambda f: f.assign(value=f.value.where(f.index != 2, np.nan)),
+            "value = .*nan.* in row 2 is not finite",
+        ),
         (lambda f: f[f.word != "w3"], r"\[2, 1, 2, 2\] words per cell"),
         (lambda f: f[f.prompt == "p0"], "1 prompts"),
     ],

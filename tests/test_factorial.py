@@ -7,7 +7,7 @@ import pytest
 from scipy import stats as st
 from statsmodels.stats.anova import AnovaRM
 
-from featint import factorial, stats
+from companion import factorial, stats
 
 FACTORS = {"formality": ("casual", "formal"), "emotion": ("neutral", "emotional")}
 EFFECTS = ["formality", "emotion", "formality x emotion"]
@@ -15,8 +15,15 @@ EFFECTS = ["formality", "emotion", "formality x emotion"]
 
 def design(n_topics, seed=0):
     """All four cells of each topic, rows in random order."""
-    rows = [(f"t{t:03}", a, b) for t in range(n_topics) for a in FACTORS["formality"] for b in FACTORS["emotion"]]
-    return pd.DataFrame(rows, columns=["topic", *FACTORS]).sample(frac=1, random_state=seed, ignore_index=True)
+    rows = [
+        (f"t{t:03}", a, b)
+        for t in range(n_topics)
+        for a in FACTORS["formality"]
+        for b in FACTORS["emotion"]
+    ]
+    return pd.DataFrame(rows, columns=["topic", *FACTORS]).sample(
+        frac=1, random_state=seed, ignore_index=True
+    )
 
 
 def simulate(frame, n_features, seed=0, interaction=0.0):
@@ -27,7 +34,13 @@ def simulate(frame, n_features, seed=0, interaction=0.0):
     a = np.where(frame.formality == "formal", 0.5, -0.5)[:, None]
     b = np.where(frame.emotion == "emotional", 0.5, -0.5)[:, None]
     level, slope_a, slope_b = rng.normal(size=(3, n, n_features))[:, topic]
-    return pd.DataFrame(level + a * slope_a + b * (0.7 + slope_b) + a * b * interaction + 0.5 * rng.normal(size=(len(frame), n_features)))
+    return pd.DataFrame(
+        level
+        + a * slope_a
+        + b * (0.7 + slope_b)
+        + a * b * interaction
+        + 0.5 * rng.normal(size=(len(frame), n_features))
+    )
 
 
 def test_textbook_example():
@@ -36,14 +49,67 @@ def test_textbook_example():
     Data and sums of squares as worked through by Baron & Li, Notes on the use of R for psychology experiments and questionnaires (2003):
     shape 12.0 against 17.5, colour 12.0 against 9.5, interaction 0 against 30.5, each with 1 and 11 degrees of freedom.
     """
-    rt = [49, 47, 46, 47, 48, 47, 41, 46, 43, 47, 46, 45, 48, 46, 47, 45, 49, 44, 44, 45, 42, 45, 45, 40,
-          49, 46, 47, 45, 49, 45, 41, 43, 44, 46, 45, 40, 45, 43, 44, 45, 48, 46, 40, 45, 40, 45, 47, 40]  # fmt: skip
+    rt = [
+        49,
+        47,
+        46,
+        47,
+        48,
+        47,
+        41,
+        46,
+        43,
+        47,
+        46,
+        45,
+        48,
+        46,
+        47,
+        45,
+        49,
+        44,
+        44,
+        45,
+        42,
+        45,
+        45,
+        40,
+        49,
+        46,
+        47,
+        45,
+        49,
+        45,
+        41,
+        43,
+        44,
+        46,
+        45,
+        40,
+        45,
+        43,
+        44,
+        45,
+        48,
+        46,
+        40,
+        45,
+        40,
+        45,
+        47,
+        40,
+    ]
     frame = pd.DataFrame(
-        {"subject": list(range(12)) * 4, "shape": ["square"] * 12 + ["circle"] * 12 + ["square"] * 12 + ["circle"] * 12,
-         "colour": ["red"] * 24 + ["blue"] * 24}
-    )  # fmt: skip
+        {
+            "subject": list(range(12)) * 4,
+            "shape": ["square"] * 12 + ["circle"] * 12 + ["square"] * 12 + ["circle"] * 12,
+            "colour": ["red"] * 24 + ["blue"] * 24,
+        }
+    )
     factors = {"shape": ("square", "circle"), "colour": ("red", "blue")}
-    table = factorial.rm_anova(frame, pd.DataFrame({"rt": rt}), factors, unit="subject").set_index("effect")
+    table = factorial.rm_anova(frame, pd.DataFrame({"rt": rt}), factors, unit="subject").set_index(
+        "effect"
+    )
     assert table.loc["shape", "F"] == pytest.approx(12 / (17.5 / 11), rel=1e-12)
     assert table.loc["colour", "F"] == pytest.approx(12 / (9.5 / 11), rel=1e-12)
     assert table.loc["shape x colour", "F"] == pytest.approx(0, abs=1e-12)
@@ -61,7 +127,9 @@ def test_agrees_with_pingouin_and_statsmodels():
     for feature in values:
         long = frame.assign(y=values[feature])
         table = ours[ours.feature == feature].set_index("effect").loc[EFFECTS]
-        theirs = pingouin.rm_anova(long, dv="y", within=list(FACTORS), subject="topic", detailed=True, effsize="np2")
+        theirs = pingouin.rm_anova(
+            long, dv="y", within=list(FACTORS), subject="topic", detailed=True, effsize="np2"
+        )
         assert table.F.to_numpy() == pytest.approx(theirs["F"].to_numpy(), rel=1e-8)
         assert table.p.to_numpy() == pytest.approx(theirs["p_unc"].to_numpy(), rel=1e-8)
         assert table.partial_eta2.to_numpy() == pytest.approx(theirs["np2"].to_numpy(), rel=1e-8)
@@ -76,7 +144,15 @@ def test_estimates_are_differences_of_cell_means():
     values = simulate(frame, 2, seed=5)
     ours = factorial.rm_anova(frame, values, FACTORS).set_index(["feature", "effect"]).estimate
     mean = values[1].groupby([frame.formality, frame.emotion]).mean()
-    ff, fn, cf, cn = (mean[k] for k in [("formal", "emotional"), ("formal", "neutral"), ("casual", "emotional"), ("casual", "neutral")])
+    ff, fn, cf, cn = (
+        mean[k]
+        for k in [
+            ("formal", "emotional"),
+            ("formal", "neutral"),
+            ("casual", "emotional"),
+            ("casual", "neutral"),
+        ]
+    )
     assert ours[1, "formality"] == pytest.approx((ff + fn) / 2 - (cf + cn) / 2)
     assert ours[1, "emotion"] == pytest.approx((ff + cf) / 2 - (fn + cn) / 2)
     assert ours[1, "formality x emotion"] == pytest.approx((ff - fn) - (cf - cn))
@@ -88,7 +164,9 @@ def test_q_is_benjamini_hochberg_by_definition():
     table = factorial.rm_anova(frame, simulate(frame, 30, interaction=1), FACTORS)
     for _, effect in table.groupby("effect"):
         p = effect.p.sort_values()
-        by_hand = [min(len(p) * p.iloc[j] / (j + 1) for j in range(i, len(p))) for i in range(len(p))]
+        by_hand = [
+            min(len(p) * p.iloc[j] / (j + 1) for j in range(i, len(p))) for i in range(len(p))
+        ]
         assert effect.q[p.index].to_numpy() == pytest.approx(np.minimum(by_hand, 1))
 
 
@@ -99,7 +177,11 @@ def test_silent_and_perfect_features():
     table = factorial.rm_anova(frame, pd.DataFrame({"silent": 0.0, "corner": corner}), FACTORS)
     silent, corner = (table[table.feature == f] for f in ("silent", "corner"))
     assert silent[["F", "p", "partial_eta2"]].to_numpy().tolist() == [[0, 1, 0]] * 3
-    assert corner.p.tolist() == [0, 0, 0] and corner.partial_eta2.tolist() == [1, 1, 1] and corner.estimate.tolist() == [0.5, 0.5, 1]
+    assert (
+        corner.p.tolist() == [0, 0, 0]
+        and corner.partial_eta2.tolist() == [1, 1, 1]
+        and corner.estimate.tolist() == [0.5, 0.5, 1]
+    )
 
 
 def test_false_positives_are_five_percent_under_shuffled_labels():
@@ -118,7 +200,9 @@ def test_shuffling_destroys_real_effects():
     frame = design(30)
     values = simulate(frame, 300, interaction=1.5)
     true = factorial.rm_anova(frame, values, FACTORS)
-    passes = factorial.shuffled_passes(frame, values, FACTORS, draws=5).groupby("effect").q_passes.mean()
+    passes = (
+        factorial.shuffled_passes(frame, values, FACTORS, draws=5).groupby("effect").q_passes.mean()
+    )
     for effect in EFFECTS[1:]:
         assert (true[true.effect == effect].q < 0.05).mean() > 0.8
         assert passes[effect] < 10
@@ -139,7 +223,9 @@ def test_sign_flip_agrees_with_scipy():
     scores = np.random.default_rng(0).normal(0.4, 1, size=(10, 3))
     ours = factorial.sign_flip(scores, draws=20_000)
     for column, p in zip(scores.T, ours, strict=True):
-        exact = st.permutation_test((column,), lambda x, axis: x.mean(axis), permutation_type="samples", n_resamples=np.inf).pvalue
+        exact = st.permutation_test(
+            (column,), lambda x, axis: x.mean(axis), permutation_type="samples", n_resamples=np.inf
+        ).pvalue
         assert p == pytest.approx(exact, abs=0.015)
     assert factorial.sign_flip(np.zeros((5, 1)))[0] == 1
     with pytest.raises(ValueError, match="1 values"):
@@ -152,8 +238,12 @@ def test_contrast_scores_average_to_the_estimates():
     scores = factorial.contrast_scores(frame, values, FACTORS)
     table = factorial.rm_anova(frame, values, FACTORS)
     for effect in EFFECTS:
-        assert scores[effect].mean(axis=0) == pytest.approx(table[table.effect == effect].estimate.to_numpy())
-        assert st.ttest_1samp(scores[effect], 0).pvalue == pytest.approx(table[table.effect == effect].p.to_numpy())
+        assert scores[effect].mean(axis=0) == pytest.approx(
+            table[table.effect == effect].estimate.to_numpy()
+        )
+        assert st.ttest_1samp(scores[effect], 0).pvalue == pytest.approx(
+            table[table.effect == effect].p.to_numpy()
+        )
 
 
 @pytest.mark.parametrize(
@@ -163,13 +253,25 @@ def test_contrast_scores_average_to_the_estimates():
             lambda d, v: (d.drop(index=3), v.drop(index=3)),
             r"topic 't00\d' has no (casual|formal)/(neutral|emotional): each topic needs all",
         ),
-        (lambda d, v: (d.assign(topic="t001"), v), r"topic 't001' has \w+/\w+ twice: again in row \d+"),
-        (lambda d, v: (d.replace("formal", "stiff"), v), r"formality = 'stiff' in row \d+ is not known; allowed: 'casual', 'formal'"),
-        (lambda d, v: (d, v.mask(np.repeat(v.index == 5, 2).reshape(-1, 2), np.inf)), "feature 0 = inf in row 5 is not finite"),
+        (
+            lambda d, v: (d.assign(topic="t001"), v),
+            r"topic 't001' has \w+/\w+ twice: again in row \d+",
+        ),
+        (
+            lambda d, v: (d.replace("formal", "stiff"), v),
+            r"formality = 'stiff' in row \d+ is not known; allowed: 'casual', 'formal'",
+        ),
+        (
+            lambda d, v: (d, v.mask(np.repeat(v.index == 5, 2).reshape(-1, 2), np.inf)),
+            "feature 0 = inf in row 5 is not finite",
+        ),
         (lambda d, v: (d, v.iloc[:-1]), "design has 12 rows and values 11"),
         (lambda d, v: (d.rename(columns={"emotion": "mood"}), v), "column 'emotion' is missing"),
         (lambda d, v: (d[d.topic == "t001"], v[d.topic == "t001"]), "1 topic is too few"),
-        (lambda d, v: (d.assign(topic=d.topic.where(d.index != 2)), v), "topic is missing in row 2"),
+        (
+            lambda d, v: (d.assign(topic=d.topic.where(d.index != 2)), v),
+            "topic is missing in row 2",
+        ),
     ],
 )
 def test_bad_input_is_named(change, message):
@@ -180,4 +282,6 @@ def test_bad_input_is_named(change, message):
 
 def test_a_factor_needs_two_levels():
     with pytest.raises(ValueError, match="two different levels"):
-        factorial.rm_anova(design(3), simulate(design(3), 1), {"formality": ("a", "a"), "emotion": ("b", "c")})
+        factorial.rm_anova(
+            design(3), simulate(design(3), 1), {"formality": ("a", "a"), "emotion": ("b", "c")}
+        )

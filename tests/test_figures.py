@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
-from featint import figures, plots
+from companion import figures, plots
 
 
 @pytest.fixture(autouse=True)
@@ -16,13 +16,28 @@ def style():
 
 
 def rows(*labels):
-    return pd.DataFrame([{"label": label, "value": i, "lo": i - 0.5, "hi": i + 0.5, "role": "sae"} for i, label in enumerate(labels)])
+    return pd.DataFrame(
+        [
+            {"label": label, "value": i, "lo": i - 0.5, "hi": i + 0.5, "role": "sae"}
+            for i, label in enumerate(labels)
+        ]
+    )
 
 
 def test_short_labels_stand_beside_their_rows():
     ax = figures.intervals(rows("one", "two"), "x", zero=True)
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["one", "two"] and not ax.texts and ax.yaxis_inverted()
-    assert [list(line.get_xdata()) for line in ax.lines] == [[-0.5, 0.5], [0], [0.5, 1.5], [1], [0, 0]]
+    assert (
+        [label.get_text() for label in ax.get_yticklabels()] == ["one", "two"]
+        and not ax.texts
+        and ax.yaxis_inverted()
+    )
+    assert [list(line.get_xdata()) for line in ax.lines] == [
+        [-0.5, 0.5],
+        [0],
+        [0.5, 1.5],
+        [1],
+        [0, 0],
+    ]
 
 
 def test_long_labels_stand_above_their_rows_and_leave_the_width_to_the_data():
@@ -33,7 +48,11 @@ def test_long_labels_stand_above_their_rows_and_leave_the_width_to_the_data():
     dots = [line.get_window_extent() for line in ax.lines if line.get_marker() == "o"]
     for text, dot in zip(ax.texts, dots, strict=True):
         box = text.get_window_extent()
-        assert box.y0 > dot.y1 and box.x0 > ax.get_window_extent().x0 and box.x1 < ax.get_window_extent().x1
+        assert (
+            box.y0 > dot.y1
+            and box.x0 > ax.get_window_extent().x0
+            and box.x1 < ax.get_window_extent().x1
+        )
     assert ax.texts[1].get_window_extent().y1 < dots[0].y0  # below the row before
     assert ax.get_window_extent().width > 0.9 * ax.figure.get_window_extent().width
 

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from featint.figures import gain as figures_gain
+from companion.figures import gain as figures_gain
 
 
 @pytest.fixture(autouse=True)
@@ -15,18 +15,34 @@ def close():
 
 
 def test_waterfall_bars_are_the_values_from_top_to_bottom():
-    frame = pd.DataFrame({"label": list("abc"), "value": [50.0, 10.0, -1.0], "lo": [45.0, 9.0, -2.0], "hi": [55.0, 11.0, 0.0]})
-    figure = figures_gain.waterfall({"one": frame, "two": frame[::-1].reset_index(drop=True)}, "gain")
+    frame = pd.DataFrame(
+        {
+            "label": list("abc"),
+            "value": [50.0, 10.0, -1.0],
+            "lo": [45.0, 9.0, -2.0],
+            "hi": [55.0, 11.0, 0.0],
+        }
+    )
+    figure = figures_gain.waterfall(
+        {"one": frame, "two": frame[::-1].reset_index(drop=True)}, "gain"
+    )
     first, second = figure.axes
-    assert [bar.get_width() for bar in first.patches] == [50, 10, -1] and [bar.get_width() for bar in second.patches] == [-1, 10, 50]
-    assert [label.get_text() for label in first.get_yticklabels()] == list("abc") and first.yaxis_inverted()
+    assert [bar.get_width() for bar in first.patches] == [50, 10, -1] and [
+        bar.get_width() for bar in second.patches
+    ] == [-1, 10, 50]
+    assert [label.get_text() for label in first.get_yticklabels()] == list(
+        "abc"
+    ) and first.yaxis_inverted()
     assert [text.get_text() for text in first.texts] == ["50.0", "10.0", "−1.0"]
 
 
 def test_split_curves_draw_both_kinds_and_the_trained_model():
     splits = np.array([0.0, 0.5, 1.0])
     frame = pd.concat(
-        [pd.DataFrame({"model": m, "split": splits, "gain": g, "closed_form": g}) for m, g in (("sae", splits), ("joint", 2 * splits))]
+        [
+            pd.DataFrame({"model": m, "split": splits, "gain": g, "closed_form": g})
+            for m, g in (("sae", splits), ("joint", 2 * splits))
+        ]
     )
     ax = figures_gain.split_curves(frame, 41.3, (0.5, 1.0))
     assert [list(line.get_ydata()) for line in ax.lines[:4]] == [[0, 0.5, 1]] * 2 + [[0, 1, 2]] * 2
@@ -42,14 +58,28 @@ def test_tuning_fills_the_chosen_trial_of_each_family():
 
 def test_conservation_draws_decoder_and_difference_for_each_kind():
     frame = pd.DataFrame(
-        {"sees": ["all", "all", "half", "half"], "step": [1, 2, 1, 2], "difference": [1e-14, 2e-14, 1.0, 2.0], "decoder": [1.0] * 4}
+        {
+            "sees": ["all", "all", "half", "half"],
+            "step": [1, 2, 1, 2],
+            "difference": [1e-14, 2e-14, 1.0, 2.0],
+            "decoder": [1.0] * 4,
+        }
     )
     ax = figures_gain.conservation(frame)
-    assert list(ax.lines[1].get_ydata()) == [1e-14, 2e-14] and ax.get_yscale() == "log" and len(ax.lines) == 4
+    assert (
+        list(ax.lines[1].get_ydata()) == [1e-14, 2e-14]
+        and ax.get_yscale() == "log"
+        and len(ax.lines) == 4
+    )
 
 
 def test_tuning_puts_an_arrow_at_the_edge_for_a_trial_far_off():
-    rows = [("a", "sae", 0.20, True), ("a", "sae", 0.21, False), ("a", "sae", 0.22, False), ("a", "sae", 0.9, False)]
+    rows = [
+        ("a", "sae", 0.20, True),
+        ("a", "sae", 0.21, False),
+        ("a", "sae", 0.22, False),
+        ("a", "sae", 0.9, False),
+    ]
     ax = figures_gain.tuning(pd.DataFrame(rows, columns=["family", "role", "fvu", "chosen"]))
     assert [line.get_marker() for line in ax.lines] == ["o", "o", "o", ">"]
     assert ax.lines[-1].get_xdata()[0] == pytest.approx(0.215 + 5 * 0.015)

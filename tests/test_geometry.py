@@ -15,7 +15,10 @@ from featint import geometry
 def decoder(d_sae=300, d_in=24, seed=0, dtype=torch.float64):
     """Rows of unequal length in a space with unequal variances and a mean."""
     g = torch.Generator().manual_seed(seed)
-    W = torch.randn(d_sae, d_in, generator=g, dtype=torch.float64) * torch.linspace(0.2, 2, d_in) + 0.3
+    W = (
+        torch.randn(d_sae, d_in, generator=g, dtype=torch.float64) * torch.linspace(0.2, 2, d_in)
+        + 0.3
+    )
     return (W * torch.rand(d_sae, 1, generator=g, dtype=torch.float64).add(0.1)).to(dtype)
 
 
@@ -38,12 +41,16 @@ def test_gram_statistics(monkeypatch, dtype, tolerance, block):
     for q in (0.1, 0.5, 0.99):
         assert (np.abs(cos) <= ours.abs_cos_quantile(q)).mean() == pytest.approx(q, abs=5e-4)
     edges = np.histogram(cos, bins=40, range=(-1, 1))[0]
-    assert np.abs(ours.cos_counts.reshape(40, -1).sum(axis=1) - edges).max() <= 2  # float32 may move a pair across an edge
+    assert (
+        np.abs(ours.cos_counts.reshape(40, -1).sum(axis=1) - edges).max() <= 2
+    )  # float32 may move a pair across an edge
 
 
 def test_squared_norms():
     W = decoder(dtype=torch.float32)
-    assert geometry.squared_norms(W).numpy() == pytest.approx((W.double().numpy() ** 2).sum(axis=1), rel=1e-13)
+    assert geometry.squared_norms(W).numpy() == pytest.approx(
+        (W.double().numpy() ** 2).sum(axis=1), rel=1e-13
+    )
     assert geometry.squared_norms(W).dtype == torch.float64
 
 
@@ -53,14 +60,20 @@ def test_random_directions():
     assert geometry.random_abs_cos(3) == pytest.approx(0.5)
     assert geometry.random_abs_cos(3200) == pytest.approx(0.0141, abs=5e-5)
     rows = torch.randn(2000, 64, generator=torch.Generator().manual_seed(0))
-    assert geometry.gram_statistics(rows).mean_abs_cos == pytest.approx(geometry.random_abs_cos(64), rel=0.005)
+    assert geometry.gram_statistics(rows).mean_abs_cos == pytest.approx(
+        geometry.random_abs_cos(64), rel=0.005
+    )
 
 
 def test_pca_is_scikit_learns():
     W = decoder()
-    assert geometry.pca_shares(W) == pytest.approx(PCA(svd_solver="full").fit(W.numpy()).explained_variance_ratio_, abs=1e-12)
+    assert geometry.pca_shares(W) == pytest.approx(
+        PCA(svd_solver="full").fit(W.numpy()).explained_variance_ratio_, abs=1e-12
+    )
     squares = np.linalg.svd(W.numpy(), compute_uv=False) ** 2
-    assert geometry.pca_shares(W, centred=False) == pytest.approx(squares / squares.sum(), abs=1e-12)
+    assert geometry.pca_shares(W, centred=False) == pytest.approx(
+        squares / squares.sum(), abs=1e-12
+    )
     assert geometry.pca_shares(W.float()) == pytest.approx(geometry.pca_shares(W), abs=1e-6)
 
 
@@ -75,12 +88,18 @@ def test_components_for_by_hand():
     assert geometry.components_for(np.full(3200, 1 / 3200)) == 2880
 
 
-@pytest.mark.parametrize("measure", [geometry.squared_norms, geometry.gram_statistics, geometry.pca_shares])
+@pytest.mark.parametrize(
+    "measure", [geometry.squared_norms, geometry.gram_statistics, geometry.pca_shares]
+)
 @pytest.mark.parametrize(
     ("rows", "value", "message"),
-    [([4], float("nan"), "not finite in row 4:"), ([2, 9], float("inf"), "not finite in rows 2, 9:"), ([1, 3], 0.0, "zero in rows 1, 3:"),
-     (range(7), 0.0, "zero in rows 0, 1, 2, 3, 4 and 2 more")],
-)  # fmt: skip
+    [
+        ([4], float("nan"), "not finite in row 4:"),
+        ([2, 9], float("inf"), "not finite in rows 2, 9:"),
+        ([1, 3], 0.0, "zero in rows 1, 3:"),
+        (range(7), 0.0, "zero in rows 0, 1, 2, 3, 4 and 2 more"),
+    ],
+)
 def test_bad_rows_are_named(measure, rows, value, message):
     W = decoder(d_sae=10)
     W[list(rows)] = value
@@ -98,14 +117,18 @@ def test_too_little_to_measure():
 def test_two_modes_are_found():
     """Two lognormal groups around the paper's 0.05 and 0.37, 37 % of the features in the lower one."""
     rng = np.random.default_rng(0)
-    s = np.exp(np.concatenate([rng.normal(np.log(0.05), 0.3, 740), rng.normal(np.log(0.37), 0.3, 1260)]))
+    s = np.exp(
+        np.concatenate([rng.normal(np.log(0.05), 0.3, 740), rng.normal(np.log(0.37), 0.3, 1260)])
+    )
     found = geometry.bimodality(np.log(s))
     assert found.dip_p < 0.01 and found.bic_gain > 100 and found.reason == ""
     assert np.exp(found.means) == pytest.approx([0.05, 0.37], rel=0.08)
     assert found.low_weight == pytest.approx(0.37, abs=0.02)
     # equal widths: the valley lies where a N(m1, s) weighted 0.37 and N(m2, s) weighted 0.63 add up to least
     grid = np.linspace(np.log(0.05), np.log(0.37), 2001)
-    density = 0.37 * st.norm.pdf(grid, np.log(0.05), 0.3) + 0.63 * st.norm.pdf(grid, np.log(0.37), 0.3)
+    density = 0.37 * st.norm.pdf(grid, np.log(0.05), 0.3) + 0.63 * st.norm.pdf(
+        grid, np.log(0.37), 0.3
+    )
     assert found.valley == pytest.approx(grid[density.argmin()], abs=0.08)
     assert found.n == 2000
 
@@ -128,12 +151,19 @@ def test_dip_by_hand():
 
 def test_bic_gain_does_not_depend_on_the_unit():
     values = np.random.default_rng(2).gamma(2, 1, 500)
-    assert geometry.bimodality(1e-4 * values).bic_gain == pytest.approx(geometry.bimodality(values).bic_gain, rel=1e-3)
+    assert geometry.bimodality(1e-4 * values).bic_gain == pytest.approx(
+        geometry.bimodality(values).bic_gain, rel=1e-3
+    )
 
 
 def test_bimodality_gives_a_reason():
-    assert geometry.bimodality(np.arange(5.0)) == geometry.Bimodality(5, reason="5 features: the tests need 20 to 72000")
-    assert geometry.bimodality(np.ones(100)).reason == "only 1 different values: no distribution to test"
+    assert geometry.bimodality(np.arange(5.0)) == geometry.Bimodality(
+        5, reason="5 features: the tests need 20 to 72000"
+    )
+    assert (
+        geometry.bimodality(np.ones(100)).reason
+        == "only 1 different values: no distribution to test"
+    )
     with pytest.raises(ValueError, match="value 1 of 2 is -inf"):
         geometry.bimodality(np.array([0.0, -np.inf]))
 
@@ -153,4 +183,6 @@ def test_paper_scale_fits_in_memory():
             assert result.n_pairs == result.cos_counts.sum()
         else:
             # the Marchenko-Pastur law: eigenvalues of random rows lie within (1 +- sqrt(d_in / d_sae))^2 of their mean
-            assert 3200 * result[[0, -1]] == pytest.approx([(1 + 0.064**0.5) ** 2, (1 - 0.064**0.5) ** 2], rel=0.02)
+            assert 3200 * result[[0, -1]] == pytest.approx(
+                [(1 + 0.064**0.5) ** 2, (1 - 0.064**0.5) ** 2], rel=0.02
+            )

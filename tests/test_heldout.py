@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from featint import activations, heldout, metrics, runs, store, variants
+from companion import variants
+from featint import activations, heldout, metrics, runs, store
 
 
 def test_sums_are_those_of_the_whole_split(p):
@@ -11,7 +12,9 @@ def test_sums_are_those_of_the_whole_split(p):
     sums = heldout.sums(configs)
     acts = activations.load(p.harvest, "test")
     x = acts.rows(torch.arange(len(acts)))
-    assert sums["tokens"].sum() == len(acts) and sums.index.tolist() == acts.article.unique().tolist()
+    assert (
+        sums["tokens"].sum() == len(acts) and sums.index.tolist() == acts.article.unique().tolist()
+    )
     joint = runs.get(configs["two"]).model
     wanted = {
         "one/all": runs.get(configs["one"]).model(x).x_hat,
@@ -21,7 +24,9 @@ def test_sums_are_those_of_the_whole_split(p):
     for name, x_hat in wanted.items():
         errors = (x_hat.double() - x.double()).square().sum(1)
         for article in acts.article.unique()[:5].tolist():
-            assert sums.loc[article, f"sse/{name}"] == pytest.approx(errors[acts.article == article].sum().item(), rel=1e-5)
+            assert sums.loc[article, f"sse/{name}"] == pytest.approx(
+                errors[acts.article == article].sum().item(), rel=1e-5
+            )
     assert sums["sse/one/own_path"].equals(sums["sse/one/all"])
 
 
@@ -44,12 +49,16 @@ def started(model, state):
 
 def test_each_split_has_its_own_sums(p):
     config = variants.get("sae", p)
-    test, validation = (heldout.sums({"sae": config}, split).index for split in ("test", "validation"))
+    test, validation = (
+        heldout.sums({"sae": config}, split).index for split in ("test", "validation")
+    )
     assert not set(test) & set(validation)
 
 
 def test_models_of_different_activations_are_refused(p):
-    with pytest.raises(ValueError, match="asked for 2: .*first positions: drop.*first positions: keep"):
+    with pytest.raises(
+        ValueError, match="asked for 2: .*first positions: drop.*first positions: keep"
+    ):
         heldout.sums({"a": variants.get("sae", p), "b": variants.get("sae_published", p)})
     with pytest.raises(ValueError, match="asked for 0: none"):
         heldout.sums({})

@@ -6,15 +6,21 @@ import pandas as pd
 import pytest
 import torch
 
-from featint import activations, harvest, interventions, lm, profiles, runs, variants
+from companion import profiles, variants
+from featint import activations, harvest, interventions, lm, runs
 from featint.config import NFMConfig, SAEConfig, TrainConfig
-from featint.sparse import Codes
+from featint.kernels.sparse import Codes
 
 PROMPTS = ["city river number", "the war of iron gold code", "a king in"]
 WORDS = pd.DataFrame(
-    [("city", "formal", "neutral", 9), ("river", "formal", "emotional", 10), ("code", "casual", "neutral", 24), ("light", "casual", "emotional", 25)],
+    [
+        ("city", "formal", "neutral", 9),
+        ("river", "formal", "emotional", 10),
+        ("code", "casual", "neutral", 24),
+        ("light", "casual", "emotional", 25),
+    ],
     columns=["word", "formality", "emotion", "token_id"],
-)  # fmt: skip
+)
 
 
 @pytest.fixture(scope="module")
@@ -25,14 +31,22 @@ def setting(lm_folder, corpus_file, tmp_path_factory):
     with pytest.MonkeyPatch.context() as m:
         m.setenv("FEATINT_CACHE", str(tmp_path_factory.mktemp("cache")))
         config = HarvestConfig(
-            lm=LMConfig(name=str(lm_folder)), corpus=CorpusConfig(name=str(corpus_file), seq_len=16, validation_fraction=0.1, test_fraction=0.2),
-            hook_point="blocks.1.hook_resid_post", dtype="float32",
-        )  # fmt: skip
+            lm=LMConfig(name=str(lm_folder)),
+            corpus=CorpusConfig(
+                name=str(corpus_file), seq_len=16, validation_fraction=0.1, test_fraction=0.2
+            ),
+            hook_point="blocks.1.hook_resid_post",
+            dtype="float32",
+        )
         harvest.harvest(config)
         p = replace(
-            profiles.smoke(), d_in=32, harvest=config, sae=SAEConfig(d_sae=64, k=6), nfm=NFMConfig(d_factor=4),
+            profiles.smoke(),
+            d_in=32,
+            harvest=config,
+            sae=SAEConfig(d_sae=64, k=6),
+            nfm=NFMConfig(d_factor=4),
             train=TrainConfig(n_tokens=64 * 60, batch_tokens=64, lr=1e-2, dead_after_tokens=1000),
-        )  # fmt: skip
+        )
         base, inside = (runs.get(variants.get(name, p)) for name in ("sequential", "secondary"))
         acts = activations.load(config, "train")
         site = interventions.at_prompts(lm.load(config.lm), PROMPTS, WORDS, config.hook_point, acts)
@@ -45,14 +59,21 @@ def test_prompts_are_read_as_if_each_stood_alone(setting):
     for i, prompt in enumerate(PROMPTS):
         tokens, last = interventions.pad(site.lm, [prompt])
         assert int(last) == len(prompt.split()) == tokens.shape[1] - 1
-        alone = site.lm.bridge(tokens, return_type="logits")[0, -1, torch.tensor(WORDS.token_id.tolist())].double()
+        alone = site.lm.bridge(tokens, return_type="logits")[
+            0, -1, torch.tensor(WORDS.token_id.tolist())
+        ].double()
         torch.testing.assert_close(together[i], alone, rtol=1e-5, atol=1e-5)
 
 
 def test_a_multiplier_of_one_changes_nothing_at_all(setting):
     site, base, inside = setting
-    feature = int(inside.model.encode(base.model.nfm.hidden(base.model.encode(site.tokens))).indices[0, 0])
-    for change in (interventions.secondary(base.model, inside.model, feature, 1.0), interventions.primary(base.model, feature, 1.0)):
+    feature = int(
+        inside.model.encode(base.model.nfm.hidden(base.model.encode(site.tokens))).indices[0, 0]
+    )
+    for change in (
+        interventions.secondary(base.model, inside.model, feature, 1.0),
+        interventions.primary(base.model, feature, 1.0),
+    ):
         assert torch.equal(site.added(change), site.logits())
 
 
@@ -66,11 +87,20 @@ def test_a_primary_clamp_is_the_difference_of_two_decodings(setting):
     order = dense.abs().topk(codes.acts.shape[1]).indices  # all active features, in any order
     clamped = Codes(dense.gather(1, order), order)
     expected = model.decode(clamped) - model.decode(codes)
-    torch.testing.assert_close(interventions.primary(model, feature, -4.0)(x), expected, rtol=1e-4, atol=1e-5)
-    parts = [interventions.primary(model, feature, -4.0, (path,))(x) for path in interventions.PATHS]
+    torch.testing.assert_close(
+        interventions.primary(model, feature, -4.0)(x), expected, rtol=1e-4, atol=1e-5
+    )
+    parts = [
+        interventions.primary(model, feature, -4.0, (path,))(x) for path in interventions.PATHS
+    ]
     torch.testing.assert_close(sum(parts), expected, rtol=1e-4, atol=1e-5)
     # what is left of the linear path: -5 times the code along the feature's row
-    torch.testing.assert_close(parts[1], -5 * codes.dense(model.d_sae)[:, [feature]] * model.nfm.W_lin[feature], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(
+        parts[1],
+        -5 * codes.dense(model.d_sae)[:, [feature]] * model.nfm.W_lin[feature],
+        rtol=1e-4,
+        atol=1e-6,
+    )
 
 
 def test_a_secondary_clamp_keeps_what_the_secondary_sae_leaves_over(setting):
@@ -82,7 +112,12 @@ def test_a_secondary_clamp_keeps_what_the_secondary_sae_leaves_over(setting):
     leftover = u - inside.model.decode(codes)
     clamped = inside.model.decode(interventions.multiplied(codes, feature, 4.0)) + leftover
     expected = (clamped.relu() - u.relu()) @ model.nfm.W_out
-    torch.testing.assert_close(interventions.secondary(model, inside.model, feature, 4.0)(x), expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(
+        interventions.secondary(model, inside.model, feature, 4.0)(x),
+        expected,
+        rtol=1e-4,
+        atol=1e-6,
+    )
     assert expected.abs().max() > 0
 
 
@@ -93,8 +128,12 @@ def test_the_random_direction_has_the_same_norm_before_normalisation(setting):
     noise = interventions.random_direction(like, 4.0, site.std, 0)(x) * site.std
     torch.testing.assert_close(noise.norm(dim=1), (like(x) * site.std).norm(dim=1))
     some = noise[noise.norm(dim=1) > 0]
-    torch.testing.assert_close(torch.nn.functional.cosine_similarity(some, some[:1]), torch.ones(len(some)))
-    torch.testing.assert_close(interventions.random_direction(like, -4.0, site.std, 0)(x) * site.std, -noise)
+    torch.testing.assert_close(
+        torch.nn.functional.cosine_similarity(some, some[:1]), torch.ones(len(some))
+    )
+    torch.testing.assert_close(
+        interventions.random_direction(like, -4.0, site.std, 0)(x) * site.std, -noise
+    )
 
 
 def test_the_published_splice_is_its_formula(setting):
@@ -104,11 +143,19 @@ def test_the_published_splice_is_its_formula(setting):
     rows = [int(dense.sum(0).argmax())]
     scaled = dense.clone()
     scaled[:, rows] *= m
-    codes = inside.model.sae.encode(dense @ model.nfm.V @ model.nfm.W_hidden + model.nfm.b_hidden).dense(inside.model.d_sae)
+    codes = inside.model.sae.encode(
+        dense @ model.nfm.V @ model.nfm.W_hidden + model.nfm.b_hidden
+    ).dense(inside.model.d_sae)
     feature = int(codes.sum(0).argmax())
     codes[:, feature] *= m
     u = codes @ inside.model.sae.W_dec
-    expected = dense @ model.sae.W_dec + scaled @ model.nfm.W_lin + model.nfm.b_lin + u.relu() @ model.nfm.W_out + model.nfm.b_out
+    expected = (
+        dense @ model.sae.W_dec
+        + scaled @ model.nfm.W_lin
+        + model.nfm.b_lin
+        + u.relu() @ model.nfm.W_out
+        + model.nfm.b_out
+    )
     found = interventions.published(model, inside.model, feature, m, rows)(x)
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
 
@@ -125,10 +172,15 @@ def test_bad_features_and_multipliers_are_named(setting):
             interventions.check_feature(feature, fired)
     interventions.check_feature(2, fired)
     for multiplier in (float("nan"), float("inf")):
-        for clamp in (lambda m: interventions.primary(base.model, 0, m), lambda m: interventions.secondary(base.model, inside.model, 0, m)):
+        for clamp in (
+            lambda m: interventions.primary(base.model, 0, m),
+            lambda m: interventions.secondary(base.model, inside.model, 0, m),
+        ):
             with pytest.raises(ValueError, match="multiplier = (nan|inf) must be a finite number"):
                 clamp(multiplier)
-    with pytest.raises(ValueError, match="paths name 'nfm'; allowed: sae_out, linear_out, interaction_out"):
+    with pytest.raises(
+        ValueError, match="paths name 'nfm'; allowed: sae_out, linear_out, interaction_out"
+    ):
         interventions.primary(base.model, 0, 4.0, ("nfm",))
 
 
@@ -136,5 +188,11 @@ def test_the_frame_pairs_every_prompt_with_every_word(setting):
     site, *_ = setting
     frame = site.frame(torch.arange(12.0).reshape(3, 4), condition="c", multiplier=4.0)
     assert frame.iloc[5].to_dict() == {
-        "prompt": PROMPTS[1], "word": "river", "formality": "formal", "emotion": "emotional", "value": 5.0, "condition": "c", "multiplier": 4.0,
-    }  # fmt: skip
+        "prompt": PROMPTS[1],
+        "word": "river",
+        "formality": "formal",
+        "emotion": "emotional",
+        "value": 5.0,
+        "condition": "c",
+        "multiplier": 4.0,
+    }

@@ -6,50 +6,58 @@ import shutil
 import pytest
 import torch
 
-from featint import kernels, sparse
+from featint.kernels import loops, sparse
 
 
 @pytest.fixture
 def compiled():
-    if kernels.library() is None:
+    if loops.library() is None:
         pytest.skip("no C++ compiler; un-skip by installing g++ or clang++ with OpenMP")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize(("n", "k"), [(1, 1), (7, 7), (100, 3), (1000, 64), (4099, 84)])
 def test_top(n, k, dtype, compiled):
-    x = torch.randn(20, n, generator=torch.Generator().manual_seed(0)).to(dtype)  # in bfloat16 with many ties
-    values, columns = kernels.top(x, k)
-    torch.testing.assert_close(values.sort(1, descending=True).values, x.topk(k).values.to(values.dtype), rtol=0, atol=0)
+    x = torch.randn(20, n, generator=torch.Generator().manual_seed(0)).to(
+        dtype
+    )  # in bfloat16 with many ties
+    values, columns = loops.top(x, k)
+    torch.testing.assert_close(
+        values.sort(1, descending=True).values, x.topk(k).values.to(values.dtype), rtol=0, atol=0
+    )
     assert torch.equal(x.gather(1, columns).to(values.dtype), values)
     assert (columns.diff(dim=1) > 0).all()
 
 
 def test_top_passes_nan_on(compiled):
-    assert kernels.top(torch.full((3, 50), torch.nan), 4)[0].isnan().all()
+    assert loops.top(torch.full((3, 50), torch.nan), 4)[0].isnan().all()
 
 
 def test_codes_outside_the_table_are_refused(compiled):
     acts, table = torch.ones(2, 3), torch.ones(10, 4)
     with pytest.raises(IndexError, match="range from 0 to 10, but there are 10"):
-        kernels.bag(acts, torch.tensor([[0, 1, 10], [0, 1, 2]]), table)
+        loops.bag(acts, torch.tensor([[0, 1, 10], [0, 1, 2]]), table)
     with pytest.raises(IndexError, match="range from -1"):
-        kernels.bag(acts, torch.tensor([[0, 1, -1], [0, 1, 2]]), table)
+        loops.bag(acts, torch.tensor([[0, 1, -1], [0, 1, 2]]), table)
     with pytest.raises(ValueError, match="must be the same"):
-        kernels.bag(acts, torch.zeros(2, 2, dtype=torch.int64), table)
+        loops.bag(acts, torch.zeros(2, 2, dtype=torch.int64), table)
 
 
 def test_mixed_precision_is_left_to_pytorch(compiled):
     x = torch.ones(1)
-    assert kernels.usable(x, x)
-    assert not kernels.usable(x, x.double()) and not kernels.usable(x.bfloat16()) and not kernels.usable(x.to("meta"))
+    assert loops.usable(x, x)
+    assert (
+        not loops.usable(x, x.double())
+        and not loops.usable(x.bfloat16())
+        and not loops.usable(x.to("meta"))
+    )
 
 
 def test_no_compiler_is_noted(monkeypatch, caplog):
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with caplog.at_level(logging.WARNING):
-        assert kernels.library.__wrapped__() is None
+        assert loops.library.__wrapped__() is None
     assert "no C++ compiler" in caplog.text and "half the speed" in caplog.text
 
 
@@ -57,17 +65,17 @@ def test_failing_compiler_is_noted(monkeypatch, caplog, tmp_path):
     monkeypatch.setenv("FEATINT_CACHE", str(tmp_path))
     monkeypatch.setenv("CXX", "false")
     with caplog.at_level(logging.WARNING):
-        assert kernels.library.__wrapped__() is None
+        assert loops.library.__wrapped__() is None
     assert "did not compile" in caplog.text
     assert not list((tmp_path / "kernels").iterdir())
 
 
 def test_compiled_once(monkeypatch, tmp_path, compiled):
     monkeypatch.setenv("FEATINT_CACHE", str(tmp_path))
-    assert kernels.library.__wrapped__() is not None
+    assert loops.library.__wrapped__() is not None
     (file,) = (tmp_path / "kernels").iterdir()
     made = file.stat().st_mtime_ns
-    assert kernels.library.__wrapped__() is not None
+    assert loops.library.__wrapped__() is not None
     assert [f.stat().st_mtime_ns for f in (tmp_path / "kernels").iterdir()] == [made]
 
 

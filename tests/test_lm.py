@@ -5,7 +5,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+)
 
 from featint import activations, harvest, lm, store
 from featint.config import HarvestConfig, LMConfig
@@ -44,7 +50,11 @@ def replaced(module, edit):
 
 @pytest.fixture(scope="module")
 def plain(lm_folder):
-    return AutoModelForCausalLM.from_pretrained(lm_folder, attn_implementation="eager").eval().requires_grad_(False)
+    return (
+        AutoModelForCausalLM.from_pretrained(lm_folder, attn_implementation="eager")
+        .eval()
+        .requires_grad_(False)
+    )
 
 
 def n_hooks(model):
@@ -69,8 +79,12 @@ def test_identity_leaves_logits_bit_equal(model, tokens, hook_point):
 
 def test_the_site_is_the_output_of_its_block(model, plain, tokens):
     hidden = plain(tokens, output_hidden_states=True).hidden_states
-    torch.testing.assert_close(lm.read(model, tokens, "blocks.1.hook_resid_post").x, hidden[2], rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(lm.read(model, tokens, "blocks.1.hook_resid_pre").x, hidden[1], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        lm.read(model, tokens, "blocks.1.hook_resid_post").x, hidden[2], rtol=1e-5, atol=1e-5
+    )
+    torch.testing.assert_close(
+        lm.read(model, tokens, "blocks.1.hook_resid_pre").x, hidden[1], rtol=1e-5, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize(
@@ -88,18 +102,29 @@ def test_splice_does_what_a_plain_hook_does(model, plain, tokens, hook_point, mo
 
     with replaced(module_of(plain), edit):
         wanted = plain(tokens).logits
-    torch.testing.assert_close(lm.splice(model, tokens, hook_point, edit, "keep"), wanted, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        lm.splice(model, tokens, hook_point, edit, "keep"), wanted, rtol=1e-4, atol=1e-4
+    )
 
 
 def test_sinks_stay_clean_unless_told_otherwise(model, tokens):
     seen = {}
     for first_position in ("drop", "keep"):
         reading = lm.read(model, tokens, "blocks.1.hook_resid_post")
-        with model.bridge.hooks(fwd_hooks=[("blocks.2.hook_resid_pre", lambda x, hook, k=first_position: seen.__setitem__(k, x))]):
+        with model.bridge.hooks(
+            fwd_hooks=[
+                (
+                    "blocks.2.hook_resid_pre",
+                    lambda x, hook, k=first_position: seen.__setitem__(k, x),
+                )
+            ]
+        ):
             lm.resume(model, reading, torch.zeros_like, first_position)
     assert (seen["keep"] == 0).all()
     sinks = tokens == 0
-    assert sinks[1, 5] and torch.equal(seen["drop"][sinks], lm.read(model, tokens, "blocks.1.hook_resid_post").x[sinks])
+    assert sinks[1, 5] and torch.equal(
+        seen["drop"][sinks], lm.read(model, tokens, "blocks.1.hook_resid_post").x[sinks]
+    )
     assert (seen["drop"][~sinks] == 0).all()
 
 
@@ -110,27 +135,45 @@ def test_sinks_are_separators_and_tokens_of_outstanding_norm(model):
     x[0, 3] *= 2.9
     x[1] *= 50  # every window has its own scale
     tokens = torch.tensor([[0, 5, 6, 7, 8, 9], [0, 5, 6, 0, 8, 9]])
-    assert model.sinks(tokens, x).tolist() == [[True, False, True, False, False, False], [True, False, False, True, False, False]]
+    assert model.sinks(tokens, x).tolist() == [
+        [True, False, True, False, False, False],
+        [True, False, False, True, False, False],
+    ]
 
 
 def test_edit_may_change_its_argument_in_place(model, tokens):
     hook_point = "blocks.1.hook_resid_post"
-    assert torch.equal(lm.splice(model, tokens, hook_point, lambda x: x.mul_(2)), lm.splice(model, tokens, hook_point, lambda x: 2 * x))
+    assert torch.equal(
+        lm.splice(model, tokens, hook_point, lambda x: x.mul_(2)),
+        lm.splice(model, tokens, hook_point, lambda x: 2 * x),
+    )
 
 
 def test_hooks_are_gone_after_an_exception(model, tokens):
     before, clean = n_hooks(model), model.bridge(tokens)
     with pytest.raises(RuntimeError, match="on purpose"):
-        lm.splice(model, tokens, "blocks.1.hook_resid_post", lambda x: (_ for _ in ()).throw(RuntimeError("on purpose")))
+        lm.splice(
+            model,
+            tokens,
+            "blocks.1.hook_resid_post",
+            lambda x: (_ for _ in ()).throw(RuntimeError("on purpose")),
+        )
     assert n_hooks(model) == before
     assert torch.equal(model.bridge(tokens), clean)  # and no block is skipped any more
 
 
-@pytest.mark.parametrize(("flags", "chosen"), [({"avx2"}, "float32"), ({"avx2", "avx512_bf16"}, "bfloat16"), ({"amx_bf16"}, "bfloat16")])
+@pytest.mark.parametrize(
+    ("flags", "chosen"),
+    [({"avx2"}, "float32"), ({"avx2", "avx512_bf16"}, "bfloat16"), ({"amx_bf16"}, "bfloat16")],
+)
 def test_the_precision_is_the_faster_one_of_this_processor(flags, chosen, monkeypatch):
-    monkeypatch.setattr(lm.kernels, "processor_flags", lambda: flags)
+    monkeypatch.setattr(lm.loops, "processor_flags", lambda: flags)
     monkeypatch.setattr(lm.store, "device", lambda: "cpu")
-    assert lm.precision("auto") == chosen and lm.precision("float32") == "float32" and lm.precision("bfloat16") == "bfloat16"
+    assert (
+        lm.precision("auto") == chosen
+        and lm.precision("float32") == "float32"
+        and lm.precision("bfloat16") == "bfloat16"
+    )
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -138,16 +181,35 @@ def test_splice_receives_what_harvest_stored(tiny_harvest, dtype):
     config = replace(tiny_harvest, dtype=dtype)
     harvest.harvest(config)
     stored = activations.load(config, "test", "keep")
-    model, tokens = lm.load(config.lm, dtype), harvest.windows(config).windows["test"].tokens[: lm.BATCH_WINDOWS]
+    model, tokens = (
+        lm.load(config.lm, dtype),
+        harvest.windows(config).windows["test"].tokens[: lm.BATCH_WINDOWS],
+    )
     seen = []
     lm.splice(model, tokens, config.hook_point, lambda x: seen.append(x) or x)
     assert torch.equal(seen[0].half().flatten(0, 1), stored.raw(torch.arange(tokens.numel())))
 
 
 @pytest.mark.parametrize(
-    "config, block", [(GPT2Config(n_embd=32, n_layer=3, n_head=2, vocab_size=20, n_positions=32), GPT2LMHeadModel),
-    (GPTNeoXConfig(hidden_size=32, num_hidden_layers=3, num_attention_heads=2, intermediate_size=64, vocab_size=20, max_position_embeddings=32), GPTNeoXForCausalLM)],
-)  # fmt: skip
+    "config, block",
+    [
+        (
+            GPT2Config(n_embd=32, n_layer=3, n_head=2, vocab_size=20, n_positions=32),
+            GPT2LMHeadModel,
+        ),
+        (
+            GPTNeoXConfig(
+                hidden_size=32,
+                num_hidden_layers=3,
+                num_attention_heads=2,
+                intermediate_size=64,
+                vocab_size=20,
+                max_position_embeddings=32,
+            ),
+            GPTNeoXForCausalLM,
+        ),
+    ],
+)
 def test_other_architectures(lm_folder, tmp_path, tokens, config, block):
     torch.manual_seed(0)
     block(config).save_pretrained(tmp_path)
@@ -156,23 +218,38 @@ def test_other_architectures(lm_folder, tmp_path, tokens, config, block):
     model = lm.load(LMConfig(name=str(tmp_path)))
     clean = model.bridge(tokens)
     assert torch.equal(lm.splice(model, tokens, "blocks.1.hook_resid_post", lambda x: x), clean)
-    by_hook = model.bridge.run_with_hooks(tokens, fwd_hooks=[("blocks.1.hook_resid_post", lambda x, hook: 0 * x)])
-    assert torch.equal(lm.splice(model, tokens, "blocks.1.hook_resid_post", lambda x: 0 * x, "keep"), by_hook)
+    by_hook = model.bridge.run_with_hooks(
+        tokens, fwd_hooks=[("blocks.1.hook_resid_post", lambda x, hook: 0 * x)]
+    )
+    assert torch.equal(
+        lm.splice(model, tokens, "blocks.1.hook_resid_post", lambda x: 0 * x, "keep"), by_hook
+    )
 
 
 @pytest.mark.parametrize(
-    "name", ["blocks.4.hook_resid_post", "blocks.1.hook_resid_mid", "blocks.1.hook_resid", "layers.1", "blocks.-1.hook_resid_post"]
+    "name",
+    [
+        "blocks.4.hook_resid_post",
+        "blocks.1.hook_resid_mid",
+        "blocks.1.hook_resid",
+        "layers.1",
+        "blocks.-1.hook_resid_post",
+    ],
 )
 def test_unknown_hook_point(model, tokens, name):
     with pytest.raises(
-        ValueError, match=f"hook_point = '{name}' is not known; allowed: blocks.N.SITE with N from 0 to 3 .*hook_resid_pre, hook_resid_post"
+        ValueError,
+        match=f"hook_point = '{name}' is not known; allowed: blocks.N.SITE with N from 0 to 3 .*hook_resid_pre, hook_resid_post",
     ):
         lm.read(model, tokens, name)
 
 
 def test_unknown_model(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(ValueError, match="lm = 'no/such-model' cannot be loaded. Allowed: 'smollm2-135m-instruct', a folder"):
+    with pytest.raises(
+        ValueError,
+        match="lm = 'no/such-model' cannot be loaded. Allowed: 'smollm2-135m-instruct', a folder",
+    ):
         lm.load(LMConfig(name="no/such-model"))
 
 
@@ -182,7 +259,9 @@ def test_a_folder_without_a_model(tmp_path):
 
 
 def test_unknown_dtype_and_first_position(model, tokens):
-    with pytest.raises(ValueError, match="dtype = 'float16' is not known; allowed: 'auto', 'float32', 'bfloat16'"):
+    with pytest.raises(
+        ValueError, match="dtype = 'float16' is not known; allowed: 'auto', 'float32', 'bfloat16'"
+    ):
         lm.load(model.config, "float16")
     with pytest.raises(ValueError, match="first_position = 'skip' is not known"):
         lm.splice(model, tokens, "blocks.1.hook_resid_post", lambda x: x, "skip")
@@ -196,7 +275,9 @@ def test_the_packaged_model():
     assert (model.d_model, model.n_layers, model.separator) == (576, 30, 0)
     clean = model.bridge(windows.tokens)
     assert torch.equal(lm.splice(model, windows.tokens, config.hook_point, lambda x: x), clean)
-    loss = torch.nn.functional.cross_entropy(clean[:, :-1].flatten(0, 1), windows.tokens[:, 1:].flatten())
+    loss = torch.nn.functional.cross_entropy(
+        clean[:, :-1].flatten(0, 1), windows.tokens[:, 1:].flatten()
+    )
     assert 2 < loss < 4  # nats per token; a uniform guess has 10.8
     reading = lm.read(model, windows.tokens, config.hook_point)
     norm = reading.x.norm(dim=-1)
@@ -206,6 +287,10 @@ def test_the_packaged_model():
 @pytest.mark.smoke
 def test_a_damaged_copy_of_the_packaged_model_is_refused(tmp_path, monkeypatch):
     real = store.load("lm", {"lm": lm.assets.identity(lm.PACKAGED)})
-    monkeypatch.setattr(real.__class__, "file", lambda self, name: (_ for _ in ()).throw(StoreError(f"{name} is corrupted")))
+    monkeypatch.setattr(
+        real.__class__,
+        "file",
+        lambda self, name: (_ for _ in ()).throw(StoreError(f"{name} is corrupted")),
+    )
     with pytest.raises(StoreError, match="is corrupted"):
         lm.load(LMConfig())

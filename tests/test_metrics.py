@@ -37,7 +37,9 @@ def test_predicting_the_mean_scores_zero_explained_variance():
 
 @pytest.mark.parametrize("scale, shift", [(1, 0), (3, 0), (6, -20)])
 def test_fvu_ignores_a_common_scale_and_shift(scale, shift):
-    assert total_fvu(frame(X * scale + shift, (X + NOISE) * scale + shift)) == pytest.approx(total_fvu(frame()), rel=1e-5)
+    assert total_fvu(frame(X * scale + shift, (X + NOISE) * scale + shift)) == pytest.approx(
+        total_fvu(frame()), rel=1e-5
+    )
 
 
 def test_sums_do_not_depend_on_how_batches_are_cut():
@@ -47,7 +49,9 @@ def test_sums_do_not_depend_on_how_batches_are_cut():
 def test_one_row_per_article_with_its_own_sums():
     f = frame()
     assert f["tokens"].sum() == 500 and len(f) == 39
-    assert f.loc[3, "sse/model"] == pytest.approx(NOISE[ARTICLE == 3].double().square().sum().item(), rel=1e-5)
+    assert f.loc[3, "sse/model"] == pytest.approx(
+        NOISE[ARTICLE == 3].double().square().sum().item(), rel=1e-5
+    )
 
 
 def test_paths_add_up_parts_by_name():
@@ -58,10 +62,14 @@ def test_paths_add_up_parts_by_name():
     parts = model.parts(model.encode(X))
     assert torch.equal(found["joint/own_path"], parts["sae_out"])
     assert torch.allclose(found["joint/all"], model(X).x_hat, atol=1e-5)
-    assert torch.allclose(found["joint/plus_interaction"], parts["sae_out"] + parts["interaction_out"])
+    assert torch.allclose(
+        found["joint/plus_interaction"], parts["sae_out"] + parts["interaction_out"]
+    )
     assert torch.allclose(found["joint/abs/linear_out"], parts["linear_out"].abs().mean(1))
     assert (found["joint/l0"] <= 4).all()
-    assert torch.equal(found["sae/own_path"], found["sae/all"]) and "sae/abs/linear_out" not in found
+    assert (
+        torch.equal(found["sae/own_path"], found["sae/all"]) and "sae/abs/linear_out" not in found
+    )
 
 
 def test_density_counts_active_codes_only():

@@ -19,7 +19,9 @@ def make(nfm: NFMConfig | None = None, bias: bool = False, seed: int = 0):
     model = model.double()
     with torch.no_grad():
         for name, p in model.named_parameters():
-            if name.rsplit(".")[-1].startswith("b_"):  # biases start at zero; give them values that a formula could get wrong
+            if name.rsplit(".")[-1].startswith(
+                "b_"
+            ):  # biases start at zero; give them values that a formula could get wrong
                 p.normal_(generator=generator)
     return model.eval()
 
@@ -64,7 +66,9 @@ def test_encode_is_relu_then_topk_by_sorting(model, x):
     sae = getattr(model, "sae", model)
     pre = torch.relu(x @ sae.W_enc + sae.b_enc)
     threshold = pre.sort(1, descending=True).values[:, K - 1 : K]
-    assert torch.allclose(model.encode(x).dense(D_SAE), torch.where(pre >= threshold, pre, 0), atol=1e-12)
+    assert torch.allclose(
+        model.encode(x).dense(D_SAE), torch.where(pre >= threshold, pre, 0), atol=1e-12
+    )
 
 
 def test_forward_is_decode_of_encode_and_the_sum_of_its_parts(model, x):
@@ -89,7 +93,9 @@ def test_joint_parts_match_the_papers_formulas(x):
         assert torch.allclose(parts["sae_out"], codes.dense(D_SAE) @ model.sae.W_dec, atol=1e-12)
         assert torch.allclose(parts["linear_out"], c @ nfm.W_lin + nfm.b_lin, atol=1e-12)
         assert torch.allclose(nfm.hidden(codes), hidden, atol=1e-12)
-        assert torch.allclose(parts["interaction_out"], hidden.clamp(min=0) @ nfm.W_out + nfm.b_out, atol=1e-12)
+        assert torch.allclose(
+            parts["interaction_out"], hidden.clamp(min=0) @ nfm.W_out + nfm.b_out, atol=1e-12
+        )
 
 
 def test_the_rivals_of_the_nfm_by_their_formulas(x):
@@ -110,7 +116,11 @@ def test_normalised_codes_make_the_interactions_blind_to_a_tokens_norm(x):
     louder = codes._replace(acts=7 * codes.acts)
     assert torch.allclose(nfm.interaction_out(codes), nfm.interaction_out(louder), atol=1e-12)
     unit = codes._replace(acts=codes.acts / codes.acts.square().mean(1, keepdim=True).sqrt())
-    assert torch.allclose(nfm.interaction_out(codes), make(NFMConfig(d_factor=3)).nfm.interaction_out(unit), atol=1e-12)
+    assert torch.allclose(
+        nfm.interaction_out(codes),
+        make(NFMConfig(d_factor=3)).nfm.interaction_out(unit),
+        atol=1e-12,
+    )
 
 
 def test_one_active_feature_has_nothing_to_interact_with(x):
@@ -153,7 +163,12 @@ def test_the_encoder_starts_as_the_decoders_transpose_but_is_not_tied():
 
 def test_same_seed_same_model_and_another_seed_another():
     same, other = make(NFMConfig(d_factor=3)), make(NFMConfig(d_factor=3), seed=1)
-    for (name, p), q, r in zip(make(NFMConfig(d_factor=3)).named_parameters(), same.parameters(), other.parameters(), strict=True):
+    for (name, p), q, r in zip(
+        make(NFMConfig(d_factor=3)).named_parameters(),
+        same.parameters(),
+        other.parameters(),
+        strict=True,
+    ):
         assert torch.equal(p, q), name
         assert r.ndim == 1 or not torch.equal(p, r), name
 
@@ -173,4 +188,6 @@ def test_initial_values_are_the_released_codes():
     assert nfm.V.std().item() == pytest.approx(0.05, rel=0.02)
     sae = TopKSAE(50, SAEConfig(d_sae=4000, k=8), torch.Generator().manual_seed(0))
     assert sae.W_dec.abs().max().item() == pytest.approx(4000**-0.5, rel=0.01)
-    assert sae.W_dec.square().sum(1).mean().item() == pytest.approx(50 / (3 * 4000), rel=0.02)  # d_in / (3 d_sae): variance of a uniform
+    assert sae.W_dec.square().sum(1).mean().item() == pytest.approx(
+        50 / (3 * 4000), rel=0.02
+    )  # d_in / (3 d_sae): variance of a uniform

@@ -6,7 +6,7 @@ import nbformat
 import papermill
 import pytest
 
-from featint import notebook
+from companion import notebook
 
 FILES = sorted(notebook.FOLDER.glob("*.ipynb"))
 
@@ -32,7 +32,9 @@ def test_no_outputs_and_no_counts_in_git(cells):
 def test_parameters_are_annotated_explained_and_seen_by_papermill(cells, file):
     tagged = [c for c in code(cells) if "parameters" in c.metadata.get("tags", [])]
     assert len(tagged) == 1 and tagged[0] is code(cells)[0]
-    for node, line in zip(ast.parse(tagged[0].source).body, tagged[0].source.strip().splitlines(), strict=True):
+    for node, line in zip(
+        ast.parse(tagged[0].source).body, tagged[0].source.strip().splitlines(), strict=True
+    ):
         assert isinstance(node, ast.AnnAssign) and "  # " in line, line
     seen = papermill.inspect_notebook(file)
     assert list(seen) == [node.target.id for node in ast.parse(tagged[0].source).body], (
@@ -42,11 +44,14 @@ def test_parameters_are_annotated_explained_and_seen_by_papermill(cells, file):
 
 
 def test_notebooks_call_the_package_and_draw(cells):
-    assert len(code(cells)) <= 15
+    assert len(code(cells)) <= 30
     for cell in code(cells):
         tree = ast.parse(cell.source)
-        assert not any(isinstance(n, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef) for n in ast.walk(tree)), cell.source
-        assert len([line for line in cell.source.splitlines() if line.strip()]) <= 12, cell.source
+        for node in ast.walk(tree):
+            assert not isinstance(node, ast.ClassDef), cell.source
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                assert node.end_lineno - node.lineno < 8, cell.source
+        assert len([line for line in cell.source.splitlines() if line.strip()]) <= 14, cell.source
 
 
 def test_a_chapter_begins_with_words(cells):
@@ -73,11 +78,23 @@ class TestStart:
         with pytest.raises(ValueError, match="no parameter 'kk'; it has profile, k, n_shown"):
             notebook.start(self.names(kk=5))
 
-    def test_unknown_notebooks_and_parameters_are_refused_before_anything_runs(self, tmp_path, monkeypatch):
+    def test_unknown_notebooks_and_parameters_are_refused_before_anything_runs(
+        self, tmp_path, monkeypatch
+    ):
         with pytest.raises(ValueError, match="notebook = 'nothing' is not known"):
             notebook.run("nothing", "smoke", {})
-        nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("k: int = 3  # a number", metadata={"tags": ["parameters"]})])
-        nb.metadata["kernelspec"] = {"name": "python3", "language": "python", "display_name": "Python 3"}
+        nb = nbformat.v4.new_notebook(
+            cells=[
+                nbformat.v4.new_code_cell(
+                    "k: int = 3  # a number", metadata={"tags": ["parameters"]}
+                )
+            ]
+        )
+        nb.metadata["kernelspec"] = {
+            "name": "python3",
+            "language": "python",
+            "display_name": "Python 3",
+        }
         nbformat.write(nb, tmp_path / "tiny.ipynb")
         monkeypatch.setattr(notebook, "FOLDER", tmp_path)
         with pytest.raises(ValueError, match="tiny has no parameter 'kk'; it has k"):

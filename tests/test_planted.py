@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 import torch
 
+from companion.chapters import recovery
+from companion.chapters.recovery import Trial
+from companion.toys import features as toy
+from companion.toys import planted
+from companion.toys.planted import Batches, World, WorldConfig
 from featint import pairs
-from featint.chapters import recovery
-from featint.chapters.recovery import Trial
 from featint.config import NFMConfig
+from featint.kernels.sparse import Codes
 from featint.nfm import NFM
-from featint.sparse import Codes
-from featint.toys import features as toy
-from featint.toys import planted
-from featint.toys.planted import Batches, World, WorldConfig
 
 SMALL = WorldConfig(n_features=6, d_in=5, n_active=3, n_products=2, noise=0.0)
 
@@ -23,7 +23,11 @@ def generator(seed=0):
 
 @pytest.mark.parametrize("order", ["none", "pairs", "triples"])
 def test_activations_follow_the_formula(order):
-    world = World(WorldConfig(n_features=6, d_in=5, n_active=4, order=order, n_products=2, strength=0.7, noise=0.0))
+    world = World(
+        WorldConfig(
+            n_features=6, d_in=5, n_active=4, order=order, n_products=2, strength=0.7, noise=0.0
+        )
+    )
     sample = world.draw(50, generator())
     for codes, x in zip(sample.codes, sample.x, strict=True):
         expected = sum(codes[i] * world.directions[i] for i in range(6))
@@ -92,25 +96,34 @@ def test_second_differences_are_those_of_the_whole_nfm():
         return sum(nfm.parts(Codes(acts, torch.arange(6)[None])).values())[0]
 
     expected = [(f(i, j) - f(i) - f(j) + f()).norm().item() for i, j in every.tolist()]
-    assert pairs.second_differences(nfm, every, levels).tolist() == pytest.approx(expected, rel=1e-4)
+    assert pairs.second_differences(nfm, every, levels).tolist() == pytest.approx(
+        expected, rel=1e-4
+    )
 
 
 def test_factor_effects_are_the_products_of_the_weights():
     nfm, levels = an_nfm(), torch.rand(6, generator=generator(1)) + 0.5
-    codes = Codes(torch.rand(40, 3, generator=generator(2)), torch.rand(40, 6, generator=generator(4)).topk(3).indices)
+    codes = Codes(
+        torch.rand(40, 3, generator=generator(2)),
+        torch.rand(40, 6, generator=generator(4)).topk(3).indices,
+    )
     gate = (nfm.hidden(codes) > 0).double().mean(0)
     every = torch.combinations(torch.arange(6))
     expected = []
     for i, j in every.tolist():
         pooled = levels[i] * levels[j] * nfm.V[i] * nfm.V[j]
         expected.append(((pooled @ nfm.W_hidden) * gate.float() @ nfm.W_out).norm().item())
-    assert pairs.factor_effects(nfm, every, levels, codes).tolist() == pytest.approx(expected, rel=1e-4)
+    assert pairs.factor_effects(nfm, every, levels, codes).tolist() == pytest.approx(
+        expected, rel=1e-4
+    )
 
 
 def test_agreement_by_hand():
     planted_pairs = torch.tensor([True, True, True, False, False])
     assert pairs.agreement(torch.tensor([5.0, 4, 3, 2, 1]), planted_pairs) == (1.0, 1.0)
-    area, recall = pairs.agreement(torch.tensor([5.0, 4, 2, 3, 1]), planted_pairs)  # the third of the list is false
+    area, recall = pairs.agreement(
+        torch.tensor([5.0, 4, 2, 3, 1]), planted_pairs
+    )  # the third of the list is false
     assert area == pytest.approx((1 + 1 + 3 / 4) / 3) and recall == pytest.approx(2 / 3)
     assert pairs.agreement(torch.ones(5), planted_pairs)[1] == 0  # no order at all finds nothing
     assert pairs.agreement(torch.tensor([5.0, 4, 2, 3, 1]), planted_pairs, false_share=0.25)[1] == 1
@@ -118,35 +131,61 @@ def test_agreement_by_hand():
 
 def test_matching_is_one_to_one_and_bought_counts_products():
     true = torch.eye(3)
-    cosine, match = recovery.matched(torch.tensor([[0.0, 0, 2], [1, 0, 0], [0.9, 0.1, 0], [0, 3, 0]]), true)
+    cosine, match = recovery.matched(
+        torch.tensor([[0.0, 0, 2], [1, 0, 0], [0.9, 0.1, 0], [0, 3, 0]]), true
+    )
     assert match.tolist() == [1, 3, 0] and cosine == pytest.approx(1)
     products = torch.rand(100, 2, generator=generator())
-    codes = torch.stack([3 * products[:, 1] + 1, torch.rand(100, generator=generator(1)), torch.zeros(100)], 1)
+    codes = torch.stack(
+        [3 * products[:, 1] + 1, torch.rand(100, generator=generator(1)), torch.zeros(100)], 1
+    )
     assert recovery.bought(codes, products) == 0.5
 
 
 def test_sweeps_are_refused_before_anything_trains(monkeypatch):
     monkeypatch.setattr(recovery, "run", lambda trial: pytest.fail("a trial ran"))
     base = Trial(world=SMALL)
-    assert len(recovery.trials(base, strength=[0.5, 1.0], setting=["joint", "sequential"], seed=[0, 1, 2])) == 12
+    assert (
+        len(
+            recovery.trials(
+                base, strength=[0.5, 1.0], setting=["joint", "sequential"], seed=[0, 1, 2]
+            )
+        )
+        == 12
+    )
     with pytest.raises(ValueError, match="the sweep over strength is empty"):
         recovery.trials(base, setting=["joint"], strength=[])
-    with pytest.raises(ValueError, match="the sweep cannot run order = 'triples', n_active = 2: order = 'triples' needs n_active"):
+    with pytest.raises(
+        ValueError,
+        match="the sweep cannot run order = 'triples', n_active = 2: order = 'triples' needs n_active",
+    ):
         recovery.trials(base, order=["triples"], n_active=[2])
-    with pytest.raises(ValueError, match="sweep parameter = 'strengths' is not known; allowed: 'batch_tokens'"):
+    with pytest.raises(
+        ValueError, match="sweep parameter = 'strengths' is not known; allowed: 'batch_tokens'"
+    ):
         recovery.trials(base, strengths=[1.0])
-    with pytest.raises(ValueError, match="the sweep cannot run n_tokens = 10: n_tokens = 10 must be"):
+    with pytest.raises(
+        ValueError, match="the sweep cannot run n_tokens = 10: n_tokens = 10 must be"
+    ):
         recovery.trials(base, n_tokens=[10])
 
 
 def test_a_planted_pair_is_found_on_true_codes_and_none_where_none_is():
-    base = Trial(world=WorldConfig(n_features=10, d_in=12, n_active=3, n_products=3, noise=0.02), n_tokens=120_000, d_factor=8)
+    base = Trial(
+        world=WorldConfig(n_features=10, d_in=12, n_active=3, n_products=3, noise=0.02),
+        n_tokens=120_000,
+        d_factor=8,
+    )
     row = recovery.run(base)
     assert row["recall_difference"] == 1 and row["false"] == 0 and row["reported"] == 3
     assert row["fvu_floor"] * 0.95 < row["fvu"] < (row["fvu_floor"] + row["fvu_linear_floor"]) / 2
     (nothing,) = recovery.trials(base, order=["none"])
     row = recovery.run(nothing)
-    assert row["reported"] == row["false"] == 0 and "auprc_difference" not in row and "bought" not in row
+    assert (
+        row["reported"] == row["false"] == 0
+        and "auprc_difference" not in row
+        and "bought" not in row
+    )
 
 
 def test_the_matched_sae_has_the_joint_models_parameters():
@@ -170,7 +209,9 @@ def test_splitting_the_sum_moves_the_gain_but_not_the_whole():
         model.nfm.W_lin.zero_()
     moved = recovery.path_fvu(model, x)
     assert moved["whole model"] == pytest.approx(errors["whole model"], rel=1e-5)
-    assert table[0.0] == pytest.approx(100 * (1 - moved["whole model"] / moved["own path"]), abs=1e-3)
+    assert table[0.0] == pytest.approx(
+        100 * (1 - moved["whole model"] / moved["own path"]), abs=1e-3
+    )
     assert table[0.0] < table[0.5] < table[1.0]
 
 
@@ -178,4 +219,6 @@ def test_share_unexplained_is_sklearns():
     from sklearn.metrics import r2_score
 
     x, x_hat = (torch.randn(30, 4, generator=generator(s)) for s in (0, 1))
-    assert planted.share_unexplained(x, x_hat) == pytest.approx(1 - r2_score(x.numpy(), x_hat.numpy(), multioutput="variance_weighted"))
+    assert planted.share_unexplained(x, x_hat) == pytest.approx(
+        1 - r2_score(x.numpy(), x_hat.numpy(), multioutput="variance_weighted")
+    )

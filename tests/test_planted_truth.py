@@ -3,8 +3,8 @@
 import pandas as pd
 import pytest
 
-from featint import profiles
-from featint.chapters import planted_truth, recovery
+from companion import profiles
+from companion.chapters import planted_truth, recovery
 
 
 def rows(**columns):
@@ -18,7 +18,10 @@ def test_a_plan_is_checked_before_anything_trains(monkeypatch):
     assert {t.world.seed for todo in plan.values() for t in todo} == {3, 4}
     assert {t.setting for t in plan["settings"]} == set(recovery.SETTINGS)
     assert all(todo for todo in plan.values())
-    with pytest.raises(ValueError, match="the sweep cannot run setting = 'true codes', order = 'triples'.*needs n_active of at least 3"):
+    with pytest.raises(
+        ValueError,
+        match="the sweep cannot run setting = 'true codes', order = 'triples'.*needs n_active of at least 3",
+    ):
         planted_truth.plan(p, planted_truth.base(p, n_active=2))
     with pytest.raises(ValueError, match="n_seeds = 0"):
         planted_truth.plan(p, planted_truth.base(p), n_seeds=0)
@@ -29,12 +32,20 @@ def test_a_plan_is_checked_before_anything_trains(monkeypatch):
 def test_a_shared_trial_is_trained_once_and_lands_in_every_sweep(monkeypatch):
     p = profiles.get("smoke")
     trial = planted_truth.base(p)
-    sweeps = {"a": recovery.trials(trial, seed=[0, 1]), "b": recovery.trials(trial, order=["pairs", "none"], seed=[1])}
+    sweeps = {
+        "a": recovery.trials(trial, seed=[0, 1]),
+        "b": recovery.trials(trial, order=["pairs", "none"], seed=[1]),
+    }
     ran = []
 
     def sweep(todo):
         ran.extend(todo)
-        found = {"fvu_linear_floor": 0.3, "fvu_floor": 0.1, "fvu_refit": 0.3, "fvu_refit_pairs": 0.15}
+        found = {
+            "fvu_linear_floor": 0.3,
+            "fvu_floor": 0.1,
+            "fvu_refit": 0.3,
+            "fvu_refit_pairs": 0.15,
+        }
         return pd.DataFrame([{"seed": t.world.seed, "order": t.world.order, **found} for t in todo])
 
     monkeypatch.setattr(recovery, "sweep", sweep)
@@ -42,7 +53,9 @@ def test_a_shared_trial_is_trained_once_and_lands_in_every_sweep(monkeypatch):
     assert len(ran) == len(set(ran)) == 3
     assert found["a"]["seed"].tolist() == [0, 1]
     assert found["b"]["order"].tolist() == ["pairs", "none"]
-    assert found["a"]["gain"].tolist() == pytest.approx([0.75, 0.75])  # 0.15 of the 0.2 that the products carry
+    assert found["a"]["gain"].tolist() == pytest.approx(
+        [0.75, 0.75]
+    )  # 0.15 of the 0.2 that the products carry
     assert found["b"]["gain"].isna().tolist() == [False, True]
     assert found["b"]["removed"].tolist() == pytest.approx([0.5, 0.5])
 
@@ -54,7 +67,9 @@ def test_means_over_seeds_have_students_interval_and_skip_what_is_missing():
     assert (row.value, row.lo, row.hi, row.n) == pytest.approx((0.75, 0.75 - half, 0.75 + half, 3))
     table = planted_truth.table(frame, "setting", {"gain": ("found", ".2f")})
     assert table.loc["a", "found"] == "0.75 [0.13, 1.37]" and pd.isna(table.loc["b", "found"])
-    share = planted_truth.over_seeds(frame.rename(columns={"gain": "bought"}), ["setting"], "bought")
+    share = planted_truth.over_seeds(
+        frame.rename(columns={"gain": "bought"}), ["setting"], "bought"
+    )
     assert share["hi"].tolist() == [1]  # a share has no more than all
 
 

@@ -5,16 +5,20 @@ from dataclasses import replace
 
 import pytest
 
-from featint import profiles, results, store
-from featint.results import Value
+from companion import places, profiles, results
+from companion.results import Value
 from featint.store import StoreError
 
-VALUES = {"joint/fvu": Value(0.1234567891234, n=120, unit="fraction; n articles", protocol="controlled", ci=(0.12, 0.13))}
+VALUES = {
+    "joint/fvu": Value(
+        0.1234567891234, n=120, unit="fraction; n articles", protocol="controlled", ci=(0.12, 0.13)
+    )
+}
 
 
 @pytest.fixture
 def profile(tmp_path, monkeypatch):
-    monkeypatch.setattr(store, "DATA", tmp_path)
+    monkeypatch.setattr(places, "DATA", tmp_path)
     return replace(profiles.smoke(), name="laptop")
 
 
@@ -35,7 +39,9 @@ def test_turned_knobs_do_not_overwrite_the_profiles_results(profile):
 
 
 def test_missing_results_and_keys_say_what_there_is(profile):
-    with pytest.raises(StoreError, match="there are no results at .*reconstruction.json; `make book` computes them"):
+    with pytest.raises(
+        StoreError, match="there are no results at .*reconstruction.json; `make book` computes them"
+    ):
         results.lookup("laptop", "reconstruction", "joint/fvu")
     file = results.write(profile, "reconstruction", VALUES, seed=0)
     with pytest.raises(StoreError, match="has no value 'joint/fv'; it has joint/fvu"):

@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from featint import activations, heldout, runs, store, train, variants
-from featint.chapters import reconstruction
+from companion import variants
+from companion.chapters import reconstruction
+from featint import activations, heldout, runs, store, train
 from featint.store import StoreError
 
 
@@ -14,10 +15,14 @@ def test_a_trained_model_is_stored_and_comes_back_the_same(p):
     config = variants.get("joint", p)
     assert not store.exists(runs.KIND, config)
     first, again = runs.get(config), runs.get(config)
-    for (name, a), (_, b) in zip(first.model.state_dict().items(), again.model.state_dict().items(), strict=True):
+    for (name, a), (_, b) in zip(
+        first.model.state_dict().items(), again.model.state_dict().items(), strict=True
+    ):
         assert torch.equal(a, b), name
     assert first.history["loss"].iloc[-1] < first.history["loss"].iloc[0]
-    assert again.provenance["seed"] == 0 and again.n_parameters == sum(q.numel() for q in first.model.parameters())
+    assert again.provenance["seed"] == 0 and again.n_parameters == sum(
+        q.numel() for q in first.model.parameters()
+    )
     x = torch.randn(5, 32)
     assert torch.equal(first.model(x).x_hat, again.model(x).x_hat)
     assert not first.model.training
@@ -59,13 +64,17 @@ def test_a_damaged_model_is_refused(p):
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
-    with pytest.raises(StoreError, match="model.safetensors does not match its sha256.*delete the folder"):
+    with pytest.raises(
+        StoreError, match="model.safetensors does not match its sha256.*delete the folder"
+    ):
         runs.get(config)
 
 
 def test_missing_activations_say_which_command_makes_them(p):
-    config = variants.get("sae", replace(p, harvest=replace(p.harvest, hook_point="blocks.2.hook_resid_post")))
-    with pytest.raises(StoreError, match="python -m featint harvest"):
+    config = variants.get(
+        "sae", replace(p, harvest=replace(p.harvest, hook_point="blocks.2.hook_resid_post"))
+    )
+    with pytest.raises(StoreError, match="featint harvest"):
         runs.get(config)
 
 
@@ -74,7 +83,9 @@ def test_held_out_tokens_are_left_out_and_the_same_for_all_seeds(p):
     kept, held_out = runs.training_tokens(variants.get("joint_published", p, seed=0))
     assert len(held_out) == round(0.1 * len(whole))
     assert sorted(kept.where.tolist() + held_out.where.tolist()) == whole.where.tolist()
-    assert torch.equal(held_out.where, runs.training_tokens(variants.get("joint_published", p, seed=1))[1].where)
+    assert torch.equal(
+        held_out.where, runs.training_tokens(variants.get("joint_published", p, seed=1))[1].where
+    )
     assert len(runs.training_tokens(variants.get("joint", p))[1]) == 0
 
 
@@ -88,14 +99,24 @@ def test_the_reconstruction_chapters_numbers_end_to_end(p):
 
     # against plain sums over the whole test split
     x = test.rows(torch.arange(len(test))).double()
-    errors = {name: (models[name].model(x.float()).x_hat.double() - x).square().sum().item() for name in ("sae", "joint")}
-    assert found["joint/gain_vs_sae/controlled"].value == pytest.approx(100 * (1 - errors["joint"] / errors["sae"]), rel=1e-4)
+    errors = {
+        name: (models[name].model(x.float()).x_hat.double() - x).square().sum().item()
+        for name in ("sae", "joint")
+    }
+    assert found["joint/gain_vs_sae/controlled"].value == pytest.approx(
+        100 * (1 - errors["joint"] / errors["sae"]), rel=1e-4
+    )
     assert found["sae/mse/controlled"].value == pytest.approx(errors["sae"] / x.numel(), rel=1e-4)
     fvu = errors["joint"] / (x - x.mean(0)).square().sum().item()
     assert table.loc["joint/fvu/all", "value"] == pytest.approx(fvu, rel=1e-4)
-    assert table.loc["sequential/linear_share", "value"] + table.loc["sequential/interaction_share", "value"] == pytest.approx(100)
+    assert table.loc["sequential/linear_share", "value"] + table.loc[
+        "sequential/interaction_share", "value"
+    ] == pytest.approx(100)
     # what must hold of any trained models: the whole explains more than nothing, and the published baseline is a part of the model
     assert all(table.loc[f"{name}/fvu/all", "value"] < 1 for name in ("sae", "joint", "sequential"))
-    assert published.estimates.loc["joint_own_path/mse", "value"] > published.estimates.loc["joint/mse", "value"]
+    assert (
+        published.estimates.loc["joint_own_path/mse", "value"]
+        > published.estimates.loc["joint/mse", "value"]
+    )
     assert set(published.n) == {"joint", "sequential_train", "sequential_validation", "sae"}
     assert (reconstruction.overview(models)["dead"] <= 1).all()

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from featint import activations, runs, variants
+from companion import variants
+from featint import activations, runs
 from featint.config import SAEConfig
 from featint.sae import TopKSAE
 from featint.secondary import SecondarySAE
@@ -20,12 +21,16 @@ def test_encode_and_decode_are_the_saes_on_z_scores():
     u_hat, codes = secondary(u)
     torch.testing.assert_close(u_hat, plain.x_hat * sigma + mean)
     torch.testing.assert_close(codes.acts, plain.codes.acts)
-    torch.testing.assert_close(secondary.loss(u_hat, u), (plain.x_hat - (u - mean) / sigma).square().mean())
+    torch.testing.assert_close(
+        secondary.loss(u_hat, u), (plain.x_hat - (u - mean) / sigma).square().mean()
+    )
     with torch.no_grad():  # direction: one more unit of a code
         more = codes.acts.clone()
         more[:, 0] += 1
         moved = secondary.decode(codes._replace(acts=more)) - secondary.decode(codes)
-        torch.testing.assert_close(moved, torch.stack([secondary.direction(int(i)) for i in codes.indices[:, 0]]))
+        torch.testing.assert_close(
+            moved, torch.stack([secondary.direction(int(i)) for i in codes.indices[:, 0]])
+        )
 
 
 def test_a_secondary_model_is_trained_on_the_inside_of_its_base_and_keeps_its_statistics(p):
@@ -43,7 +48,9 @@ def test_a_secondary_model_is_trained_on_the_inside_of_its_base_and_keeps_its_st
 def test_a_base_without_interactions_or_with_other_statistics_is_refused(p):
     config = variants.get("secondary", p)
     for name, change in {"an SAE": "sae", "no interaction path": "joint_no_interaction"}.items():
-        with pytest.raises(ValueError, match="reads the hidden layer of an interaction path, which its base"):
+        with pytest.raises(
+            ValueError, match="reads the hidden layer of an interaction path, which its base"
+        ):
             runs.fit(replace(config, base=variants.get(change, p))), name
     with pytest.raises(ValueError, match="first positions dropped or kept as there"):
         runs.fit(replace(config, train=replace(config.train, first_position="keep")))

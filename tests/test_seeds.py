@@ -8,8 +8,9 @@ import pytest
 import torch
 from scipy import stats
 
-from featint import results, store
-from featint.chapters import seeds
+from companion import places, results
+from companion.chapters import seeds
+from featint import store
 
 
 @pytest.fixture
@@ -23,29 +24,46 @@ def test_gains_are_paired_by_seed():
     row = seeds.estimates(fvu).loc["joint/gain_vs_sae"]
     gains = 100 * (1 - fvu["joint"] / fvu["sae"])
     half = stats.t.ppf(0.975, 4) * gains.std(ddof=1) / 5**0.5
-    assert row.value == pytest.approx(gains.mean()) and row.hi - row.value == pytest.approx(half) and row.n == 5
+    assert (
+        row.value == pytest.approx(gains.mean())
+        and row.hi - row.value == pytest.approx(half)
+        and row.n == 5
+    )
     one = seeds.estimates(fvu.iloc[:1])
     assert one.loc["joint/gain_vs_sae", "lo"] is None
     assert seeds.values(one, seeds.recurrence({}))["joint/fvu/controlled"].ci is None
 
 
 def test_committed_results_come_back_as_they_were(p, monkeypatch, tmp_path):
-    monkeypatch.setattr(store, "DATA", tmp_path)
+    monkeypatch.setattr(places, "DATA", tmp_path)
     with pytest.raises(store.StoreError, match="no results at .*seeds.json"):
         seeds.committed("smoke")
-    fvu = pd.DataFrame(np.random.default_rng(0).uniform(0.3, 0.4, (5, len(seeds.ROLES))), columns=list(seeds.ROLES))
+    fvu = pd.DataFrame(
+        np.random.default_rng(0).uniform(0.3, 0.4, (5, len(seeds.ROLES))), columns=list(seeds.ROLES)
+    )
     table, again = seeds.estimates(fvu), seeds.recurrence({})
-    again.loc[0] = {"model": "`sae`", "recurring": 0.25, "lowest": 0.2, "highest": 0.3, "random": 0.0, "pairs": 6}
+    again.loc[0] = {
+        "model": "`sae`",
+        "recurring": 0.25,
+        "lowest": 0.2,
+        "highest": 0.3,
+        "random": 0.0,
+        "pairs": 6,
+    }
     results.write(p, "seeds", seeds.values(table, again), seed=0)
     read, recurring = seeds.committed("smoke")
-    assert (read[["value", "lo", "hi"]].astype(float) - table[["value", "lo", "hi"]].astype(float)).abs().max(axis=None) < 1e-6
+    assert (
+        read[["value", "lo", "hi"]].astype(float) - table[["value", "lo", "hi"]].astype(float)
+    ).abs().max(axis=None) < 1e-6
     assert (read["n"] == table["n"]).all()
     assert recurring.to_dict("records") == [{"model": "`sae`", "recurring": 0.25, "pairs": 6}]
 
 
 def test_recurring_counts_directions_that_are_there():
     basis = torch.eye(6)
-    tilted = torch.nn.functional.normalize(basis[:1] + basis[1:2], dim=1)  # 45 degrees: cosine 0.707 with both
+    tilted = torch.nn.functional.normalize(
+        basis[:1] + basis[1:2], dim=1
+    )  # 45 degrees: cosine 0.707 with both
     assert seeds.recurring(basis[:4], basis[2:]) == pytest.approx(0.5)
     assert seeds.recurring(basis[:4], tilted) == pytest.approx(0.5)
     assert seeds.recurring(basis[:4], -basis[:4]) == 0
@@ -61,4 +79,6 @@ def test_the_chapter_end_to_end(p):
     assert seeds.recurrence({name: {0: by_seed[0]} for name, by_seed in models.items()}).empty
     joint = models["joint"][0].model
     wanted = joint.sae.W_dec + joint.nfm.W_lin
-    assert torch.allclose(seeds.directions(joint) * wanted.norm(dim=1, keepdim=True), wanted, atol=1e-5)
+    assert torch.allclose(
+        seeds.directions(joint) * wanted.norm(dim=1, keepdim=True), wanted, atol=1e-5
+    )

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from featint import kernels, sparse
-from featint.sparse import Codes
+from featint.kernels import loops, sparse
+from featint.kernels.sparse import Codes
 
 D_IN, D_SAE, D_FACTOR, K = 6, 40, 5, 7
 
@@ -13,10 +13,10 @@ D_IN, D_SAE, D_FACTOR, K = 6, 40, 5, 7
 def implementation(request, monkeypatch):
     """Each test runs with the compiled kernels, in plain PyTorch, and without PyTorch's private operations."""
     if request.param == "compiled":
-        if kernels.library() is None:
+        if loops.library() is None:
             pytest.skip("no C++ compiler; un-skip by installing g++ or clang++ with OpenMP")
     else:
-        monkeypatch.setattr(kernels, "library", lambda: None)
+        monkeypatch.setattr(loops, "library", lambda: None)
     if request.param == "public":
         monkeypatch.setattr(sparse, "DOTS", None)
         monkeypatch.setattr(sparse, "WEIGHT_GRAD", None)
@@ -28,7 +28,10 @@ def random(*shape, seed=0):
 
 
 def make_codes(case: str) -> Codes:
-    acts, indices = random(9, K).abs(), torch.stack([random(D_SAE, seed=i).argsort()[:K] for i in range(9)])
+    acts, indices = (
+        random(9, K).abs(),
+        torch.stack([random(D_SAE, seed=i).argsort()[:K] for i in range(9)]),
+    )
     if case == "few positive":
         acts[:, 3:] = 0
     if case == "none positive":
@@ -88,11 +91,15 @@ def test_encode(case, rows, monkeypatch):
 def test_encode_ties():
     x, W_enc, b_enc = encoder("ties")
     codes, reference = sparse.encode(x, W_enc, b_enc, K), sparse.dense_encode(x, W_enc, b_enc, K)
-    torch.testing.assert_close(codes.acts.sort(1).values, reference.acts.sort(1).values)  # which twin is taken is left open
+    torch.testing.assert_close(
+        codes.acts.sort(1).values, reference.acts.sort(1).values
+    )  # which twin is taken is left open
     torch.testing.assert_close(codes.acts, torch.relu(x @ W_enc + b_enc).gather(1, codes.indices))
     assert all(len(set(row)) == K for row in codes.indices.tolist())
     codes.acts.sum().backward()
-    times = torch.zeros(D_SAE, dtype=torch.float64).index_add_(0, codes.indices.flatten(), (codes.acts > 0).double().flatten())
+    times = torch.zeros(D_SAE, dtype=torch.float64).index_add_(
+        0, codes.indices.flatten(), (codes.acts > 0).double().flatten()
+    )
     torch.testing.assert_close(b_enc.grad, times)
 
 
@@ -120,7 +127,10 @@ def test_decode_sum(case):
 
 
 def test_decode_sum_gradients_are_equal_but_not_shared():
-    codes, (A, B) = make_codes("plain"), [random(D_SAE, D_IN, seed=s).requires_grad_() for s in (3, 4)]
+    codes, (A, B) = (
+        make_codes("plain"),
+        [random(D_SAE, D_IN, seed=s).requires_grad_() for s in (3, 4)],
+    )
     sparse.decode_sum(codes, [A, B]).square().sum().backward()
     assert torch.equal(A.grad, B.grad)
     assert A.grad.data_ptr() != B.grad.data_ptr()  # clipping one in place must not clip the other
@@ -133,13 +143,18 @@ def test_bi_interaction(case):
     def on(f):
         return lambda acts, V: f(Codes(acts, codes.indices), V)
 
-    agree(on(sparse.bi_interaction), on(sparse.dense_bi_interaction), codes.acts.requires_grad_(), V)
+    agree(
+        on(sparse.bi_interaction), on(sparse.dense_bi_interaction), codes.acts.requires_grad_(), V
+    )
 
 
 def test_bi_interaction_needs_two_active_features():
     codes = make_codes("plain")
     codes.acts[:, 1:] = 0
-    torch.testing.assert_close(sparse.bi_interaction(codes, random(D_SAE, D_FACTOR)), torch.zeros(9, D_FACTOR, dtype=torch.float64))
+    torch.testing.assert_close(
+        sparse.bi_interaction(codes, random(D_SAE, D_FACTOR)),
+        torch.zeros(9, D_FACTOR, dtype=torch.float64),
+    )
 
 
 def test_top():
@@ -166,13 +181,18 @@ def test_gradient_lies_in_memory_as_the_encoder_weight_does():
 def test_same_bits_every_time():
     """Threads must not change the order of a sum: enough tokens share a feature that they would."""
     gen = torch.Generator().manual_seed(0)
-    x, W_enc, W_dec = (torch.randn(*shape, generator=gen) for shape in ((256, 64), (64, 96), (96, 64)))
+    x, W_enc, W_dec = (
+        torch.randn(*shape, generator=gen) for shape in ((256, 64), (64, 96), (96, 64))
+    )
     V = torch.randn(96, 8, generator=gen)
 
     def step():
         weights = [w.clone().requires_grad_() for w in (W_enc, W_dec, V)]
         codes = sparse.encode(x, weights[0], torch.zeros(96), 32)
-        (sparse.decode(codes, weights[1]).square().sum() + sparse.bi_interaction(codes, weights[2]).square().sum()).backward()
+        (
+            sparse.decode(codes, weights[1]).square().sum()
+            + sparse.bi_interaction(codes, weights[2]).square().sum()
+        ).backward()
         return [w.grad for w in weights]
 
     first = step()
@@ -183,11 +203,17 @@ def test_same_bits_every_time():
 @pytest.mark.parametrize("closeness", [1, 1e-3, 1e-6])
 def test_search_in_bfloat16_is_exact(closeness, monkeypatch):
     """Also where features are so alike that bfloat16 cannot tell them apart, and every token must be searched again."""
-    monkeypatch.setattr(kernels, "fast_bfloat16", lambda: True)
+    monkeypatch.setattr(loops, "fast_bfloat16", lambda: True)
     x, shared, W_enc = random(70, 24), random(24, 1, seed=1), random(24, 300, seed=2)
-    x, W_enc, b_enc = (t.float() for t in (x, shared + closeness * W_enc, closeness * random(300, seed=3)))
+    x, W_enc, b_enc = (
+        t.float() for t in (x, shared + closeness * W_enc, closeness * random(300, seed=3))
+    )
     codes = sparse.encode(x, W_enc, b_enc, 20)
     reference = sparse.dense_encode(x.double(), W_enc.double(), b_enc.double(), 20)
-    torch.testing.assert_close(codes.acts.sort(1, descending=True).values, reference.acts.float(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        codes.acts.sort(1, descending=True).values, reference.acts.float(), rtol=1e-5, atol=1e-5
+    )
     if closeness == 1:
-        torch.testing.assert_close(codes.dense(300), reference.dense(300).float(), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(
+            codes.dense(300), reference.dense(300).float(), rtol=1e-5, atol=1e-5
+        )

@@ -9,7 +9,7 @@ from scipy import stats as st
 from statsmodels.stats.power import TTestPower
 from statsmodels.stats.weightstats import DescrStatsW
 
-from featint import stats
+from companion import stats
 
 
 def tokens(n_articles=40, seed=0, effect=0.1, spread=0.3):
@@ -18,7 +18,9 @@ def tokens(n_articles=40, seed=0, effect=0.1, spread=0.3):
     lengths = rng.integers(5, 40, n_articles)
     article = np.repeat(np.arange(n_articles), lengths)
     base = rng.gamma(2, 1, n_articles)[article] + rng.gamma(2, 0.3, len(article))
-    change = (effect + spread * rng.normal(size=n_articles))[article] + 0.2 * rng.normal(size=len(article))
+    change = (effect + spread * rng.normal(size=n_articles))[article] + 0.2 * rng.normal(
+        size=len(article)
+    )
     return pd.DataFrame({"article": article, "a": base + change, "b": base})
 
 
@@ -28,7 +30,12 @@ def test_bootstrap_agrees_with_scipy():
     sums = pd.DataFrame({"sse": rng.gamma(3, 1, 200), "sst": rng.gamma(9, 1, 200)})
     ours = stats.bootstrap(sums, lambda t: {"fvu": t.sse / t.sst}, draws=20_000, seed=0).loc["fvu"]
     theirs = st.bootstrap(
-        (sums.sse, sums.sst), lambda a, b, axis: a.sum(axis) / b.sum(axis), paired=True, n_resamples=20_000, method="percentile", rng=rng
+        (sums.sse, sums.sst),
+        lambda a, b, axis: a.sum(axis) / b.sum(axis),
+        paired=True,
+        n_resamples=20_000,
+        method="percentile",
+        rng=rng,
     )
     assert ours.value == pytest.approx(sums.sse.sum() / sums.sst.sum(), rel=1e-14)
     width = theirs.confidence_interval.high - theirs.confidence_interval.low
@@ -66,9 +73,15 @@ def test_statistics_share_their_draws_and_stay_paired():
         lambda t: {"ratio": t.b / t.a, "difference": (t.b - t.a) / t.rows, "mean": t.a / t.rows},
         draws=300,
     )
-    assert table.loc["ratio", ["value", "lo", "hi"]].to_numpy(dtype=float) == pytest.approx([2, 2, 2])
+    assert table.loc["ratio", ["value", "lo", "hi"]].to_numpy(dtype=float) == pytest.approx(
+        [2, 2, 2]
+    )
     assert table.loc["difference", "lo"] == pytest.approx(table.loc["mean", "lo"])
-    again = stats.bootstrap(stats.cluster_sums(frame, ["a", "b"], "article"), lambda t: {"mean": t.a / t.rows}, draws=300)
+    again = stats.bootstrap(
+        stats.cluster_sums(frame, ["a", "b"], "article"),
+        lambda t: {"mean": t.a / t.rows},
+        draws=300,
+    )
     assert again.loc["mean", "hi"] == table.loc["mean", "hi"]
 
 
@@ -81,7 +94,9 @@ def test_cluster_sums_by_hand():
 
 
 def test_one_cluster_has_no_interval():
-    e = stats.cluster_ratio(pd.DataFrame({"c": [1, 1], "a": [1.0, 2.0], "b": [2.0, 2.0]}), "a", "b", "c")
+    e = stats.cluster_ratio(
+        pd.DataFrame({"c": [1, 1], "a": [1.0, 2.0], "b": [2.0, 2.0]}), "a", "b", "c"
+    )
     assert e[:4] == (0.75, None, None, 1)
 
 
@@ -102,12 +117,19 @@ def test_bad_input_is_named(change, message):
 
 
 def test_pair_needs_every_condition():
-    long = pd.DataFrame({"article": [0, 0, 1, 1], "condition": ["sae", "joint"] * 2, "kl": [3.0, 1.0, 4.0, 2.0]})
-    assert stats.pair(long, "article", "condition", "kl")[["sae", "joint"]].to_numpy().tolist() == [[3, 1], [4, 2]]
+    long = pd.DataFrame(
+        {"article": [0, 0, 1, 1], "condition": ["sae", "joint"] * 2, "kl": [3.0, 1.0, 4.0, 2.0]}
+    )
+    assert stats.pair(long, "article", "condition", "kl")[["sae", "joint"]].to_numpy().tolist() == [
+        [3, 1],
+        [4, 2],
+    ]
     with pytest.raises(ValueError, match="'joint' is missing for .*1"):
         stats.pair(long.iloc[:3], "article", "condition", "kl")
     with pytest.raises(ValueError, match="row 4 repeats"):
-        stats.pair(pd.concat([long, long.iloc[:1]], ignore_index=True), "article", "condition", "kl")
+        stats.pair(
+            pd.concat([long, long.iloc[:1]], ignore_index=True), "article", "condition", "kl"
+        )
 
 
 def test_interval_over_seeds():
@@ -124,7 +146,9 @@ def test_naive_and_clustered():
     """The clustered row against a mixed model's and scipy's; the naive rows claim far more than 40 articles can support."""
     frame = tokens(effect=0.1)
     table = stats.naive_and_clustered(frame, "a", "b", "article").set_index("test")
-    two, paired, clustered = (table.loc[t] for t in ("tokens, two samples", "tokens, paired", "tokens, paired, clustered"))
+    two, paired, clustered = (
+        table.loc[t] for t in ("tokens, two samples", "tokens, paired", "tokens, paired, clustered")
+    )
     assert two.t == pytest.approx(st.ttest_ind(frame.a, frame.b).statistic)
     assert paired.t == pytest.approx(st.ttest_rel(frame.a, frame.b).statistic)
     assert clustered.difference == pytest.approx((frame.a - frame.b).mean())
@@ -146,11 +170,14 @@ def test_path_shares_by_hand():
     shares = stats.path_shares(none=10.0, linear=2.0, interaction=6.0, both=0.0)
     assert shares == pytest.approx(
         {
-            "linear_alone": 0.8, "interaction_alone": 0.4,
-            "linear_last": 0.6, "interaction_last": 0.2,
-            "linear_shapley": 0.7, "interaction_shapley": 0.3,
+            "linear_alone": 0.8,
+            "interaction_alone": 0.4,
+            "linear_last": 0.6,
+            "interaction_last": 0.2,
+            "linear_shapley": 0.7,
+            "interaction_shapley": 0.3,
         }
-    )  # fmt: skip
+    )
 
 
 def test_path_shares_of_the_paper():
@@ -164,8 +191,12 @@ def test_path_shares_of_the_paper():
 
 def test_path_shares_are_a_bootstrap_statistic():
     rng = np.random.default_rng(0)
-    sums = pd.DataFrame(rng.gamma(5, [4, 2, 3, 1], size=(300, 4)), columns=["sae", "linear", "interaction", "both"])
-    table = stats.bootstrap(sums, lambda t: stats.path_shares(t.sae, t.linear, t.interaction, t["both"]), draws=200)
+    sums = pd.DataFrame(
+        rng.gamma(5, [4, 2, 3, 1], size=(300, 4)), columns=["sae", "linear", "interaction", "both"]
+    )
+    table = stats.bootstrap(
+        sums, lambda t: stats.path_shares(t.sae, t.linear, t.interaction, t["both"]), draws=200
+    )
     assert len(table) == 6 and (table.lo < table.value).all() and (table.value < table.hi).all()
 
 
@@ -173,14 +204,25 @@ def test_partial_spearman():
     """Against the residual definition: rank all three, regress both on the covariate's ranks, correlate what is left."""
     rng = np.random.default_rng(3)
     rate = rng.gamma(1, 1, 400)
-    frame = pd.DataFrame({"rate": rate, "s": rate + 0.3 * rng.normal(size=400), "selectivity": rate + 0.3 * rng.normal(size=400)})
+    frame = pd.DataFrame(
+        {
+            "rate": rate,
+            "s": rate + 0.3 * rng.normal(size=400),
+            "selectivity": rate + 0.3 * rng.normal(size=400),
+        }
+    )
     e = stats.partial_spearman(frame, "s", "selectivity", "rate")
     ranks = frame.rank()
-    left = [ranks[c] - np.polyval(np.polyfit(ranks.rate, ranks[c], 1), ranks.rate) for c in ("s", "selectivity")]
+    left = [
+        ranks[c] - np.polyval(np.polyfit(ranks.rate, ranks[c], 1), ranks.rate)
+        for c in ("s", "selectivity")
+    ]
     assert e.value == pytest.approx(np.corrcoef(left)[0, 1], abs=1e-9)
     assert st.spearmanr(frame.s, frame.selectivity).statistic > 0.7 and abs(e.value) < 0.3
     half = st.norm.ppf(0.975) / np.sqrt(400 - 1 - 3)  # Fisher: se = 1 / sqrt(n - covariates - 3)
-    assert (e.lo, e.hi) == pytest.approx((np.tanh(np.arctanh(e.value) - half), np.tanh(np.arctanh(e.value) + half)), abs=1e-9)
+    assert (e.lo, e.hi) == pytest.approx(
+        (np.tanh(np.arctanh(e.value) - half), np.tanh(np.arctanh(e.value) + half)), abs=1e-9
+    )
     reference = pingouin.partial_corr(frame, "s", "selectivity", "rate", method="spearman")
     assert e.lo == pytest.approx(reference["CI95"].iloc[0][0], abs=0.006)
 
@@ -188,13 +230,23 @@ def test_partial_spearman():
 def test_partial_spearman_gives_a_reason():
     frame = pd.DataFrame({"x": range(10), "y": [1.0] * 10, "z": range(10)})
     assert stats.partial_spearman(frame, "x", "y", "z")[::4] == (None, "y is constant")
-    assert stats.partial_spearman(frame.assign(y=[3, 1, 2, 5, 4, 9, 7, 8, 6, 0]), "x", "y", "z").reason == "z orders the rows as x does"
-    assert "too few" in stats.partial_spearman(pd.DataFrame({"x": [1, 2], "y": [2, 1], "z": [1, 3]}), "x", "y", "z").reason
+    assert (
+        stats.partial_spearman(frame.assign(y=[3, 1, 2, 5, 4, 9, 7, 8, 6, 0]), "x", "y", "z").reason
+        == "z orders the rows as x does"
+    )
+    assert (
+        "too few"
+        in stats.partial_spearman(
+            pd.DataFrame({"x": [1, 2], "y": [2, 1], "z": [1, 3]}), "x", "y", "z"
+        ).reason
+    )
 
 
 def test_power_agrees_with_statsmodels():
     for effect, n in [(0.2, 30), (0.5, 12), (1.5, 5)]:
-        assert stats.power(effect, 1 / np.sqrt(n), n - 1) == pytest.approx(TTestPower().power(effect, n, 0.05), rel=1e-6)
+        assert stats.power(effect, 1 / np.sqrt(n), n - 1) == pytest.approx(
+            TTestPower().power(effect, n, 0.05), rel=1e-6
+        )
     assert stats.power(0, 1, 10) == pytest.approx(0.05)
     assert stats.power(stats.detectable(3.0, 20), 3.0, 20) == pytest.approx(0.8)
     assert stats.detectable(1, 29, target=0.999) == pytest.approx(

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from scipy.stats import f_oneway
 
-from featint import assets, factorial, stimuli, store
+from companion import factorial, stimuli
+from featint import assets, store
 from featint.config import LMConfig
 
 HEADER = "topic,half,formality,emotion,text"
@@ -23,7 +24,12 @@ ROWS = [
     'tea,confirmation,casual,emotional,"Love it, man."',
     "tea,confirmation,casual,neutral,It's hot.",
 ]
-WORD_ROWS = [f"w{i},{f}-{e},{f},{e}" for i, (f, e) in enumerate((f, e) for f in ("formal", "casual") for e in ("neutral", "emotional"))]
+WORD_ROWS = [
+    f"w{i},{f}-{e},{f},{e}"
+    for i, (f, e) in enumerate(
+        (f, e) for f in ("formal", "casual") for e in ("neutral", "emotional")
+    )
+]
 
 
 def written(folder, rows, header=HEADER):
@@ -44,7 +50,7 @@ def one_token(text):
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    """The real tokenizer. Un-skip: `python -m featint fetch`."""
+    """The real tokenizer. Un-skip: `featint fetch`."""
     if not store.exists(assets.KIND, assets.identity(LMConfig().name)):
         pytest.skip("the language model is not in the cache; fetch it first")
     from featint import lm  # slow to import, and only needed here
@@ -57,7 +63,10 @@ def test_each_design_crosses_topic_with_its_cells(name):
     frame = stimuli.load(name)
     levels = stimuli.factors(frame)
     assert (frame.groupby(list(levels)).size() == 64).all() and len(frame) == 256
-    assert frame.drop_duplicates("topic").half.value_counts().to_dict() == {"discovery": 32, "confirmation": 32}
+    assert frame.drop_duplicates("topic").half.value_counts().to_dict() == {
+        "discovery": 32,
+        "confirmation": 32,
+    }
     assert frame.text.str.lower().is_unique
     sorted_in = factorial.cells(frame, pd.DataFrame({"row": np.arange(256)}), levels)
     assert sorted_in.shape == (64, 4, 1), "the analysis takes the design as it is"
@@ -70,8 +79,18 @@ def relative_spread(means):
 @pytest.mark.parametrize("name", stimuli.DESIGNS)
 def test_cells_are_matched_in_words_and_punctuation(name):
     frame = stimuli.load(name)
-    assert relative_spread(frame.text.str.split().str.len().groupby([frame[f] for f in stimuli.factors(frame)]).mean()) < 0.05
-    assert frame.text.map(lambda t: bool(re.fullmatch(r"[A-Z][A-Za-z ]+\.", t))).all(), "letters, spaces and one full stop at the end"
+    assert (
+        relative_spread(
+            frame.text.str.split()
+            .str.len()
+            .groupby([frame[f] for f in stimuli.factors(frame)])
+            .mean()
+        )
+        < 0.05
+    )
+    assert frame.text.map(lambda t: bool(re.fullmatch(r"[A-Z][A-Za-z ]+\.", t))).all(), (
+        "letters, spaces and one full stop at the end"
+    )
 
 
 @pytest.mark.smoke
@@ -80,7 +99,9 @@ def test_cells_are_matched_in_words_and_punctuation(name):
 def test_cells_are_matched_in_tokens(name, half, tokenizer):
     frame = stimuli.load(name)
     frame = frame[frame.half == half] if half else frame
-    table = stimuli.matching(frame, lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"]))
+    table = stimuli.matching(
+        frame, lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])
+    )
     assert relative_spread(table.tokens) < 0.05
 
 
@@ -92,7 +113,10 @@ def test_no_content_word_marks_a_cell(name):
     words = frame.text.str.lower().str.findall("[a-z]+").map(set)
     for factor, levels in stimuli.factors(frame).items():
         for level in levels:
-            here, there = (Counter(w for s in words[side] for w in s) for side in (frame[factor] == level, frame[factor] != level))
+            here, there = (
+                Counter(w for s in words[side] for w in s)
+                for side in (frame[factor] == level, frame[factor] != level)
+            )
             only = {w: n for w, n in here.items() if not there[w] and n > 0.2 * 128}
             assert set(only) <= markers, f"{factor} = {level} can be told by {only}"
 
@@ -105,13 +129,17 @@ def test_shuffled_labels_stay_in_their_topic():
     assert (null.groupby("topic").size() == 4).all()
     pd.testing.assert_frame_equal(null, stimuli.shuffle_labels(frame, seed=3))
     assert not null.equals(stimuli.shuffle_labels(frame, seed=4))
-    pd.testing.assert_frame_equal(frame, stimuli.load("formality_emotion"), obj="the frame that was shuffled")
+    pd.testing.assert_frame_equal(
+        frame, stimuli.load("formality_emotion"), obj="the frame that was shuffled"
+    )
 
 
 def test_shuffled_labels_are_independent_of_the_true_ones():
     frame = stimuli.load("negation_tense")
     kept = [
-        (stimuli.shuffle_labels(frame, seed)[["negation", "tense"]] == frame[["negation", "tense"]]).all(axis=1).mean()
+        (stimuli.shuffle_labels(frame, seed)[["negation", "tense"]] == frame[["negation", "tense"]])
+        .all(axis=1)
+        .mean()
         for seed in range(40)
     ]
     # each of 40 x 256 labels is kept with probability 1/4; the number kept in a random permutation of 4 has variance 1
@@ -120,20 +148,43 @@ def test_shuffled_labels_are_independent_of_the_true_ones():
 
 def test_matching_counts_what_a_reader_would_count(tmp_path):
     frame = stimuli.load(written(tmp_path, ROWS))
-    table = stimuli.matching(frame, lambda text: len(text.split())).set_index(["formality", "emotion"])
+    table = stimuli.matching(frame, lambda text: len(text.split())).set_index(
+        ["formality", "emotion"]
+    )
     assert table.loc[("formal", "emotional")].to_dict() == {
-        "sentences": 2, "tokens": 4.0, "tokens_sd": 0.0, "words": 4.0, "characters": 21.0, "full_stops": 2, "commas": 0, "apostrophes": 0,
-        "exclamations": 0, "questions": 0, "other_marks": 0,
-    }  # fmt: skip
-    assert table.loc[("casual", "emotional"), "commas"] == 1 and table.loc[("casual", "neutral"), "apostrophes"] == 1
+        "sentences": 2,
+        "tokens": 4.0,
+        "tokens_sd": 0.0,
+        "words": 4.0,
+        "characters": 21.0,
+        "full_stops": 2,
+        "commas": 0,
+        "apostrophes": 0,
+        "exclamations": 0,
+        "questions": 0,
+        "other_marks": 0,
+    }
+    assert (
+        table.loc[("casual", "emotional"), "commas"] == 1
+        and table.loc[("casual", "neutral"), "apostrophes"] == 1
+    )
 
 
 def test_own_factors_take_their_levels_from_the_file(tmp_path):
-    rows = [f"{t},{h},{a},{b},{t} {a} {b}" for t, h in (("x", "discovery"), ("y", "confirmation")) for a in "ab" for b in "cd"]
+    rows = [
+        f"{t},{h},{a},{b},{t} {a} {b}"
+        for t, h in (("x", "discovery"), ("y", "confirmation"))
+        for a in "ab"
+        for b in "cd"
+    ]
     file = written(tmp_path, rows, "topic,half,mood,voice,text")
     assert stimuli.factors(stimuli.load(file)) == {"mood": ("a", "b"), "voice": ("c", "d")}
-    with pytest.raises(ValueError, match=r"own.csv, line 10: voice = 'e' is not known; allowed: c, d"):
-        stimuli.load(written(tmp_path, [*rows, "y,confirmation,a,e,why"], "topic,half,mood,voice,text"))
+    with pytest.raises(
+        ValueError, match=r"own.csv, line 10: voice = 'e' is not known; allowed: c, d"
+    ):
+        stimuli.load(
+            written(tmp_path, [*rows, "y,confirmation,a,e,why"], "topic,half,mood,voice,text")
+        )
     with pytest.raises(ValueError, match="own.csv: factor 'mood' has 1 label"):
         stimuli.load(written(tmp_path, rows[:2], "topic,half,mood,voice,text"))
 
@@ -142,12 +193,24 @@ def test_own_factors_take_their_levels_from_the_file(tmp_path):
     "rows, message",
     [
         (ROWS[:-1], "line 6: topic 'tea' lacks the cell casual x neutral"),
-        ([*ROWS, ROWS[0]], "line 10: topic 'sea' already has the cell formal x emotional in line 2"),
-        (changed(2, "casual", "informal"), "line 4: formality = 'informal' is not known; allowed: casual, formal"),
-        (changed(5, "confirmation", "test"), "line 7: half = 'test' is not known; allowed: discovery, confirmation"),
+        (
+            [*ROWS, ROWS[0]],
+            "line 10: topic 'sea' already has the cell formal x emotional in line 2",
+        ),
+        (
+            changed(2, "casual", "informal"),
+            "line 4: formality = 'informal' is not known; allowed: casual, formal",
+        ),
+        (
+            changed(5, "confirmation", "test"),
+            "line 7: half = 'test' is not known; allowed: discovery, confirmation",
+        ),
         (changed(3, "discovery", "confirmation"), "line 5: topic 'sea' is in both halves"),
         (changed(1, "The sea is saline.", "  "), "line 3: text is empty"),
-        (changed(6, '"', ""), "line 8: not 5 entries as in the header; put a text that holds commas"),
+        (
+            changed(6, '"', ""),
+            "line 8: not 5 entries as in the header; put a text that holds commas",
+        ),
         (changed(0, ",The sea delights us.", ""), "line 2: not 5 entries"),
         ([], "has no rows"),
     ],
@@ -158,7 +221,10 @@ def test_bad_stimuli_are_refused(tmp_path, rows, message):
 
 
 def test_bad_stimulus_files_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="'formality' are neither a known design .formality_emotion, negation_tense. nor a file"):
+    with pytest.raises(
+        ValueError,
+        match="'formality' are neither a known design .formality_emotion, negation_tense. nor a file",
+    ):
         stimuli.load("formality")
     with pytest.raises(ValueError, match="has the columns topic, half, formality, text; it needs"):
         stimuli.load(written(tmp_path, ["a,discovery,formal,b"], "topic,half,formality,text"))
@@ -175,12 +241,16 @@ def test_word_groups_are_complete_and_matched():
         groups = [rows.to_numpy() for _, rows in words.groupby("group")[measure]]
         assert f_oneway(*groups).pvalue > 0.1, measure
         assert np.ptp([g.mean() for g in groups]) < 0.35, measure
-    assert (words.token_id == words.word.str.len() + 1).all(), "ids come from the given tokenizer, with the leading space"
+    assert (words.token_id == words.word.str.len() + 1).all(), (
+        "ids come from the given tokenizer, with the leading space"
+    )
 
 
 @pytest.mark.smoke
 def test_words_are_single_tokens_of_the_real_tokenizer(tokenizer):
-    words = stimuli.load_words(lambda text: tokenizer.encode(text, add_special_tokens=False), tokenizer.decode)
+    words = stimuli.load_words(
+        lambda text: tokenizer.encode(text, add_special_tokens=False), tokenizer.decode
+    )
     assert [tokenizer.decode([i]) for i in words.token_id] == [f" {w}" for w in words.word]
     recorded = pd.read_csv(stimuli.WORDS)
     assert words.token_id.tolist() == recorded.token_id.tolist()
@@ -193,7 +263,9 @@ def test_recorded_counts_are_those_of_the_corpus():
     if not store.exists(assets.KIND, assets.identity("wikipedia-summaries")):
         pytest.skip("the text is not in the cache; fetch it first")
     articles = json.loads(assets.path("wikipedia-summaries").read_text()).values()
-    counts = Counter(w for article in articles for w in re.findall("[a-z]+", article["extract"].lower()))
+    counts = Counter(
+        w for article in articles for w in re.findall("[a-z]+", article["extract"].lower())
+    )
     words = stimuli.load_words(one_token)
     assert np.allclose(words.log10_count, [np.log10(counts[w] + 1) for w in words.word], atol=5e-4)
 
@@ -202,8 +274,14 @@ def test_recorded_counts_are_those_of_the_corpus():
     "rows, message",
     [
         ([*WORD_ROWS, "w1,formal-neutral,formal,neutral"], "line 6: word 'w1' stands twice"),
-        ([*WORD_ROWS, "x,formal-neutral,casual,neutral"], "line 6: group 'formal-neutral' is not casual-neutral"),
-        ([*WORD_ROWS, "x,posh-neutral,posh,neutral"], "line 6: formality = 'posh' is not known; allowed: casual, formal"),
+        (
+            [*WORD_ROWS, "x,formal-neutral,casual,neutral"],
+            "line 6: group 'formal-neutral' is not casual-neutral",
+        ),
+        (
+            [*WORD_ROWS, "x,posh-neutral,posh,neutral"],
+            "line 6: formality = 'posh' is not known; allowed: casual, formal",
+        ),
         ([*WORD_ROWS, ",formal-neutral,formal,neutral"], "line 6: word is empty"),
         (WORD_ROWS[:3], "has no word in the group casual-emotional"),
     ],
@@ -215,12 +293,19 @@ def test_bad_words_are_refused(tmp_path, rows, message):
 
 def test_a_word_of_several_tokens_is_named_with_its_pieces(tmp_path):
     pieces = [" skeda", "ddle"]
-    file = written(tmp_path, [*WORD_ROWS, "skedaddle,casual-neutral,casual,neutral"], "word,group,formality,emotion")
+    file = written(
+        tmp_path,
+        [*WORD_ROWS, "skedaddle,casual-neutral,casual,neutral"],
+        "word,group,formality,emotion",
+    )
 
     def encode(text):
         return [0, 1] if text == " skedaddle" else [2]
 
-    with pytest.raises(ValueError, match="own.csv, line 6: word 'skedaddle' is 2 tokens for this model, ' skeda' \\+ 'ddle'"):
+    with pytest.raises(
+        ValueError,
+        match="own.csv, line 6: word 'skedaddle' is 2 tokens for this model, ' skeda' \\+ 'ddle'",
+    ):
         stimuli.load_words(encode, lambda ids: pieces[ids[0]], file)
     with pytest.raises(ValueError, match="2 tokens for this model, 0 \\+ 1;"):
         stimuli.load_words(encode, file=file)
@@ -233,7 +318,9 @@ def test_prompts_are_distinct_openers(tmp_path):
     assert len(prompts) >= 24 and len(set(prompts)) == len(prompts)
     assert all(3 <= len(p.split()) <= 8 and re.fullmatch("[A-Z][A-Za-z ]+", p) for p in prompts)
     inside = set(stimuli.load_words(one_token).word)
-    assert not any(inside & set(p.lower().split()) for p in prompts), "no prompt holds a word that is scored after it"
+    assert not any(inside & set(p.lower().split()) for p in prompts), (
+        "no prompt holds a word that is scored after it"
+    )
     with pytest.raises(ValueError, match="own.csv, line 3: prompt 'a' stands twice"):
         stimuli.load_prompts(written(tmp_path, ["a", "a"], "prompt"))
     with pytest.raises(ValueError, match="lacks the column prompt"):

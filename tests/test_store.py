@@ -42,7 +42,12 @@ def test_create_then_load():
     assert artefact.file("a.txt").read_text() == "hello"
     assert artefact.meta == {"rows": 3}
     stamp = artefact.manifest["provenance"]
-    assert stamp["seed"] == 7 and stamp["device"] in ("cpu", "cuda") and "torch" in stamp["versions"] and stamp["time"].endswith("+00:00")
+    assert (
+        stamp["seed"] == 7
+        and stamp["device"] in ("cpu", "cuda")
+        and "torch" in stamp["versions"]
+        and stamp["time"].endswith("+00:00")
+    )
     assert artefact.manifest["config"]["n_tokens"] == 2048
 
 
@@ -84,7 +89,10 @@ def test_an_interrupted_making_leaves_nothing(cache, problem):
 
 
 def test_a_full_disk_is_one_clear_message_and_leaves_nothing(cache):
-    with pytest.raises(StoreError, match="the disk is full .* MB left.*FEATINT_CACHE"), store.create("things", CONFIG) as folder:
+    with (
+        pytest.raises(StoreError, match="the disk is full .* MB left.*FEATINT_CACHE"),
+        store.create("things", CONFIG) as folder,
+    ):
         (folder / "a.txt").write_text("half")
         raise OSError(errno.ENOSPC, "No space left on device")
     assert list((cache / "things").iterdir()) == []

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from companion.toys import features as toy
 from featint import train
 from featint.config import SAEConfig, TrainConfig
 from featint.sae import TopKSAE
-from featint.toys import features as toy
 
 
 def test_tokens_have_the_features_they_should():
@@ -27,7 +27,9 @@ def test_batches_repeat_exactly_and_end():
 
 def test_recovery_is_one_for_the_truth_and_ignores_length():
     true = toy.random_directions(7, 4, torch.Generator().manual_seed(0))
-    assert toy.recovery(torch.cat([torch.zeros(1, 4), 3 * true]), true) == pytest.approx([1.0] * 7, abs=1e-6)
+    assert toy.recovery(torch.cat([torch.zeros(1, 4), 3 * true]), true) == pytest.approx(
+        [1.0] * 7, abs=1e-6
+    )
     assert toy.recovery(torch.zeros(2, 4), true) == pytest.approx([0.0] * 7)
 
 
@@ -40,7 +42,9 @@ def test_a_planted_dictionary_is_recovered():
     train.fit(sae, toy.Batches(true, 500, 256, n_active=2, noise=0.02), config)
     found = toy.recovery(sae.W_dec, true)
     assert (found > 0.95).double().mean() >= 0.9
-    assert (toy.recovery(toy.random_directions(60, 20, generator), true) > 0.95).double().mean() < 0.05  # chance
+    assert (
+        toy.recovery(toy.random_directions(60, 20, generator), true) > 0.95
+    ).double().mean() < 0.05  # chance
 
 
 def test_ratings_hold_levels_and_one_product():

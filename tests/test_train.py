@@ -34,7 +34,11 @@ class Gaussian(Sequence):
 def make(joint: bool = True):
     generator = torch.Generator().manual_seed(0)
     sae = TopKSAE(D_IN, SAEConfig(d_sae=D_SAE, k=4), generator)
-    return JointSAE(sae, NFM(D_IN, D_SAE, NFMConfig(d_factor=5, dropout=0.3), generator)) if joint else sae
+    return (
+        JointSAE(sae, NFM(D_IN, D_SAE, NFMConfig(d_factor=5, dropout=0.3), generator))
+        if joint
+        else sae
+    )
 
 
 def weights(model):
@@ -44,9 +48,14 @@ def weights(model):
 def test_fit_equals_a_plain_loop_with_dense_autograd():
     """The same 30 steps written with dense matrices, torch's own Adam and schedule, and no package code."""
     model, config = make(joint=False), CONFIG
-    W_enc, b_enc, W_dec = (p.detach().double().clone().requires_grad_() for p in (model.W_enc, model.b_enc, model.W_dec))
+    W_enc, b_enc, W_dec = (
+        p.detach().double().clone().requires_grad_()
+        for p in (model.W_enc, model.b_enc, model.W_dec)
+    )
     adam = torch.optim.Adam([W_enc, b_enc, W_dec], lr=config.lr, fused=False)
-    schedule = torch.optim.lr_scheduler.LinearLR(adam, 1.0, config.lr_end_factor, total_iters=int(config.decay_fraction * STEPS))
+    schedule = torch.optim.lr_scheduler.LinearLR(
+        adam, 1.0, config.lr_end_factor, total_iters=int(config.decay_fraction * STEPS)
+    )
     for step in range(STEPS):
         x = Gaussian()[step].double()
         pre = torch.relu(x @ W_enc + b_enc)
@@ -58,14 +67,19 @@ def test_fit_equals_a_plain_loop_with_dense_autograd():
         adam.step()
         schedule.step()
     train.fit(model, Gaussian(), config)
-    for fitted, plain in zip((model.W_enc, model.b_enc, model.W_dec), (W_enc, b_enc, W_dec), strict=True):
+    for fitted, plain in zip(
+        (model.W_enc, model.b_enc, model.W_dec), (W_enc, b_enc, W_dec), strict=True
+    ):
         assert torch.allclose(fitted.double(), plain, atol=2e-5)
 
 
 def test_same_seed_same_result_bit_for_bit():
     first, second = make(), make()
     a, b = train.fit(first, Gaussian(), CONFIG), train.fit(second, Gaussian(), CONFIG)
-    assert all(torch.equal(p, q) for p, q in zip(weights(first).values(), weights(second).values(), strict=True))
+    assert all(
+        torch.equal(p, q)
+        for p, q in zip(weights(first).values(), weights(second).values(), strict=True)
+    )
     assert a.history.equals(b.history)
 
 
@@ -79,7 +93,10 @@ def test_a_killed_run_resumes_to_the_same_result_bit_for_bit(tmp_path, monkeypat
         train.fit(killed, Gaussian(kill_at=17), CONFIG, validation=validation, checkpoint=file)
     assert file.exists()
     found = train.fit(resumed, Gaussian(), CONFIG, validation=validation, checkpoint=file)
-    assert all(torch.equal(p, q) for p, q in zip(weights(whole).values(), weights(resumed).values(), strict=True))
+    assert all(
+        torch.equal(p, q)
+        for p, q in zip(weights(whole).values(), weights(resumed).values(), strict=True)
+    )
     assert found.history.equals(expected.history)
     assert torch.equal(found.fired_tokens, expected.fired_tokens)
     assert not file.exists()  # a finished run leaves no checkpoint
@@ -95,7 +112,9 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
 def test_lr_scale_freezes_and_speeds_up():
     model = make()
     before = weights(model)
-    config = TrainConfig(n_tokens=BATCH, batch_tokens=BATCH, lr=1e-3, lr_scale={"sae": 0, "nfm.W_lin": 3})
+    config = TrainConfig(
+        n_tokens=BATCH, batch_tokens=BATCH, lr=1e-3, lr_scale={"sae": 0, "nfm.W_lin": 3}
+    )
     train.fit(model, Gaussian(), config)
     moved = {name: (p - before[name]).abs().max().item() for name, p in weights(model).items()}
     assert all(distance == 0 for name, distance in moved.items() if name.startswith("sae."))
@@ -103,7 +122,11 @@ def test_lr_scale_freezes_and_speeds_up():
     assert moved["nfm.W_lin"] == pytest.approx(3e-3, rel=1e-3)
     assert moved["nfm.b_out"] == pytest.approx(1e-3, rel=1e-3)
     with pytest.raises(ValueError, match="'nfm.nothing'"):
-        train.fit(make(), Gaussian(), TrainConfig(n_tokens=BATCH, batch_tokens=BATCH, lr_scale={"nfm.nothing": 1}))
+        train.fit(
+            make(),
+            Gaussian(),
+            TrainConfig(n_tokens=BATCH, batch_tokens=BATCH, lr_scale={"nfm.nothing": 1}),
+        )
 
 
 def test_firing_and_dead_accounting_in_tokens():
@@ -120,8 +143,12 @@ def test_firing_and_dead_accounting_in_tokens():
 
 
 def test_the_schedule_falls_linearly_then_stays():
-    config = TrainConfig(n_tokens=1000, batch_tokens=10, lr=1.0, lr_end_factor=0.1, decay_fraction=0.5)
-    assert [train.lr_factor(step, config) for step in (0, 25, 50, 99)] == pytest.approx([1, 0.55, 0.1, 0.1])
+    config = TrainConfig(
+        n_tokens=1000, batch_tokens=10, lr=1.0, lr_end_factor=0.1, decay_fraction=0.5
+    )
+    assert [train.lr_factor(step, config) for step in (0, 25, 50, 99)] == pytest.approx(
+        [1, 0.55, 0.1, 0.1]
+    )
 
 
 def test_a_loss_that_is_not_finite_stops_the_run():

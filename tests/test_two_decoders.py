@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from featint import activations, heldout, metrics, runs, variants
-from featint.chapters import two_decoders
+from companion import variants
+from companion.chapters import two_decoders
+from featint import activations, heldout, metrics, runs
 
 
 @pytest.fixture
@@ -14,7 +15,9 @@ def joint(p):
 
 
 def test_gradients_agree_without_a_mask_and_differ_with_one(joint):
-    table = two_decoders.gradients(joint.model, torch.randn(40, 32)).set_index("the linear path sees")
+    table = two_decoders.gradients(joint.model, torch.randn(40, 32)).set_index(
+        "the linear path sees"
+    )
     assert table["difference"].iloc[0] < 1e-12 * table["decoder"].iloc[0]
     assert table["difference"].iloc[1] > 0.05 * table["decoder"].iloc[1]
 
@@ -36,10 +39,14 @@ def test_the_trained_models_difference_stayed_where_the_seed_put_it(joint):
 def test_merging_changes_no_output(p, name):
     trained = runs.get(variants.get(name, p))
     x = torch.randn(50, 32)
-    assert torch.allclose(two_decoders.merged(trained.model)(x).x_hat, trained.model(x).x_hat, atol=1e-4)
+    assert torch.allclose(
+        two_decoders.merged(trained.model)(x).x_hat, trained.model(x).x_hat, atol=1e-4
+    )
     table = two_decoders.merge_table({name: trained}, x)
     assert table["largest change of an output"].item() < 1e-12
-    assert table["parameters"].item() - table["merged"].item() == 64 * 32  # one decoder; b_lin becomes b_dec
+    assert (
+        table["parameters"].item() - table["merged"].item() == 64 * 32
+    )  # one decoder; b_lin becomes b_dec
 
 
 def test_a_masked_linear_path_cannot_be_merged(p):
@@ -74,16 +81,29 @@ def test_the_closed_form_is_exact_for_a_least_squares_reconstruction():
 
 
 def test_the_estimates_agree_with_the_curves(p):
-    models = {name: runs.get(variants.get(name, p)) for name in ("sae", "joint", "joint_no_interaction")}
+    models = {
+        name: runs.get(variants.get(name, p)) for name in ("sae", "joint", "joint_no_interaction")
+    }
     test = activations.load(p.harvest, "test")
     sums = two_decoders.split_sums({n: m.model for n, m in models.items()}, test)
     own = heldout.sums({"joint": models["joint"].config})
     table = two_decoders.estimates(sums, own, p.bootstrap, 41.3)
     curves = two_decoders.split_curves(sums, ["sae", "joint"]).set_index(["model", "split"])
-    assert table.loc["sae/gain_even_split", "value"] == pytest.approx(curves.loc[("sae", 0.5), "gain"])
-    assert curves.loc[("joint", 0.0), "gain"] < curves.loc[("joint", 0.5), "gain"] < curves.loc[("joint", 1.0), "gain"]
-    assert table.loc["joint/split", "value"] == pytest.approx(0.5, abs=0.25)  # both matrices start small
+    assert table.loc["sae/gain_even_split", "value"] == pytest.approx(
+        curves.loc[("sae", 0.5), "gain"]
+    )
+    assert (
+        curves.loc[("joint", 0.0), "gain"]
+        < curves.loc[("joint", 0.5), "gain"]
+        < curves.loc[("joint", 1.0), "gain"]
+    )
+    assert table.loc["joint/split", "value"] == pytest.approx(
+        0.5, abs=0.25
+    )  # both matrices start small
     found = two_decoders.values(
-        table, {}, two_decoders.conservation(variants.get("joint", p), p), two_decoders.merge_table({}, torch.zeros(1, 32))
+        table,
+        {},
+        two_decoders.conservation(variants.get("joint", p), p),
+        two_decoders.merge_table({}, torch.zeros(1, 32)),
     )
     assert found["sae/fvu/controlled"].ci[0] < found["sae/fvu/controlled"].value < 1

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from featint.verdicts import RULES, VERDICTS, number
+from companion.verdicts import RULES, VERDICTS, number
 
 
 def value(value, ci=None, n=100, unit="%; n articles", protocol="controlled"):
@@ -17,9 +17,19 @@ def judge(rule, *values, paper=40.0, **entry):
 
 @pytest.mark.parametrize(
     ("measured", "ci", "verdict"),
-    [(30, (20, 40), "reproduced"), (80, (70, 90), "reproduced"), (30, (19.9, 40), "partly"), (3, (1, 5), "partly"), (3, (0, 6), "not reproduced"),
-     (30, (-1, 61), "not reproduced"), (-30, (-40, -20), "not reproduced"), (30, None, "partly"), (-30, None, "not reproduced"), (0, None, "not reproduced")],
-)  # fmt: skip
+    [
+        (30, (20, 40), "reproduced"),
+        (80, (70, 90), "reproduced"),
+        (30, (19.9, 40), "partly"),
+        (3, (1, 5), "partly"),
+        (3, (0, 6), "not reproduced"),
+        (30, (-1, 61), "not reproduced"),
+        (-30, (-40, -20), "not reproduced"),
+        (30, None, "partly"),
+        (-30, None, "not reproduced"),
+        (0, None, "not reproduced"),
+    ],
+)
 @pytest.mark.parametrize("side", [1, -1])
 def test_effect(measured, ci, verdict, side):
     mirrored = ci and tuple(sorted(side * x for x in ci))
@@ -27,7 +37,13 @@ def test_effect(measured, ci, verdict, side):
 
 
 @pytest.mark.parametrize(
-    ("ci", "verdict"), [((0.1, 2), "reproduced"), ((0, 2), "not reproduced"), ((-2, -0.1), "not reproduced"), (None, "not reproduced")]
+    ("ci", "verdict"),
+    [
+        ((0.1, 2), "reproduced"),
+        ((0, 2), "not reproduced"),
+        ((-2, -0.1), "not reproduced"),
+        (None, "not reproduced"),
+    ],
 )
 @pytest.mark.parametrize("side", [1, -1])
 def test_sign(ci, verdict, side):
@@ -37,16 +53,28 @@ def test_sign(ci, verdict, side):
 
 @pytest.mark.parametrize(
     ("published", "controlled", "verdict"),
-    [((50, None), None, "reproduced"), ((30, None), (50, None), "reproduced"), ((50.1, None), None, "not reproduced"), ((29, None), (51, None), "not reproduced"),
-     ((40, None), (60, None), "partly"), ((60, None), (40, None), "partly"), ((40, (20, 60)), None, "reproduced"), ((40, (19, 60)), None, "partly"),
-     ((60, (45, 75)), None, "partly"), ((60, (51, 70)), None, "not reproduced")],
-)  # fmt: skip
+    [
+        ((50, None), None, "reproduced"),
+        ((30, None), (50, None), "reproduced"),
+        ((50.1, None), None, "not reproduced"),
+        ((29, None), (51, None), "not reproduced"),
+        ((40, None), (60, None), "partly"),
+        ((60, None), (40, None), "partly"),
+        ((40, (20, 60)), None, "reproduced"),
+        ((40, (19, 60)), None, "partly"),
+        ((60, (45, 75)), None, "partly"),
+        ((60, (51, 70)), None, "not reproduced"),
+    ],
+)
 def test_size(published, controlled, verdict):
     assert judge("size", value(*published), controlled and value(*controlled)) == verdict
 
 
 def test_size_compares_in_the_unit_of_ours():
-    assert judge("size", value(2.05), None, paper=105, compare={"value": 2.1, "unit": "%"}) == "reproduced"
+    assert (
+        judge("size", value(2.05), None, paper=105, compare={"value": 2.1, "unit": "%"})
+        == "reproduced"
+    )
 
 
 @pytest.mark.parametrize(
@@ -60,7 +88,9 @@ def test_size_compares_in_the_unit_of_ours():
     ],
 )
 def test_reading(published, ci, verdict):
-    assert judge("reading", value(published), value(sum(ci) / 2, ci), paper=-40.0, side=-1) == verdict
+    assert (
+        judge("reading", value(published), value(sum(ci) / 2, ci), paper=-40.0, side=-1) == verdict
+    )
 
 
 @pytest.mark.parametrize(
@@ -74,19 +104,31 @@ def test_reading(published, ci, verdict):
     ],
 )
 def test_arithmetic(published, controlled, verdict):
-    assert judge("arithmetic", value(published), controlled and value(controlled), paper=32.0, step=1) == verdict
+    assert (
+        judge("arithmetic", value(published), controlled and value(controlled), paper=32.0, step=1)
+        == verdict
+    )
 
 
-@pytest.mark.parametrize(("p", "verdict"), [(0.0499, "reproduced"), (0.05, "not reproduced"), (1.0, "not reproduced")])
+@pytest.mark.parametrize(
+    ("p", "verdict"), [(0.0499, "reproduced"), (0.05, "not reproduced"), (1.0, "not reproduced")]
+)
 def test_significance(p, verdict):
     assert judge("significance", value(p, unit="p")) == verdict
 
 
 @pytest.mark.parametrize(
     ("ci", "verdict"),
-    [((-0.9, 0.9), "reproduced"), ((0.1, 0.9), "reproduced"), ((-1, 0.5), "partly"), ((-2, 2), "partly"), ((0.5, 1.5), "not reproduced"), ((-3, -2), "not reproduced"),
-     (None, "partly")],
-)  # fmt: skip
+    [
+        ((-0.9, 0.9), "reproduced"),
+        ((0.1, 0.9), "reproduced"),
+        ((-1, 0.5), "partly"),
+        ((-2, 2), "partly"),
+        ((0.5, 1.5), "not reproduced"),
+        ((-3, -2), "not reproduced"),
+        (None, "partly"),
+    ],
+)
 def test_absence(ci, verdict):
     assert judge("absence", value(ci and sum(ci) / 2 or 0.0, ci)) == verdict
 
@@ -96,7 +138,9 @@ def test_absence(ci, verdict):
 def test_reproduced_implies_an_interval_on_the_claimed_side(rule, side):
     """Over a grid of intervals: whatever else holds, nothing that includes zero or has no interval is called reproduced."""
     reproduced = 0
-    for low, width, open_ended in itertools.product(range(-80, 81, 8), range(0, 100, 9), (False, True)):
+    for low, width, open_ended in itertools.product(
+        range(-80, 81, 8), range(0, 100, 9), (False, True)
+    ):
         ci = None if open_ended else (low, low + width)
         measured = value(low + width / 2, ci)
         published = [value(40.0 * side)] if rule == "reading" else []

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from featint import activations, runs, store, variants
-from featint.chapters import reconstruction, waterfall
-from featint.chapters.waterfall import Protocol
+from companion import variants
+from companion.chapters import reconstruction, waterfall
+from companion.chapters.waterfall import Protocol
+from featint import activations, runs, store
 
 
 def test_both_orders_turn_the_same_switches_one_at_a_time():
@@ -13,10 +14,15 @@ def test_both_orders_turn_the_same_switches_one_at_a_time():
     for order in waterfall.ORDERS:
         protocols = [protocol for _, protocol in waterfall.steps(order)]
         for before, after in zip(protocols, protocols[1:], strict=False):
-            assert sum(getattr(before, f) != getattr(after, f) for f in Protocol.__dataclass_fields__) == 1
+            assert (
+                sum(getattr(before, f) != getattr(after, f) for f in Protocol.__dataclass_fields__)
+                == 1
+            )
         assert protocols[0] == Protocol()
         ends.add(protocols[-1])
-    assert ends == {Protocol(reference="joint_no_interaction", text="test articles", first_position="drop")}
+    assert ends == {
+        Protocol(reference="joint_no_interaction", text="test articles", first_position="drop")
+    }
     assert len({frozenset(order) for order in waterfall.ORDERS.values()}) == 1
     assert set(waterfall.EXPLAINED) == set(waterfall.ORDERS["text first"])
 
@@ -31,13 +37,18 @@ def test_all_bars_come_from_the_chapters_models(p):
 
 def test_the_published_protocol_is_the_reconstruction_chapters(p):
     ours = waterfall.measure(Protocol(), p)
-    models = {name: runs.get(variants.get(name, p)) for name in ("sae_published", "joint_published", "sequential_published")}
+    models = {
+        name: runs.get(variants.get(name, p))
+        for name in ("sae_published", "joint_published", "sequential_published")
+    }
     theirs = reconstruction.as_published(models, p).estimates.loc["joint/gain_own_path"]
     assert ours.value == pytest.approx(theirs.value) and ours.lo == pytest.approx(theirs.lo)
 
 
 def test_the_controlled_end_is_the_gain_on_test_articles(p):
-    joint, reference = (runs.get(variants.get(name, p)).model for name in ("joint", "joint_no_interaction"))
+    joint, reference = (
+        runs.get(variants.get(name, p)).model for name in ("joint", "joint_no_interaction")
+    )
     acts = activations.load(p.harvest, "test")
     x = acts.rows(torch.arange(len(acts))).double()
     errors = [(m(x.float()).x_hat.double() - x).square().sum().item() for m in (joint, reference)]
@@ -57,8 +68,12 @@ def test_bars_agree_where_the_orders_meet(p):
 
 
 def test_the_mask_is_a_switch_of_the_joint_model_alone(p):
-    ours, reference = waterfall.models(Protocol(nfm_sees="half", reference="sae", first_position="drop"), p)
-    assert store.key(ours) == store.key(variants.get("joint_masked", p)) and store.key(reference) == store.key(variants.get("sae", p))
+    ours, reference = waterfall.models(
+        Protocol(nfm_sees="half", reference="sae", first_position="drop"), p
+    )
+    assert store.key(ours) == store.key(variants.get("joint_masked", p)) and store.key(
+        reference
+    ) == store.key(variants.get("sae", p))
 
 
 def test_unknown_switches_are_named():

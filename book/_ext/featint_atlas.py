@@ -1,6 +1,6 @@
 """{atlas} (directive): the searchable list of features on the atlas page, and its data as a script, so that it works from a file without server.
 
-The data are `_build/atlas/<profile>/atlas.json`, which `python -m featint atlas` writes; `book/_static/atlas.js` draws them.
+The data are `_build/atlas/<profile>/atlas.json`, which `featint atlas` writes; `book/_static/atlas.js` draws them.
 """
 
 from pathlib import Path
@@ -45,9 +45,13 @@ def source(app: Sphinx) -> Path:
 class Atlas(SphinxDirective):
     def run(self):
         profile = self.config.featint_profile
-        content = load(self.env, source(self.env.app), f"`python -m featint atlas --profile {profile}` writes it")
+        content = load(
+            self.env, source(self.env.app), f"`featint atlas --profile {profile}` writes it"
+        )
         about = content["about"] | {"n": len(content["features"])}
-        sorts = "".join(f'<option value="{value}">{label}</option>' for value, label in SORTS.items())
+        sorts = "".join(
+            f'<option value="{value}">{label}</option>' for value, label in SORTS.items()
+        )
         return [nodes.raw("", FRAME.format(**about, sorts=sorts), format="html")]
 
 
@@ -56,8 +60,12 @@ def write_data(app: Sphinx, error: Exception | None) -> None:
     if error is None and app.builder.format == "html" and "book/atlas" in app.env.found_docs:
         text = source(app).read_text(encoding="utf-8")
         if len(text.encode()) > LARGEST:
-            raise ValueError(f"{source(app)} is larger than {LARGEST:,} bytes; lower MOST in featint/atlas.py")
-        Path(app.outdir, "_static", "atlas-data.js").write_text(f"window.FEATINT_ATLAS = {text};\n", encoding="utf-8")
+            raise ValueError(
+                f"{source(app)} is larger than {LARGEST:,} bytes; lower MOST in featint/atlas.py"
+            )
+        Path(app.outdir, "_static", "atlas-data.js").write_text(
+            f"window.FEATINT_ATLAS = {text};\n", encoding="utf-8"
+        )
 
 
 def setup(app: Sphinx) -> None:

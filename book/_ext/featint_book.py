@@ -19,7 +19,8 @@ import featint_theme
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 
-from featint import config, profiles, sources
+from companion import profiles, sources
+from featint import config
 
 
 def profile() -> str:
@@ -37,19 +38,31 @@ def swap_in_executed(app: Sphinx, docname: str, source: list[str]) -> None:
     clean = Path(app.srcdir, f"{docname}.ipynb")
     if not clean.exists():
         return
-    executed = Path(app.srcdir, "_build", "executed", app.config.featint_profile, f"{docname}.ipynb")
+    executed = Path(
+        app.srcdir, "_build", "executed", app.config.featint_profile, f"{docname}.ipynb"
+    )
     remedy = f"run `make book PROFILE={app.config.featint_profile}`, or by hand: {command(docname, executed.relative_to(app.srcdir), {})}"
     if not executed.exists():
         raise ExtensionError(f"{docname}: this notebook has not been executed yet; {remedy}")
-    app.env.note_dependency(str(executed))  # absolute, else the page counts as changed in every build
+    app.env.note_dependency(
+        str(executed)
+    )  # absolute, else the page counts as changed in every build
     try:
         notebook = json.loads(executed.read_text())
         run = notebook["metadata"]["papermill"]
     except (ValueError, KeyError) as e:
-        raise ExtensionError(f"{docname}: {executed} is not a notebook that papermill executed ({e!r}); {remedy}") from e
+        raise ExtensionError(
+            f"{docname}: {executed} is not a notebook that papermill executed ({e!r}); {remedy}"
+        ) from e
     outputs = [output for cell in notebook["cells"] for output in cell.get("outputs", [])]
-    if run.get("exception") or run.get("end_time") is None or any(output["output_type"] == "error" for output in outputs):
-        raise ExtensionError(f"{docname}: the executed notebook failed or was interrupted, see {executed}; mend it, then {remedy}")
+    if (
+        run.get("exception")
+        or run.get("end_time") is None
+        or any(output["output_type"] == "error" for output in outputs)
+    ):
+        raise ExtensionError(
+            f"{docname}: the executed notebook failed or was interrupted, see {executed}; mend it, then {remedy}"
+        )
     explain_parameters(docname, executed.relative_to(app.srcdir), notebook)
     source[0] = json.dumps(notebook)
 
@@ -65,19 +78,31 @@ def explain_parameters(docname: str, executed: Path, notebook: dict) -> None:
     cells = notebook["cells"]
     tagged = {tag: i for i, cell in enumerate(cells) for tag in cell["metadata"].get("tags", [])}
     if "parameters" not in tagged:
-        raise ExtensionError(f"{docname}: no cell is tagged `parameters`, so nobody can rerun this page with others; tag the second cell")
+        raise ExtensionError(
+            f"{docname}: no cell is tagged `parameters`, so nobody can rerun this page with others; tag the second cell"
+        )
     used = notebook["metadata"]["papermill"]["parameters"]
     rows = [
         f"| `{name}` | {meaning} | `{default}` | `{used.get(name, ast.literal_eval(default))!r}` |"
         for name, meaning, default in declared("".join(cells[tagged["parameters"]]["source"]))
     ]
-    text = "\n".join([
-        ":::{dropdown} Parameters of this page, the command that made it, downloads", "",
-        "| parameter | meaning | default | this page |", "|:--|:--|:--|:--|", *rows, "",
-        "```shell", command(docname, executed, used), "```", "",
-        "Change a value after `-p`, write to another file, and the whole chapter is computed anew. "
-        f"Download {{download}}`the executed notebook </{executed}>`, outputs included, or {{download}}`the clean one </{docname}.ipynb>`.", ":::",
-    ])  # fmt: skip
+    text = "\n".join(
+        [
+            ":::{dropdown} Parameters of this page, the command that made it, downloads",
+            "",
+            "| parameter | meaning | default | this page |",
+            "|:--|:--|:--|:--|",
+            *rows,
+            "",
+            "```shell",
+            command(docname, executed, used),
+            "```",
+            "",
+            "Change a value after `-p`, write to another file, and the whole chapter is computed anew. "
+            f"Download {{download}}`the executed notebook </{executed}>`, outputs included, or {{download}}`the clean one </{docname}.ipynb>`.",
+            ":::",
+        ]
+    )
     cell = {"cell_type": "markdown", "metadata": {}, "id": "parameters-explained", "source": text}
     cells.insert(tagged.get("injected-parameters", tagged["parameters"]) + 1, cell)
 
@@ -91,7 +116,9 @@ def declared(source: str) -> list[tuple[str, str, str]]:
     for node in ast.parse(source).body:
         if isinstance(node, ast.AnnAssign | ast.Assign):
             name = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
-            comment = lines[node.end_lineno - 1].encode()[node.end_col_offset :].decode().strip(" #")
+            comment = (
+                lines[node.end_lineno - 1].encode()[node.end_col_offset :].decode().strip(" #")
+            )
             found.append((name.id, comment.replace("|", "\\|"), ast.unparse(node.value)))
     return found
 
@@ -100,7 +127,7 @@ MODULES = re.compile(r"<!-- modules: (.+) -->")
 
 
 def list_modules(app: Sphinx, docname: str, source: list[str]) -> None:
-    """At source-read: in the place of `<!-- modules: sae toys.* -->` one section per module of the package whose name fits a pattern.
+    """At source-read: in the place of `<!-- modules: featint.sae companion.toys.* -->` one section per module whose name fits a pattern.
 
     Raises ExtensionError for a pattern that no module fits.
     """
@@ -108,13 +135,15 @@ def list_modules(app: Sphinx, docname: str, source: list[str]) -> None:
         return
     sections = []
     for pattern in asked[1].split():
-        fitting = sorted(set(fnmatch.filter(sources.FILES, pattern)) - {"__main__"})
+        fitting = sorted(fnmatch.filter(sources.FILES, pattern))
         if not fitting:
-            raise ExtensionError(f"{docname}: no module of featint fits {pattern!r}; there are {', '.join(sorted(sources.FILES))}")
+            raise ExtensionError(
+                f"{docname}: no module fits {pattern!r}; there are {', '.join(sorted(sources.FILES))}"
+            )
         for module in fitting:
             app.env.note_dependency(str(sources.FILES[module]))
             sections.append(
-                f"## featint.{module}\n\n```{{eval-rst}}\n.. automodule:: featint.{module}\n   :members:\n   :member-order: bysource\n```"
+                f"## {module}\n\n```{{eval-rst}}\n.. automodule:: {module}\n   :members:\n   :member-order: bysource\n```"
             )
     source[0] = source[0].replace(asked[0], "\n\n".join(sections))
 
@@ -124,7 +153,7 @@ MARKUP = re.compile(r"""(?mx)
             | ``[^`]+`` | :\w+:`[^`]+` )
     | `(?P<code>[^`]+)`
     | (?P<sign>[|*])
-""")  # fmt: skip
+""")
 
 
 def plain_docstring(app: Sphinx, what: str, name: str, obj, options, lines: list[str]) -> None:
@@ -133,16 +162,24 @@ def plain_docstring(app: Sphinx, what: str, name: str, obj, options, lines: list
     def written(match: re.Match) -> str:
         if match["kept"]:
             return match["kept"]
-        return f"\\{match['sign']}" if match["sign"] else f"\\ ``{' '.join(match['code'].split())}``\\ "
+        return (
+            f"\\{match['sign']}"
+            if match["sign"]
+            else f"\\ ``{' '.join(match['code'].split())}``\\ "
+        )
 
-    if lines and lines[0].startswith("Alias for field number"):  # Python's own words on a field without a docstring
+    if lines and lines[0].startswith(
+        "Alias for field number"
+    ):  # Python's own words on a field without a docstring
         lines.clear()
     lines[:] = MARKUP.sub(written, "\n".join(lines)).split("\n")
 
 
 def setup(app: Sphinx) -> dict:
     app.setup_extension("sphinx.ext.autodoc")
-    app.add_config_value("featint_profile", profile(), "env", str)  # another profile: every page is read again
+    app.add_config_value(
+        "featint_profile", profile(), "env", str
+    )  # another profile: every page is read again
     toc = Path(app.srcdir, "_toc.yml")  # on every page's side
     app.add_config_value("featint_toc", toc.read_text() if toc.exists() else "", "env", str)
     app.connect("source-read", swap_in_executed)
@@ -152,4 +189,8 @@ def setup(app: Sphinx) -> dict:
     featint_roles.setup(app)
     featint_theme.setup(app)
     code = b"".join(file.read_bytes() for file in sorted(Path(__file__).parent.glob("*.py")))
-    return {"env_version": zlib.crc32(code), "parallel_read_safe": False, "parallel_write_safe": True}  # new code: every page is read again
+    return {
+        "env_version": zlib.crc32(code),
+        "parallel_read_safe": False,
+        "parallel_write_safe": True,
+    }  # new code: every page is read again

@@ -25,9 +25,10 @@ from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
-from featint import results, store
-from featint.ledger import CLAIMS
-from featint.verdicts import RULES, VERDICTS, number
+from companion import places, results
+from companion.ledger import CLAIMS
+from companion.verdicts import RULES, VERDICTS, number
+from featint import store
 
 STATISTICS = ("t", "F", "p", "Spearman r")
 """Units that are names: F = 5.06, not 5.06 F."""
@@ -46,7 +47,9 @@ def shown(value, spec: str | None = None) -> str:
 
 def with_interval(value: dict, spec: str | None) -> str:
     low_high = value.get("ci")
-    return shown(value["value"], spec) + (f" [{shown(low_high[0], spec)}, {shown(low_high[1], spec)}]" if low_high else "")
+    return shown(value["value"], spec) + (
+        f" [{shown(low_high[0], spec)}, {shown(low_high[1], spec)}]" if low_high else ""
+    )
 
 
 def load(env, file: Path, remedy: str):
@@ -60,18 +63,27 @@ def load(env, file: Path, remedy: str):
 
 def ledger(env, profile: str | None = None) -> list[dict]:
     return load(
-        env, store.DATA / "results" / (profile or env.config.featint_profile) / "ledger.json", "`python -m featint ledger` writes it"
+        env,
+        places.DATA / "results" / (profile or env.config.featint_profile) / "ledger.json",
+        "`featint ledger` writes it",
     )
 
 
 def paper_values(env) -> dict[str, dict]:
-    return {entry["id"]: entry for entry in load(env, store.DATA / "paper_values.json", "it belongs to the project: restore it")}
+    return {
+        entry["id"]: entry
+        for entry in load(
+            env, places.DATA / "paper_values.json", "it belongs to the project: restore it"
+        )
+    }
 
 
 def pick(env, table: dict, key: str, where: str) -> dict:
     """`table[key]`. Raises ExtensionError naming the page and the key."""
     if key not in table:
-        raise ExtensionError(f"{env.docname}: {where} has no {key!r}; it has {', '.join(sorted(table))}")
+        raise ExtensionError(
+            f"{env.docname}: {where} has no {key!r}; it has {', '.join(sorted(table))}"
+        )
     return table[key]
 
 
@@ -82,7 +94,7 @@ class Result(SphinxRole):
         where, _, rest = self.text.partition(":")
         run, _, chapter = where.rpartition("/")
         run, (name, *options) = run or self.config.featint_profile, rest.split(":")
-        self.env.note_dependency(str(store.DATA / "results" / run / f"{chapter}.json"))
+        self.env.note_dependency(str(places.DATA / "results" / run / f"{chapter}.json"))
         try:
             value = results.lookup(run, chapter, name)
         except store.StoreError as e:
@@ -92,9 +104,13 @@ class Result(SphinxRole):
             if "n" in options or "unit" in options:
                 text = shown(value["n"]) if "n" in options else value["unit"]
             else:
-                text = with_interval(value, spec) if "ci" in options else shown(value["value"], spec)
+                text = (
+                    with_interval(value, spec) if "ci" in options else shown(value["value"], spec)
+                )
         except ValueError as e:
-            raise ExtensionError(f"{self.env.docname}: {{result}}`{self.text}`: {spec!r} does not format {value['value']!r} ({e})") from e
+            raise ExtensionError(
+                f"{self.env.docname}: {{result}}`{self.text}`: {spec!r} does not format {value['value']!r} ({e})"
+            ) from e
         unit, _, of = value["unit"].partition(";")
         origin = f"{unit.strip() or 'no unit'}; n = {value['n']:,}{of.strip().removeprefix('n').rjust(1)}; {value['protocol']}; from {where}: {name}"
         return [nodes.abbreviation(text, text, explanation=origin, classes=["result"])], []
@@ -106,23 +122,36 @@ class Paper(SphinxRole):
     def run(self):
         key, *options = self.text.split(":")
         if options not in ([], ["value"]):
-            raise ExtensionError(f"{self.env.docname}: {{paper}}`{self.text}`: the only option is `value`, got {':'.join(options)!r}")
+            raise ExtensionError(
+                f"{self.env.docname}: {{paper}}`{self.text}`: the only option is `value`, got {':'.join(options)!r}"
+            )
         entry = pick(self.env, paper_values(self.env), key, "data/paper_values.json")
         value, unit = shown(entry["paper"]), entry["unit"]
         if options or isinstance(entry["paper"], str):
             text = value
         else:
             text = f"{unit} = {value}" if unit in STATISTICS else f"{value} {unit}".strip()
-        return [nodes.abbreviation(text, text, explanation=f"the paper, {entry['where']}: {entry['label']}", classes=["result"])], []
+        return [
+            nodes.abbreviation(
+                text,
+                text,
+                explanation=f"the paper, {entry['where']}: {entry['label']}",
+                classes=["result"],
+            )
+        ], []
 
 
 class Verdict(SphinxRole):
     """The verdict on one printed number, linked to its row in the ledger."""
 
     def run(self):
-        entry = pick(self.env, {entry["id"]: entry for entry in ledger(self.env)}, self.text, "the ledger")
+        entry = pick(
+            self.env, {entry["id"]: entry for entry in ledger(self.env)}, self.text, "the ledger"
+        )
         page = self.env.app.builder.get_relative_uri(self.env.docname, "book/ledger")
-        link = nodes.reference("", "", badge(entry["verdict"]), internal=True, refuri=f"{page}#{anchor(self.text)}")
+        link = nodes.reference(
+            "", "", badge(entry["verdict"]), internal=True, refuri=f"{page}#{anchor(self.text)}"
+        )
         return [link], []
 
 
@@ -141,7 +170,9 @@ def anchor(key: str) -> str:
 def badge(verdict: str) -> nodes.inline:
     if verdict not in VERDICTS:
         raise ExtensionError(f"{verdict!r} is no verdict; allowed: {', '.join(VERDICTS)}")
-    return nodes.inline(verdict, verdict, classes=["verdict", "verdict-" + verdict.replace(" ", "-")])
+    return nodes.inline(
+        verdict, verdict, classes=["verdict", "verdict-" + verdict.replace(" ", "-")]
+    )
 
 
 class Markdown(SphinxDirective):
@@ -150,7 +181,12 @@ class Markdown(SphinxDirective):
     def run(self):
         box = nodes.Element()
         box.document = self.state.document
-        self.state.nested_parse(StringList(self.text().splitlines(), self.env.docname), self.content_offset, box, match_titles=True)
+        self.state.nested_parse(
+            StringList(self.text().splitlines(), self.env.docname),
+            self.content_offset,
+            box,
+            match_titles=True,
+        )
         return box.children
 
 
@@ -167,14 +203,29 @@ class Ledger(Markdown):
             chapters.setdefault(row["chapter"], []).append(row)
         if chapter := self.options.get("chapter"):
             return self.table(pick(self.env, chapters, chapter, "the ledger"))
-        counts = {claim: [sum(row["verdict"] == verdict for row in rows) for verdict in VERDICTS] for claim, rows in claims.items()}
+        counts = {
+            claim: [sum(row["verdict"] == verdict for row in rows) for verdict in VERDICTS]
+            for claim, rows in claims.items()
+        }
         parts = [
-            "## In numbers", "| claim | " + " | ".join(VERDICTS) + " |\n|:--" + "|--:" * len(VERDICTS) + "|\n"
-            + "\n".join(f"| {self.heading(claim)} | " + " | ".join(str(n or "–") for n in row) + " |" for claim, row in counts.items()),
-        ]  # fmt: skip
+            "## In numbers",
+            "| claim | "
+            + " | ".join(VERDICTS)
+            + " |\n|:--"
+            + "|--:" * len(VERDICTS)
+            + "|\n"
+            + "\n".join(
+                f"| {self.heading(claim)} | " + " | ".join(str(n or "–") for n in row) + " |"
+                for claim, row in counts.items()
+            ),
+        ]
         for claim, rows in claims.items():
             pages = ", ".join(dict.fromkeys(self.page(row["chapter"]) for row in rows))
-            parts += [f"## {self.heading(claim)}", f"Measured in: {pages}.", self.table(rows, targets=True)]
+            parts += [
+                f"## {self.heading(claim)}",
+                f"Measured in: {pages}.",
+                self.table(rows, targets=True),
+            ]
         return "\n\n".join(parts)
 
     def heading(self, claim: str) -> str:
@@ -182,7 +233,9 @@ class Ledger(Markdown):
 
     def page(self, chapter: str) -> str:
         page = f"notebooks/{chapter}"
-        return f"{{doc}}`/{page}`" if page in self.env.found_docs else f"*{chapter}* (not written yet)"
+        return (
+            f"{{doc}}`/{page}`" if page in self.env.found_docs else f"*{chapter}* (not written yet)"
+        )
 
     def table(self, rows: list[dict], targets: bool = False) -> str:
         lines = [
@@ -195,8 +248,18 @@ class Ledger(Markdown):
             if targets:
                 label = f'<span id="{anchor(row["id"])}"></span>{label}'
             ours = [shown(row[protocol]) for protocol in ("as_published", "controlled")]
-            cells = [label, f"{{badge}}`{row['verdict']}`", f"{{paper}}`{row['id']}`", *ours, row["why"]]
-            lines.append("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |")
+            cells = [
+                label,
+                f"{{badge}}`{row['verdict']}`",
+                f"{{paper}}`{row['id']}`",
+                *ours,
+                row["why"],
+            ]
+            lines.append(
+                "| "
+                + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells)
+                + " |"
+            )
         return "\n".join([*lines, "::::"])
 
 
@@ -209,27 +272,38 @@ class Disagreements(Markdown):
         (other,) = self.arguments
         if other == self.config.featint_profile:
             return f"This book shows `{other}` itself."
-        printed, theirs = paper_values(self.env), {row["id"]: row for row in ledger(self.env, other)}
-        rows = [(row, pick(self.env, theirs, row["id"], f"the ledger of {other}")) for row in ledger(self.env)]
+        printed, theirs = (
+            paper_values(self.env),
+            {row["id"]: row for row in ledger(self.env, other)},
+        )
+        rows = [
+            (row, pick(self.env, theirs, row["id"], f"the ledger of {other}"))
+            for row in ledger(self.env)
+        ]
         lines = []
         for a, b in rows:
             if a["verdict"] != b["verdict"]:
                 label = f'<a href="#{anchor(a["id"])}">{pick(self.env, printed, a["id"], "data/paper_values.json")["label"]}</a>'.replace(
                     "|", "\\|"
                 )
-                ours = [f"{{badge}}`{row['verdict']}`<br>{shown(row['controlled'] or row['as_published'])}" for row in (a, b)]
+                ours = [
+                    f"{{badge}}`{row['verdict']}`<br>{shown(row['controlled'] or row['as_published'])}"
+                    for row in (a, b)
+                ]
                 lines.append(f"| {label} | " + " | ".join(ours) + " |")
         if not lines:
             return f"The two ledgers agree on all {len(rows)} numbers."
         head = f"| number | `{self.config.featint_profile}` | `{other}` |\n|:--|:--|:--|"
-        return f"They differ on {len(lines)} of {len(rows)} numbers.\n\n" + "\n".join([head, *lines])
+        return f"They differ on {len(lines)} of {len(rows)} numbers.\n\n" + "\n".join(
+            [head, *lines]
+        )
 
 
 class Rules(Markdown):
     """The rules of the verdicts, from the program that applies them."""
 
     def text(self) -> str:
-        self.env.note_dependency(str(store.PROJECT / "featint" / "verdicts.py"))
+        self.env.note_dependency(str(places.PROJECT / "companion" / "verdicts.py"))
         return "\n\n".join(f"{rule.name}\n: {rule.text}" for rule in RULES.values())
 
 
@@ -239,29 +313,58 @@ class Status(Markdown):
     def text(self) -> str:
         profile = self.config.featint_profile
         folders = {
-            "results": (store.DATA / "results" / profile, "*.json"),
-            "notebooks": (Path(self.env.srcdir, "_build", "executed", profile, "notebooks"), "*.ipynb"),
+            "results": (places.DATA / "results" / profile, "*.json"),
+            "notebooks": (
+                Path(self.env.srcdir, "_build", "executed", profile, "notebooks"),
+                "*.ipynb",
+            ),
         }
-        found = {name: [f for f in sorted(folder.glob(pattern)) if f.stem.isidentifier()] for name, (folder, pattern) in folders.items()}
+        found = {
+            name: [f for f in sorted(folder.glob(pattern)) if f.stem.isidentifier()]
+            for name, (folder, pattern) in folders.items()
+        }
         for folder, _ in folders.values():
             self.env.note_dependency(str(folder))  # its time changes when a file comes or goes
         runs = ["| notebook | started (UTC) | seconds | parameters |", "|:--|:--|--:|:--|"]
         for file in found["notebooks"]:
             run = load(self.env, file, "run it again")["metadata"]["papermill"]
             given = ", ".join(f"`{k} = {v!r}`" for k, v in run["parameters"].items())
-            runs.append(f"| {file.stem} | {moment(run['start_time'])} | {shown(run['duration'], '.0f')} | {given} |")
-        chapters = ["| results of | written (UTC) | commit | seed | computed on |", "|:--|:--|:--|--:|:--|"]
+            runs.append(
+                f"| {file.stem} | {moment(run['start_time'])} | {shown(run['duration'], '.0f')} | {given} |"
+            )
+        chapters = [
+            "| results of | written (UTC) | commit | seed | computed on |",
+            "|:--|:--|:--|--:|:--|",
+        ]
         versions = {}
         for file in found["results"]:
             content = load(self.env, file, "run the chapter again")
             if isinstance(content, dict) and "provenance" in content:
                 stamp = content["provenance"]
                 versions |= {"python": stamp["python"], **stamp["versions"]}
-                chapters.append(f"| {content['chapter']} | {moment(stamp['time'])} | `{stamp['commit']}` | {stamp.get('seed')} "
-                                f"| {stamp['device']}; {stamp['machine']} |")  # fmt: skip
-        packages = ["| package | version |", "|:--|:--|", *(f"| {name} | {version} |" for name, version in versions.items())]
+                chapters.append(
+                    f"| {content['chapter']} | {moment(stamp['time'])} | `{stamp['commit']}` | {stamp.get('seed')} "
+                    f"| {stamp['device']}; {stamp['machine']} |"
+                )
+        packages = [
+            "| package | version |",
+            "|:--|:--|",
+            *(f"| {name} | {version} |" for name, version in versions.items()),
+        ]
         return "\n".join(
-            [f"## Notebooks, profile `{profile}`", "", *runs, "", "## Results", "", *chapters, "", "## Versions", "", *packages]
+            [
+                f"## Notebooks, profile `{profile}`",
+                "",
+                *runs,
+                "",
+                "## Results",
+                "",
+                *chapters,
+                "",
+                "## Versions",
+                "",
+                *packages,
+            ]
         )
 
 
@@ -280,14 +383,23 @@ class Picture(Markdown):
     def text(self) -> str:
         file = f"_build/figures/{self.config.featint_profile}/{self.arguments[0]}.svg"
         if not Path(self.env.srcdir, file).exists():
-            raise ExtensionError(f"{self.env.docname}: there is no figure {file}; run the chapter that draws it")
+            raise ExtensionError(
+                f"{self.env.docname}: there is no figure {file}; run the chapter that draws it"
+            )
         caption = "\n".join(self.content)
         return f":::{{figure}} /{file}\n:alt: {self.options['alt']}\n:class: dark-light\n\n{caption}\n:::"
 
 
 def setup(app: Sphinx) -> None:
-    gc.set_threshold(100_000)  # a build makes millions of nodes and drops few: looking for garbage less often saves a seventh of its time
-    for name, role in {"result": Result, "paper": Paper, "verdict": Verdict, "badge": Badge}.items():
+    gc.set_threshold(
+        100_000
+    )  # a build makes millions of nodes and drops few: looking for garbage less often saves a seventh of its time
+    for name, role in {
+        "result": Result,
+        "paper": Paper,
+        "verdict": Verdict,
+        "badge": Badge,
+    }.items():
         app.add_role(name, role())
     app.add_directive("ledger", Ledger)
     app.add_directive("disagreements", Disagreements)

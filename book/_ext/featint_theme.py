@@ -22,7 +22,9 @@ def tidy_page(app: Sphinx, pagename: str, templatename: str, context: dict, doct
 
     docutils puts `doc-biblioentry` items, which WAI-ARIA 1.2 deprecates, into a list that may only hold list items.
     """
-    context["script_files"] = [script for script in context.get("script_files", []) if "thebe" not in str(script)]
+    context["script_files"] = [
+        script for script in context.get("script_files", []) if "thebe" not in str(script)
+    ]
     if "body" in context:
         context["body"] = context["body"].replace('role="doc-biblioentry"', 'role="listitem"')
 

@@ -31,15 +31,29 @@ FOOTER = '<div style="width:100%; text-align:center; font-size:8px"><span class=
 def pages() -> list[str]:
     """The book's pages in the order of _toc.yml."""
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
-    return [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"] if chapter["file"] not in LEFT_OUT)]
+    return [
+        toc["root"],
+        *(
+            chapter["file"]
+            for part in toc["parts"]
+            for chapter in part["chapters"]
+            if chapter["file"] not in LEFT_OUT
+        ),
+    ]
 
 
 def main(html: Path) -> None:
     """Write `NAME` into the folder of the built book. Exits with a message if there is no book or no Chromium."""
     first = html / f"{pages()[0]}.html"
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    chromium = (
+        shutil.which("chromium")
+        or shutil.which("chromium-browser")
+        or shutil.which("google-chrome")
+    )
     if not first.exists() or chromium is None:
-        sys.exit(f"print_pdf: {'Chromium is not installed' if first.exists() else f'there is no book at {html}; `make book` builds it'}")
+        sys.exit(
+            f"print_pdf: {'Chromium is not installed' if first.exists() else f'there is no book at {html}; `make book` builds it'}"
+        )
     book = PdfWriter()
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
@@ -49,8 +63,13 @@ def main(html: Path) -> None:
             page.evaluate(OPEN_ALL)
             page.wait_for_function(READY)
             title = page.locator("h1").first.inner_text().removesuffix("#").strip()
-            printed = page.pdf(format="A4", margin=dict.fromkeys(("top", "bottom", "left", "right"), "18mm"),
-                               display_header_footer=True, header_template="<span></span>", footer_template=FOOTER)  # fmt: skip
+            printed = page.pdf(
+                format="A4",
+                margin=dict.fromkeys(("top", "bottom", "left", "right"), "18mm"),
+                display_header_footer=True,
+                header_template="<span></span>",
+                footer_template=FOOTER,
+            )
             book.append(io.BytesIO(printed), outline_item=title)
         browser.close()
     book.compress_identical_objects()

@@ -17,13 +17,25 @@ def built() -> Path | None:
     if folder := os.environ.get("FEATINT_HTML"):
         return Path(folder)
     books = [ROOT / "_build" / "html", *ROOT.glob("_build/*/_build/html")]
-    return max((b for b in books if (b / "searchindex.js").exists()), key=lambda b: (b / "searchindex.js").stat().st_mtime, default=None)
+    return max(
+        (b for b in books if (b / "searchindex.js").exists()),
+        key=lambda b: (b / "searchindex.js").stat().st_mtime,
+        default=None,
+    )
 
 
 def pages() -> list[str]:
     """Every page that was written from a source, as its path from the root of the book."""
     folder = built()
-    return sorted(str(f.relative_to(folder)) for part in ("book", "notebooks") for f in folder.glob(f"{part}/**/*.html")) if folder else []
+    return (
+        sorted(
+            str(f.relative_to(folder))
+            for part in ("book", "notebooks")
+            for f in folder.glob(f"{part}/**/*.html")
+        )
+        if folder
+        else []
+    )
 
 
 def pytest_generate_tests(metafunc):

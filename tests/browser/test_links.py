@@ -14,7 +14,9 @@ def soup(file: Path) -> BeautifulSoup:
 
 @functools.cache
 def anchors(file: Path) -> set[str]:
-    return {tag["id"] for tag in soup(file).find_all(id=True)} | {tag["name"] for tag in soup(file).find_all("a", attrs={"name": True})}
+    return {tag["id"] for tag in soup(file).find_all(id=True)} | {
+        tag["name"] for tag in soup(file).find_all("a", attrs={"name": True})
+    }
 
 
 def test_links_and_anchors_are_alive(html, page_path):
@@ -27,14 +29,26 @@ def test_links_and_anchors_are_alive(html, page_path):
             target = (file.parent / unquote(link.path)).resolve() if link.path else file
             if not target.exists():
                 dead.append(element[attribute])
-            elif link.fragment and target.suffix == ".html" and unquote(link.fragment) not in anchors(target):
+            elif (
+                link.fragment
+                and target.suffix == ".html"
+                and unquote(link.fragment) not in anchors(target)
+            ):
                 dead.append(element[attribute])
     assert dead == []
 
 
 def test_nothing_is_loaded_from_elsewhere(html, page_path):
-    loaded = [(tag, attribute) for tag, attribute in (("img", "src"), ("script", "src"), ("iframe", "src"))]
-    elsewhere = [e[a] for t, a in loaded for e in soup(html / page_path).find_all(t, attrs={a: True}) if urlsplit(e[a]).netloc]
+    loaded = [
+        (tag, attribute)
+        for tag, attribute in (("img", "src"), ("script", "src"), ("iframe", "src"))
+    ]
+    elsewhere = [
+        e[a]
+        for t, a in loaded
+        for e in soup(html / page_path).find_all(t, attrs={a: True})
+        if urlsplit(e[a]).netloc
+    ]
     elsewhere += [
         e["href"]
         for e in soup(html / page_path).find_all("link", href=True)

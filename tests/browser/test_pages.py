@@ -10,7 +10,10 @@ from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 
 SIZES = {"desk": {"width": 1360, "height": 900}, "phone": {"width": 390, "height": 844}}
-LEVELS = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}, "resultTypes": ["violations"]}
+LEVELS = {
+    "runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]},
+    "resultTypes": ["violations"],
+}
 """All of WCAG 2.1 AA; without the list of everything that passed, which takes as long to gather as a large page to check."""
 CHECKS = {
     "sticks out, px": "() => Math.max(0, document.documentElement.scrollWidth - window.innerWidth)",
@@ -21,9 +24,7 @@ CHECKS = {
     "formulas left as text": "() => [...document.querySelectorAll('main .math')].filter(m => !m.querySelector('mjx-container')).map(m => m.textContent)",
     "broken formulas": "() => [...document.querySelectorAll('mjx-merror')].map(m => m.textContent)",
 }
-OPEN_ALL = (
-    "() => { for (const i of document.images) i.loading = 'eager'; for (const d of document.querySelectorAll('details')) d.open = true }"
-)
+OPEN_ALL = "() => { for (const i of document.images) i.loading = 'eager'; for (const d of document.querySelectorAll('details')) d.open = true }"
 AT_ONCE = "*, *::before, *::after { animation: none !important; transition: none !important }"  # opened boxes fade in: half-way they lack contrast
 READY = """() => [...document.images].every(i => i.complete)
     && (!window.MathJax || (MathJax.startup && MathJax.startup.promise.then(() => true)))"""
@@ -40,7 +41,12 @@ def visit(browser, site):
         page, troubles = context.new_page(), []
         page.on("console", lambda m: m.type == "error" and troubles.append(f"console: {m.text}"))
         page.on("pageerror", lambda e: troubles.append(f"script: {e}"))
-        page.on("request", lambda r: r.url.startswith((site, "data:", "blob:")) or troubles.append(f"off-host: {r.url}"))
+        page.on(
+            "request",
+            lambda r: (
+                r.url.startswith((site, "data:", "blob:")) or troubles.append(f"off-host: {r.url}")
+            ),
+        )
         page.on("requestfailed", lambda r: troubles.append(f"failed: {r.url}"))
         page.on("response", lambda r: r.status >= 400 and troubles.append(f"{r.status}: {r.url}"))
         page.goto(f"{site}/{path}", wait_until="load")
@@ -70,7 +76,9 @@ def test_page_is_light_enough(html, page_path):
 
 def test_figures_follow_the_theme_button(visit, html):
     """One picture on a light system: dark ink on a bright page, and after the button was pressed light ink on a dark page."""
-    with_figures = [f for f in sorted(html.glob("notebooks/*.html")) if "dark-light" in f.read_text()]
+    with_figures = [
+        f for f in sorted(html.glob("notebooks/*.html")) if "dark-light" in f.read_text()
+    ]
     if not with_figures:
         pytest.skip("the book has no figures yet; un-skip when a notebook shows one")
     page, _ = visit(str(with_figures[0].relative_to(html)), "desk", "light")
@@ -78,7 +86,11 @@ def test_figures_follow_the_theme_button(visit, html):
     for _ in range(3):
         figure = page.locator("figure img.dark-light").first
         grey = np.asarray(Image.open(io.BytesIO(figure.screenshot())).convert("L"))
-        seen[page.locator("html").get_attribute("data-theme")] = (np.median(grey), grey.min(), grey.max())
+        seen[page.locator("html").get_attribute("data-theme")] = (
+            np.median(grey),
+            grey.min(),
+            grey.max(),
+        )
         page.locator("button.theme-switch-button").first.click()
     (light, ink, _), (dark, _, bright) = seen["light"], seen["dark"]
     assert light > 240 and ink < 60
@@ -97,7 +109,12 @@ def test_theme_button_changes_the_theme(visit):
 def test_search_finds_a_glossary_word(visit):
     page, troubles = visit("search.html?q=superposition", "desk", "light")
     page.wait_for_selector("#search-results li a")
-    assert any("glossary" in link for link in page.locator("#search-results li a").evaluate_all("links => links.map(a => a.href)"))
+    assert any(
+        "glossary" in link
+        for link in page.locator("#search-results li a").evaluate_all(
+            "links => links.map(a => a.href)"
+        )
+    )
     assert troubles == []
 
 
@@ -118,7 +135,9 @@ def test_notebooks_can_be_downloaded_clean_and_executed(visit, html):
         with page.expect_download() as download:
             link.click()
         notebook = json.loads(download.value.path().read_text())
-        outputs["executed" in link.inner_text()] = sum(len(cell.get("outputs", [])) for cell in notebook["cells"])
+        outputs["executed" in link.inner_text()] = sum(
+            len(cell.get("outputs", [])) for cell in notebook["cells"]
+        )
     assert outputs[True] > 0 and outputs[False] == 0
 
 
@@ -133,11 +152,16 @@ def test_atlas_search_finds_words_numbers_and_follows_partners(visit):
     box, status = page.locator("#atlas input[type=search]"), page.locator(".atlas-count")
     title = data[len(data) // 2]["contexts"][0][3]
     box.fill(title)
-    page.wait_for_function("n => !document.querySelector('.atlas-count').textContent.startsWith(n)", arg=f"{len(data):,} ")
+    page.wait_for_function(
+        "n => !document.querySelector('.atlas-count').textContent.startsWith(n)",
+        arg=f"{len(data):,} ",
+    )
     assert any(title in text for text in cards.all_inner_texts())
 
     box.fill(str(strongest["id"]))
-    page.wait_for_function("() => document.querySelector('.atlas-count').textContent === '1 feature'")
+    page.wait_for_function(
+        "() => document.querySelector('.atlas-count').textContent === '1 feature'"
+    )
     page.wait_for_selector(f"#f{strongest['id']}")
     partner = strongest["partners"][0][0]
     cards.first.get_by_role("link", name=f"feature {partner}", exact=True).click()
@@ -145,7 +169,9 @@ def test_atlas_search_finds_words_numbers_and_follows_partners(visit):
     assert box.input_value() == str(partner) and status.inner_text() == "1 feature"
 
     box.fill("qqqqzzzz")
-    page.wait_for_function("() => document.querySelector('.atlas-count').textContent === '0 features'")
+    page.wait_for_function(
+        "() => document.querySelector('.atlas-count').textContent === '0 features'"
+    )
     assert troubles == []
 
 
@@ -154,11 +180,18 @@ def test_atlas_orders_and_filters(visit):
     data = page.evaluate("() => window.FEATINT_ATLAS")
     page.locator("#atlas select[name=sort]").select_option("rate")
     rates = {f["id"]: f["rate"] for f in data["features"]}
-    shown = [rates[int(i[1:])] for i in page.locator("#atlas .atlas-list > li").evaluate_all("items => items.map(i => i.id)")]
+    shown = [
+        rates[int(i[1:])]
+        for i in page.locator("#atlas .atlas-list > li").evaluate_all(
+            "items => items.map(i => i.id)"
+        )
+    ]
     assert shown == sorted(rates.values(), reverse=True)[: len(shown)]
     page.locator("#atlas select[name=topic]").select_option("0")
     n = sum(f["topic"] == 0 for f in data["features"])
-    assert page.locator(".atlas-count").inner_text() == f"{n:,} {'feature' if n == 1 else 'features'}"
+    assert (
+        page.locator(".atlas-count").inner_text() == f"{n:,} {'feature' if n == 1 else 'features'}"
+    )
 
 
 def test_atlas_works_from_a_file_and_loads_fast(browser, html):
@@ -166,7 +199,10 @@ def test_atlas_works_from_a_file_and_loads_fast(browser, html):
     page.on("pageerror", lambda e: troubles.append(str(e)))
     page.goto((html / "book" / "atlas.html").as_uri())
     page.wait_for_selector("#atlas .atlas-list > li")
-    seconds = page.evaluate("() => performance.timing.loadEventEnd - performance.timing.navigationStart") / 1000
+    seconds = (
+        page.evaluate("() => performance.timing.loadEventEnd - performance.timing.navigationStart")
+        / 1000
+    )
     page.close()
     assert troubles == [] and seconds < 2
     assert (html / "_static" / "atlas-data.js").stat().st_size < 10_000_000

@@ -1,0 +1,117 @@
+"""The two ends of a chapter: what its first cell calls, and what runs it."""
+
+import os
+import tempfile
+import time
+from pathlib import Path
+from types import ModuleType
+
+import pandas as pd
+
+from companion import places, profiles
+from companion.profiles import Profile
+from featint import store
+
+FOLDER = places.PROJECT / "notebooks"
+
+
+class NotebookError(Exception):
+    """A notebook in which a cell failed; the message names cell, error and the copy that shows it."""
+
+
+def start(namespace: dict) -> Profile:
+    """Check a notebook's parameters and return the profile they ask for.
+
+    `namespace` is the notebook's `globals()`. Its parameters are the annotated names of the cell tagged `parameters`; any other plain value
+    is a parameter that somebody passed and the notebook does not have, which papermill alone would only log.
+
+    Raises ValueError for an unknown parameter, profile or knob.
+    """
+    allowed = namespace.get("__annotations__", {})
+    shell = {"In", "Out", "exit", "quit", "get_ipython", "open"}
+    unknown = [
+        name
+        for name, value in namespace.items()
+        if not name.startswith("_")
+        and name not in allowed
+        and name not in shell
+        and not isinstance(value, ModuleType)
+        and not callable(value)
+    ]
+    if unknown:
+        raise ValueError(
+            f"this notebook has no parameter {unknown[0]!r}; it has {', '.join(allowed)}"
+        )
+    knobs = {name: namespace[name] for name in allowed if name in profiles.KNOBS}
+    return profiles.get(namespace["profile"], **knobs)
+
+
+def provenance(profile: Profile, began: float) -> pd.DataFrame:
+    """For a chapter's last table: what ran, with what, where, when, and the seconds since `began` (`time.monotonic`)."""
+    stamp = store.provenance()
+    versions = ", ".join(f"{name} {version}" for name, version in stamp.pop("versions").items())
+    rows = {"profile": profile.label, "seeds": ", ".join(map(str, profile.seeds))} | stamp
+    rows |= {"seconds": f"{time.monotonic() - began:.0f}", "versions": versions}
+    return pd.DataFrame({"what": rows.keys(), "value": map(str, rows.values())})
+
+
+def names() -> list[str]:
+    """The notebooks there are."""
+    return sorted(file.stem for file in FOLDER.glob("*.ipynb"))
+
+
+def executed(name: str, profile_name: str) -> Path:
+    """Where the executed copy of a notebook lies; the book shows this one."""
+    return places.BUILD / "executed" / profile_name / "notebooks" / f"{name}.ipynb"
+
+
+def run(name: str, profile_name: str, parameters: dict, out: Path | None = None) -> Path:
+    """Execute a notebook by papermill and return the executed copy's path; it appears only if every cell succeeded.
+
+    A walkthrough on toy data has no `profile` parameter and runs the same in all of them.
+
+    Raises ValueError for an unknown notebook or parameter, NotebookError if a cell fails; the failed copy is then kept beside the place of
+    the good one, as `<name>.failed.ipynb`.
+    """
+    import papermill  # only here: a chapter that calls `start` should not wait for it
+
+    if name not in names():
+        raise ValueError(f"notebook = {name!r} is not known; there are {', '.join(names())}")
+    source = FOLDER / f"{name}.ipynb"
+    known = papermill.inspect_notebook(source)
+    if "profile" in known:
+        parameters = {"profile": profile_name} | parameters
+    for parameter in parameters:
+        if parameter not in known:
+            raise ValueError(f"{name} has no parameter {parameter!r}; it has {', '.join(known)}")
+    out = out or executed(name, profile_name)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{name}-", suffix=".ipynb", dir=out.parent)
+    os.close(handle)
+    try:
+        quiet = [
+            "--IPKernelApp.log_level=ERROR"
+        ]  # else every kernel warns of its unencrypted connection to this very machine
+        papermill.execute_notebook(
+            source,
+            temporary,
+            parameters,
+            kernel_name="python3",
+            cwd=places.PROJECT,
+            progress_bar=False,
+            extra_arguments=quiet,
+        )
+        os.chmod(
+            temporary, 0o644
+        )  # mkstemp's files are the owner's alone, but the book publishes this one
+        os.replace(temporary, out)
+    except papermill.PapermillExecutionError as e:
+        failed = out.with_suffix(".failed.ipynb")
+        os.replace(temporary, failed)
+        raise NotebookError(
+            f"{name} failed in cell {e.exec_count}: {e.ename}: {e.evalue}. The copy with the whole traceback: {failed}"
+        ) from e
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+    out.with_suffix(".failed.ipynb").unlink(missing_ok=True)
+    return out

@@ -1,0 +1,162 @@
+"""The sizes of a run. A profile is a function that returns a full set of configs; a new one is a few lines derived from another.
+
+All keep the paper's ratios: k / d_sae = 2.05 %, d_factor / d_in = 0.094, and d_sae / d_in at least 7 (paper: 15.6) where the machine allows it.
+"""
+
+import math
+from dataclasses import asdict, dataclass, replace
+
+from featint import store
+from featint.config import HarvestConfig, LMConfig, NFMConfig, SAEConfig, TrainConfig, choose
+
+USABLE = 120
+"""So many of a window's 128 positions are sure to be usable: separators and other attention sinks are not."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """Everything that the chapters need to know about the size of a run."""
+
+    name: str
+    d_in: int = 576
+    """Width of the activations at the hook point; the language model decides it, and training checks it."""
+    harvest: HarvestConfig
+    sae: SAEConfig
+    nfm: NFMConfig
+    train: TrainConfig
+    seeds: tuple[int, ...]
+    """Seeds of the models in `variants.SEEDED`; the others take the first."""
+    splice_windows: int
+    """Test windows spliced back into the language model."""
+    bootstrap: int = 2000
+    """Draws of a cluster bootstrap."""
+    shuffles: int = 500
+    """Shuffles of the labels behind the rate of a test's false positives."""
+    turned: tuple[str, ...] = ()
+    """Names of the knobs that differ from the profile as it stands."""
+
+    @property
+    def short(self) -> bool:
+        """Whether sweeps leave out settings, so that the whole book takes less than an hour."""
+        return self.name in ("smoke", "laptop")
+
+    @property
+    def mlp_tokens(self) -> int:
+        """Training tokens of the models at `mlp_site`: an eighth of the budget, a sixteenth in a short profile."""
+        return max(self.train.batch_tokens, self.train.n_tokens // (16 if self.short else 8))
+
+    @property
+    def mlp_site(self) -> HarvestConfig:
+        """A second place to train models at, harvested in one pass with the first: the output of the same block's MLP.
+
+        It has just the windows that an eighth of the tokens needs, once each, and an eighth as many test windows.
+        """
+        block, n = (
+            self.harvest.hook_point.rpartition(".")[0],
+            math.ceil(self.train.n_tokens / 8 / USABLE),
+        )
+        windows = {
+            "train_windows": n,
+            "validation_windows": n // 20 + 1,
+            "test_windows": n // 8 + 1,
+        }
+        return replace(self.harvest, hook_point=f"{block}.hook_mlp_out", **windows)
+
+    @property
+    def label(self) -> str:
+        """The name of the results folder: the profile's, or `custom/<name>-<hash>` once a knob is turned."""
+        return f"custom/{self.name}-{store.key(asdict(self))[:8]}" if self.turned else self.name
+
+
+def smoke() -> Profile:
+    """All stages in minutes on a slice of the real text; its numbers mean nothing."""
+    return Profile(
+        name="smoke",
+        harvest=HarvestConfig(train_windows=96, validation_windows=16, test_windows=48),
+        sae=SAEConfig(d_sae=1024, k=21),
+        nfm=NFMConfig(d_factor=54),
+        train=TrainConfig(n_tokens=40 * 512, batch_tokens=512, lr=4e-3, dead_after_tokens=10_000),
+        seeds=(0,),
+        splice_windows=8,
+        bootstrap=200,
+        shuffles=50,
+    )
+
+
+def laptop() -> Profile:
+    """The default: the whole corpus, one seed, minutes per model on two cores."""
+    return Profile(
+        name="laptop",
+        harvest=HarvestConfig(),
+        sae=SAEConfig(d_sae=4096, k=84),
+        nfm=NFMConfig(d_factor=54),
+        train=TrainConfig(
+            n_tokens=835_000, lr=4e-3
+        ),  # one pass over the training split; the rate: see `variants.sae_tuned`
+        seeds=(0,),
+        splice_windows=164,
+    )
+
+
+def full() -> Profile:
+    """The laptop's models from five seeds each, five times the text in the language model, and whole sweeps: an afternoon on two cores."""
+    return replace(laptop(), name="full", seeds=(0, 1, 2, 3, 4), splice_windows=820)
+
+
+def paper() -> Profile:
+    """The paper's own sizes, for whoever has the machine: OpenLLaMA-3B, 50,000 features; never run here."""
+    small = full()
+    return replace(
+        small,
+        name="paper",
+        d_in=3200,
+        harvest=HarvestConfig(
+            lm=LMConfig(name="openlm-research/open_llama_3b"),
+            hook_point="blocks.15.hook_resid_post",
+        ),
+        sae=SAEConfig(d_sae=50_000, k=1024),
+        nfm=NFMConfig(d_factor=300),
+        train=replace(small.train, n_tokens=50_000_000, lr=1e-4),
+    )
+
+
+PROFILES = {f.__name__: f for f in (smoke, laptop, full, paper)}
+KNOBS = {
+    "k": ("sae", "k"),
+    "d_sae": ("sae", "d_sae"),
+    "d_factor": ("nfm", "d_factor"),
+    "dropout": ("nfm", "dropout"),
+    "n_tokens": ("train", "n_tokens"),
+    "batch_tokens": ("train", "batch_tokens"),
+    "lr": ("train", "lr"),
+    "hook_point": ("harvest", "hook_point"),
+    "lm": ("harvest", "lm"),
+    "d_in": (None, "d_in"),
+    "seed": (None, "seeds"),
+}
+"""Parameters of the notebooks, with the stage's config and the field that each one sets."""
+
+
+def get(name: str, **knobs) -> Profile:
+    """The profile of that name with some knobs turned; a knob that is None stays as it is.
+
+    Raises ValueError for an unknown profile or knob, or a value that its config refuses.
+    """
+    choose("profile", name, tuple(PROFILES))
+    profile = PROFILES[name]()
+    for knob, value in knobs.items():
+        choose("knob", knob, tuple(KNOBS))
+        stage, field = KNOBS[knob]
+        if value is None:
+            continue
+        value = {"lm": lambda v: LMConfig(name=v), "seed": lambda v: (v,)}.get(knob, lambda v: v)(
+            value
+        )
+        config = getattr(profile, stage) if stage else profile
+        if value != getattr(config, field):
+            config = replace(config, **{field: value})
+            profile = replace(
+                replace(profile, **{stage: config}) if stage else config,
+                turned=(*profile.turned, knob),
+            )
+    return profile

@@ -1,0 +1,68 @@
+"""Which source files a result depends on: what the flow watches, so that a change re-runs what it touches and nothing else.
+
+A module goes by its dotted name, such as `featint.runs`; that of a package stands for its `__init__.py`.
+"""
+
+import ast
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from companion import places
+
+PACKAGES = ("featint", "companion")
+FILES = {
+    ".".join(f.relative_to(places.PROJECT).with_suffix("").parts).removesuffix(".__init__"): f
+    for package in PACKAGES
+    for f in places.PROJECT.joinpath(package).rglob("*.py")
+}
+"""The file of every module."""
+for package in PACKAGES:
+    del FILES[package]  # their only work is a setting for threads, and where the cache lies
+BESIDE = {"featint.kernels.loops": ["loops.cpp"]}
+"""Files that a module reads besides those it imports."""
+IN_THE_KEY = {"featint.config", "featint.store", "companion.profiles", "companion.variants"}
+"""Modules that say what is asked for and where it lies; the hash in an artefact's path says it already."""
+
+
+def within(name: str) -> set[str]:
+    """A dotted name and those of all packages that it lies in, which Python loads before it."""
+    parts = name.split(".")
+    return {".".join(parts[: n + 1]) for n in range(len(parts))}
+
+
+def imported(code: str) -> set[str]:
+    """Our modules that a piece of Python imports, anywhere in it, and the packages they lie in."""
+    found = set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return set().union(*map(within, found)) & set(FILES)
+
+
+def closure(modules: Iterable[str], without: set[str] = frozenset()) -> list[Path]:
+    """The files of these modules and of all that they import, directly or not."""
+    found, todo = set(), set().union(*map(within, modules)) & set(FILES) - without
+    while todo:
+        module = todo.pop()
+        found.add(module)
+        todo |= imported(FILES[module].read_text()) - found - without
+    return [
+        file
+        for module in sorted(found)
+        for file in (FILES[module], *map(FILES[module].with_name, BESIDE.get(module, ())))
+    ]
+
+
+def of_stage(module: str) -> list[Path]:
+    """What an artefact made by this module depends on besides its config."""
+    return closure([module], without=IN_THE_KEY)
+
+
+def of_notebook(file: Path) -> list[Path]:
+    """What a notebook's results depend on besides its own cells."""
+    cells = json.loads(file.read_text())["cells"]
+    code = ("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    return closure(set().union(*map(imported, code)))

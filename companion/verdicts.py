@@ -1,0 +1,234 @@
+"""The rules by which a number of the paper is compared with ours. They were written before the first result was computed.
+
+A rule is a paragraph for readers and a function that does what the paragraph says. It sees an entry of `data/paper_values.json` and the
+measured values, each `{"value", "ci", "n", "unit"}`, and returns a verdict and the half-sentence that explains it.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+VERDICTS = ("reproduced", "partly", "not reproduced", "not testable here", "setting", "pending")
+TOLERANCE = 0.25
+HALF = 0.5
+ALPHA = 0.05
+
+Judgement = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How one kind of number is judged."""
+
+    name: str
+    text: str
+    """What the book's page shows."""
+    reads: tuple[str, ...]
+    """The measured values that the verdict rests on: of `as_published`, `controlled`, `p_value`."""
+    judge: Callable[..., Judgement]
+    """Takes the entry and one measured value per name in `reads` (None where the entry names no key for it)."""
+
+
+RULES: dict[str, Rule] = {}
+
+
+def rule(text: str, *reads: str):
+    """Register a rule under its function's name."""
+
+    def register(judge):
+        RULES[judge.__name__] = Rule(judge.__name__, " ".join(text.split()), reads, judge)
+        return judge
+
+    return register
+
+
+def number(x: float | str | list | None) -> str:
+    """A number as readers see it: four significant digits, from 1000 on whole, from 100,000 on with commas; lists are joined."""
+    if isinstance(x, list | tuple):
+        return ", ".join(map(number, x))
+    if isinstance(x, str) or x is None:
+        return str(x)
+    if abs(x) >= 1000:
+        return f"{x:,.0f}" if abs(x) >= 100_000 else f"{x:.0f}"
+    return f"{x:.4g}"
+
+
+def bounds(ours: dict) -> tuple[float, float]:
+    """The interval; without one, nothing is known beyond the value, and every bound is open."""
+    return tuple(ours["ci"]) if ours["ci"] is not None else (-math.inf, math.inf)
+
+
+def wholly_on(side: int, ours: dict) -> bool:
+    """Whether the whole interval lies on that side (+1 or -1) of zero. A value without an interval never does."""
+    low, high = bounds(ours)
+    return low > 0 if side > 0 else high < 0
+
+
+def in_paper_units(entry: dict) -> float | str | list:
+    """The paper's number in the unit in which ours is given."""
+    return entry["compare"]["value"] if "compare" in entry else entry["paper"]
+
+
+def closeness(entry: dict, ours: dict) -> Judgement:
+    """`agrees`, `undecided` or `differs`, as the rule `size` says."""
+    paper = in_paper_units(entry)
+    band = TOLERANCE * abs(paper)
+    low, high = ours["ci"] or (ours["value"], ours["value"])
+    near = abs(ours["value"] - paper) <= band
+    if near and max(abs(low - paper), abs(high - paper)) <= 2 * band:
+        return "agrees", f"within {100 * TOLERANCE:.0f} % of the paper's {number(paper)}"
+    if near or (low <= paper + band and high >= paper - band):
+        return (
+            "undecided",
+            f"too uncertain to tell whether it lies within {100 * TOLERANCE:.0f} % of the paper's {number(paper)}",
+        )
+    return "differs", f"more than {100 * TOLERANCE:.0f} % away from the paper's {number(paper)}"
+
+
+@rule(
+    """An improvement over a proper baseline. *Reproduced* if the whole 95 % interval of the controlled value reaches at least half of the
+    paper's figure; *partly* if it lies wholly on the claimed side of zero but not wholly beyond that half; *not reproduced* if it includes
+    zero or lies on the other side. A value without an interval is at most *partly* reproduced. The as-published number is shown, but does not
+    decide: it answers another question.""",
+    "controlled",
+)
+def effect(entry: dict, controlled: dict) -> Judgement:
+    side = 1 if in_paper_units(entry) > 0 else -1
+    half = HALF * in_paper_units(entry)
+    low, high = sorted(side * x for x in bounds(controlled))
+    if controlled["ci"] is None:
+        claimed = side * controlled["value"] > 0
+        return (
+            "partly" if claimed else "not reproduced",
+            f"the controlled value lies {'on' if claimed else 'off'} the claimed side, without an interval",
+        )
+    if low <= 0:
+        reach = (
+            ", so wide that it also reaches half of the paper's value" if high >= abs(half) else ""
+        )
+        return "not reproduced", "the controlled interval " + (
+            "lies on the other side of zero" if high < 0 else f"includes zero{reach}"
+        )
+    if low >= abs(half):
+        return (
+            "reproduced",
+            f"the whole controlled interval reaches half of the paper's value ({number(half)})",
+        )
+    short = "stays short of" if high < abs(half) else "does not decide about"
+    return (
+        "partly",
+        f"the controlled interval lies on the claimed side of zero, but {short} half of the paper's value ({number(half)})",
+    )
+
+
+@rule(
+    """A claim about the direction of a difference, whose printed figure (a t value, a p bound, a range) depends on how much was measured.
+    *Reproduced* if the whole 95 % interval of the controlled difference lies on the claimed side of zero, else *not reproduced*.""",
+    "controlled",
+)
+def sign(entry: dict, controlled: dict) -> Judgement:
+    if wholly_on(entry["side"], controlled):
+        return "reproduced", "the controlled interval lies wholly on the claimed side of zero"
+    return (
+        "not reproduced",
+        "the controlled interval does not lie wholly on the claimed side of zero",
+    )
+
+
+@rule(
+    """A measured level, share or ratio. A value of ours agrees if it lies within 25 % of the paper's and its 95 % interval, if it has one, within
+    50 %; it is undecided if its interval leaves that open. *Reproduced* if the value as published and, where there is one, the
+    controlled value agree; *partly* if only one agrees or any is undecided; else *not reproduced*. A level may differ because the language model
+    and the sizes do; that touches no claim by itself.""",
+    "as_published",
+    "controlled",
+)
+def size(entry: dict, as_published: dict, controlled: dict | None) -> Judgement:
+    found = {"the value as published": closeness(entry, as_published)}
+    if controlled is not None:
+        found["the controlled value"] = closeness(entry, controlled)
+    states = {state for state, _ in found.values()}
+    verdict = {frozenset({"agrees"}): "reproduced", frozenset({"differs"}): "not reproduced"}.get(
+        frozenset(states), "partly"
+    )
+    return verdict, " and ".join(f"{name} is {reason}" for name, (_, reason) in found.items())
+
+
+@rule(
+    """A number that carries an interpretation. *Reproduced* if the value as published agrees with the paper's (as in *size*) and the controlled
+    analysis, a difference or correlation with its 95 % interval wholly on the claimed side of zero, supports the interpretation; *partly* if one
+    of the two holds; *not reproduced* if neither does.""",
+    "as_published",
+    "controlled",
+)
+def reading(entry: dict, as_published: dict, controlled: dict) -> Judgement:
+    state, reason = closeness(entry, as_published)
+    supported = wholly_on(entry["side"], controlled)
+    verdict = ("not reproduced", "partly", "reproduced")[(state == "agrees") + supported]
+    return (
+        verdict,
+        f"the value as published is {reason}, and the controlled interval {'supports' if supported else 'does not support'} the interpretation",
+    )
+
+
+@rule(
+    """A count that follows from the sizes. *Reproduced* if it comes out as printed, to one unit of the last printed digit, under the paper's and
+    under a consistent definition; *partly* if under one of them only; else *not reproduced*.""",
+    "as_published",
+    "controlled",
+)
+def arithmetic(entry: dict, as_published: dict, controlled: dict | None) -> Judgement:
+    given = [x for x in (as_published, controlled) if x is not None]
+    exact = sum(abs(x["value"] - entry["paper"]) <= entry["step"] for x in given)
+    verdict = "reproduced" if exact == len(given) else "partly" if exact else "not reproduced"
+    return verdict, f"{exact} of {len(given)} ways of counting come out as printed"
+
+
+@rule(
+    """The outcome of a significance test that is said to find something. *Reproduced* if the controlled test, after correction for the number of
+    tests, rejects at 5 %; else *not reproduced*, which is no proof of absence.""",
+    "p_value",
+)
+def significance(entry: dict, p_value: dict) -> Judgement:
+    rejects = p_value["value"] < ALPHA
+    return (
+        "reproduced" if rejects else "not reproduced",
+        f"the controlled test {'rejects' if rejects else 'does not reject'} at {100 * ALPHA:.0f} % (corrected p = {number(p_value['value'])})",
+    )
+
+
+@rule(
+    """A claim that there is no effect. The controlled value is in units of the smallest effect that would matter, stated in its chapter.
+    *Reproduced* if its whole 95 % interval lies between -1 and 1; *not reproduced* if the interval excludes zero and reaches beyond; *partly* if
+    it includes zero and reaches beyond, or is missing: then nothing is shown either way.""",
+    "controlled",
+)
+def absence(entry: dict, controlled: dict) -> Judgement:
+    low, high = bounds(controlled)
+    if -1 < low and high < 1:
+        return (
+            "reproduced",
+            "the controlled interval lies within the smallest effect that would matter",
+        )
+    if low > 0 or high < 0:
+        return (
+            "not reproduced",
+            "the controlled interval excludes zero and is not within the smallest effect that would matter",
+        )
+    return "partly", "the controlled interval excludes neither zero nor an effect that would matter"
+
+
+@rule(
+    """A hyperparameter of the paper, with the one used here; there is nothing to judge.""",
+    "controlled",
+)
+def setting(entry: dict, controlled: dict) -> Judgement:
+    return "setting", ""
+
+
+@rule(
+    """A number that no other set-up can test: an index or an activation of the author's own checkpoint, which is not released, a level that is
+    set by the width of the activations, a machine. *Not testable here*; where the same quantity was measured here, it is shown."""
+)
+def untestable(entry: dict) -> Judgement:
+    return "not testable here", entry["reason"]

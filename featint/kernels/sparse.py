@@ -1,0 +1,275 @@
+"""Operations on sparse codes, (activation, feature index) pairs: none of them touches more than the k active rows of a weight.
+
+Each has a slow reference of the same arguments next to it, `dense_*`, that says what it computes; tests hold the two together.
+A dense TopK step multiplies five (batch, d_in, d_sae) matrices. Here only the encoder's product is left, and the gradients of
+encoder, decoder and factor table are all the same sum over active pairs, `_weight_grad`.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torch.autograd.function import Function, once_differentiable
+
+from featint.kernels import loops
+
+ROWS = 512  # tokens encoded at a time: their pre-activations stay in one buffer, so that fresh memory need not be paged in
+
+# The two halves of embedding_bag's own gradient. They are private to PyTorch: where a version lacks them, plain indexing takes over.
+DOTS = getattr(torch.ops.aten, "_embedding_bag_per_sample_weights_backward", None)
+WEIGHT_GRAD = getattr(torch.ops.aten, "_embedding_bag_dense_backward", None)
+
+
+class Codes(NamedTuple):
+    """The active features of each token; an activation of 0 means that fewer than k were positive."""
+
+    acts: Float[Tensor, "batch k"]
+    """Activations, at least 0, in no particular order."""
+    indices: Int64[Tensor, "batch k"]
+    """The features they belong to."""
+
+    def top(self, n: int) -> "Codes":
+        """The n largest activations of each token, or all if there are no more than n."""
+        if n >= self.acts.shape[1]:
+            return self
+        places = self.acts.detach().topk(n, sorted=False).indices
+        return Codes(self.acts.gather(1, places), self.indices.gather(1, places))
+
+    def dense(self, d_sae: int) -> Float[Tensor, "batch d_sae"]:
+        """The codes as vectors of all features. For analysis: it needs batch x d_sae floats."""
+        return self.acts.new_zeros(len(self.acts), d_sae).scatter_add(1, self.indices, self.acts)
+
+
+def encode(
+    x: Float[Tensor, "batch d_in"],
+    W_enc: Float[Tensor, "d_in d_sae"],
+    b_enc: Float[Tensor, " d_sae"],
+    k: int,
+) -> Codes:
+    """TopK(ReLU(x @ W_enc + b_enc)) (section 3.2). An entry that ReLU sent to 0 gets no gradient, nor do those below the k largest."""
+    return Codes(*_Encode.apply(x, W_enc, b_enc, k))
+
+
+def dense_encode(x, W_enc, b_enc, k) -> Codes:
+    """The formula of `encode`."""
+    pre_acts = torch.relu(x @ W_enc + b_enc)
+    return Codes(*pre_acts.topk(k))
+
+
+def decode(codes: Codes, W: Float[Tensor, "d_sae d_out"]) -> Float[Tensor, "batch d_out"]:
+    """codes @ W."""
+    return _Decode.apply(*codes, W)
+
+
+def dense_decode(codes, W):
+    """The formula of `decode`."""
+    return codes.dense(len(W)) @ W
+
+
+def decode_sum(
+    codes: Codes, tables: Sequence[Float[Tensor, "d_sae d_out"]]
+) -> Float[Tensor, "batch d_out"]:
+    """codes @ W summed over the tables. Their gradients are the same number for number, so they are computed once."""
+    return _Decode.apply(*codes, *tables)
+
+
+def dense_decode_sum(codes, tables):
+    """The formula of `decode_sum`."""
+    return sum(dense_decode(codes, W) for W in tables)
+
+
+def bi_interaction(
+    codes: Codes, V: Float[Tensor, "d_sae d_factor"]
+) -> Float[Tensor, "batch d_factor"]:
+    """Sum over pairs i < j of active features of a_i a_j V_i * V_j, as ((sum a V)^2 - sum (a V)^2) / 2 (He & Chua 2017)."""
+    return _BiInteraction.apply(*codes, V)
+
+
+def dense_bi_interaction(codes, V):
+    """The double sum of `bi_interaction`, over every pair of a token's entries."""
+    vectors = codes.acts[..., None] * V[codes.indices]  # (batch, k, d_factor)
+    i, j = torch.triu_indices(vectors.shape[1], vectors.shape[1], 1)
+    return (vectors[:, i] * vectors[:, j]).sum(1)
+
+
+def prepare_cpu() -> None:
+    """Settle two things that make training on the CPU slow; they hold for the whole process.
+
+    Numbers below 1e-38, of which Adam's moments have many, cost a hundred times an ordinary one: they are rounded to 0. And gradients are
+    made anew in every step: the C library (glibc) is told to keep their memory instead of returning it, because fresh memory is an eighth
+    as fast.
+    """
+    torch.set_flush_denormal(True)
+    loops.keep_memory()
+
+
+class _Encode(Function):
+    @staticmethod
+    def forward(ctx, x, W_enc, b_enc, k):
+        acts, indices = _top_pre_acts(x, W_enc, b_enc, k)
+        acts.relu_()
+        ctx.save_for_backward(x, W_enc, acts, indices)
+        ctx.mark_non_differentiable(indices)
+        return acts, indices
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, d_acts, _):
+        x, W_enc, acts, indices = ctx.saved_tensors
+        d_acts = d_acts * (acts > 0)
+        d_x = d_W = d_b = None
+        if ctx.needs_input_grad[0]:
+            d_x = _bag(d_acts, indices, W_enc.T)
+        if ctx.needs_input_grad[1]:
+            d_W = _weight_grad(x, d_acts, indices, W_enc.shape[1]).T
+        if ctx.needs_input_grad[2]:
+            d_b = x.new_zeros(W_enc.shape[1]).index_add_(0, indices.flatten(), d_acts.flatten())
+        return d_x, d_W, d_b, None
+
+
+class _Decode(Function):
+    @staticmethod
+    def forward(ctx, acts, indices, *tables):
+        table = sum(tables[1:], tables[0])
+        ctx.save_for_backward(acts, indices, table)
+        return _bag(acts, indices, table)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, d_out):
+        acts, indices, table = ctx.saved_tensors
+        d_acts = _row_dots(d_out, indices, table) if ctx.needs_input_grad[0] else None
+        d_table = (
+            _weight_grad(d_out, acts, indices, len(table))
+            if any(ctx.needs_input_grad[2:])
+            else None
+        )
+        return d_acts, None, *(d_table if needed else None for needed in ctx.needs_input_grad[2:])
+
+
+class _BiInteraction(Function):
+    @staticmethod
+    def forward(ctx, acts, indices, V):
+        total = _bag(acts, indices, V)
+        ctx.save_for_backward(acts, indices, V, total)
+        return (total.square() - _bag(acts.square(), indices, V.square())) / 2
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, d_out):
+        acts, indices, V, total = ctx.saved_tensors
+        d_total = d_out * total
+        d_acts = d_V = None
+        if ctx.needs_input_grad[0]:
+            d_acts = _row_dots(d_total, indices, V) - acts * _row_dots(d_out, indices, V.square())
+        if ctx.needs_input_grad[2]:
+            d_V = _weight_grad(d_total, acts, indices, len(V)) - V * _weight_grad(
+                d_out, acts.square(), indices, len(V)
+            )
+        return d_acts, None, d_V
+
+
+def _top_pre_acts(x, W_enc, b_enc, k):
+    """The k largest of x @ W_enc + b_enc and their features, (batch, k) each, a block of tokens at a time."""
+    compiled = loops.usable(x, W_enc, b_enc)
+    n = k + max(8, k // 4)  # candidates of a search in bfloat16
+    if (
+        compiled and x.dtype == torch.float32 and 8 * n <= W_enc.shape[1] and loops.fast_bfloat16()
+    ):  # with fewer features it does not pay
+        find = _search(x, W_enc, b_enc, k, n)
+    else:
+        pre_acts = x.new_empty(min(len(x), ROWS), W_enc.shape[1])
+
+        def find(rows):
+            block = torch.addmm(b_enc, rows, W_enc, out=pre_acts[: len(rows)])
+            return loops.top(block, k) if compiled else torch.topk(block, k, sorted=False)
+
+    acts, indices = (
+        x.new_empty(len(x), k),
+        torch.empty(len(x), k, dtype=torch.int64, device=x.device),
+    )
+    for start in range(0, len(x), ROWS):
+        rows = slice(start, start + ROWS)
+        acts[rows], indices[rows] = find(x[rows])
+    return acts, indices
+
+
+def _search(x, W_enc, b_enc, k, n):
+    """A function that finds the k largest pre-activations of some tokens among n candidates from a product in bfloat16.
+
+    The candidates are computed again in float32, so the values are as exact as ever. A feature is missed only if its own rounding error
+    is twice that of any candidate; a token whose k-th value is so close to the last candidate that less would do is searched in float32.
+    """
+    features, narrow = W_enc.T.contiguous(), W_enc.T.bfloat16()
+    narrow_bias, pre_acts = (
+        b_enc.bfloat16(),
+        x.new_empty(min(len(x), ROWS), W_enc.shape[1], dtype=torch.bfloat16),
+    )
+
+    def find(rows):
+        block = torch.addmm(narrow_bias, rows.bfloat16(), narrow.T, out=pre_acts[: len(rows)])
+        rough, candidates = loops.top(block, n)
+        exact = loops.row_dots(rows, candidates, features) + b_enc[candidates]
+        acts, places = loops.top(exact, k)
+        indices = candidates.gather(1, places)
+        unsure = acts.amin(1) < rough.amin(1) + 2 * (rough - exact).abs().amax(1)
+        if unsure.any():
+            acts[unsure], indices[unsure] = loops.top(torch.addmm(b_enc, rows[unsure], W_enc), k)
+        return acts, indices
+
+    return find
+
+
+def _bag(acts, indices, table):
+    """Sum over k of acts[b, k] * table[indices[b, k]]: (batch, d)."""
+    if loops.usable(acts, table):
+        return loops.bag(acts, indices, table)
+    return F.embedding_bag(indices, table.contiguous(), per_sample_weights=acts, mode="sum")
+
+
+def _row_dots(rows, indices, table):
+    """rows[b] . table[indices[b, k]]: (batch, k)."""
+    if loops.usable(rows, table):
+        return loops.row_dots(rows, indices, table)
+    if DOTS is not None:
+        starts, tokens = _offsets(indices)
+        return DOTS(
+            rows.contiguous(), table.contiguous(), indices.flatten(), starts, tokens, 0
+        ).view_as(indices)
+    blocks = zip(
+        rows.split(32), indices.split(32), strict=True
+    )  # the gathered rows take tokens x k x d floats
+    return torch.cat([torch.bmm(table[i], r[:, :, None])[:, :, 0] for r, i in blocks])
+
+
+def _weight_grad(rows, acts, indices, d_sae):
+    """Sum over b, k of acts[b, k] * rows[b] into row indices[b, k]: (d_sae, d)."""
+    if loops.usable(rows, acts):
+        return loops.weight_grad(rows, acts, indices, d_sae)
+    if WEIGHT_GRAD is not None:
+        starts, tokens = _offsets(indices)
+        return WEIGHT_GRAD(
+            rows.contiguous(),
+            indices.flatten(),
+            tokens,
+            starts,
+            starts,
+            d_sae,
+            False,
+            0,
+            acts.flatten(),
+        )
+    grad = rows.new_zeros(d_sae, rows.shape[1])
+    for r, a, i in zip(rows.split(32), acts.split(32), indices.split(32), strict=True):
+        grad.index_add_(0, i.flatten(), (a[:, :, None] * r[:, None]).flatten(0, 1))
+    return grad
+
+
+def _offsets(indices):
+    """Where each token's entries start in the flattened codes, and the token of each entry."""
+    batch, k = indices.shape
+    count = torch.arange(batch, device=indices.device)
+    return count * k, count.repeat_interleave(k)
