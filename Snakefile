@@ -4,7 +4,7 @@
 import sys
 from pathlib import Path
 
-from companion import notebook, places, profiles, sources, variants
+from companion import notebook, places, profiles, dependencies, variants
 from featint import store
 
 PROFILE = config.get("profile", "laptop")
@@ -15,7 +15,7 @@ MANIFEST = store.MANIFEST
 SPEED = places.DATA / "results" / "bench" / "speed.json"  # measured by `make bench`, on an idle machine, and committed
 
 # What an artefact depends on besides its config, which is in its path.
-READING, TRAINING = sources.of_stage("featint.harvest"), sources.of_stage("featint.runs")
+READING, TRAINING = dependencies.of_stage("featint.harvest"), dependencies.of_stage("featint.runs")
 PAGES = [str(f) for f in sorted(places.PROJECT.glob("book/**/*")) if f.is_file() and "__pycache__" not in f.parts]
 
 ACTIVATIONS = [store.path("activations", config) / MANIFEST for config in (profile.harvest, profile.mlp_site)]
@@ -98,7 +98,7 @@ else:
 rule execute:
     input:
         "notebooks/{name}.ipynb",
-        lambda w: sources.of_notebook(notebook.FOLDER / f"{w.name}.ipynb"),
+        lambda w: dependencies.of_notebook(notebook.FOLDER / f"{w.name}.ipynb"),
         lambda w: [SPEED] if w.name == "performance" else [],
         models=lambda w: models_of(w.name),
     output:
@@ -121,7 +121,7 @@ rule ledger:
 
 rule atlas:
     input:
-        sources.closure(["companion.atlas"]),
+        dependencies.closure(["companion.atlas"]),
         model=manifest(variants.get("joint", profile)),
     output:
         places.BUILD / "atlas" / PROFILE / "atlas.json",

@@ -91,6 +91,30 @@ RC = {
 _folder = places.BUILD / "figures"
 
 
+ROLES = {
+    "sae": "sae",
+    "joint": "joint",
+    "sequential": "sequential",
+    "joint_no_interaction": "linear",
+    "joint_linear": "linear",
+    "sequential_linear": "linear",
+    "sae_interaction": "interaction",
+    "joint_interaction": "interaction",
+    "sequential_interaction": "interaction",
+    "joint_own_path": "published",
+}
+"""Which colour a model has; one that is not listed has that of the first word of its name."""
+
+
+def role(model: str, baseline: str = "") -> str:
+    """The role of a model, or of a comparison; over its twin without them, the joint model shows
+    its interactions."""
+    if model == "joint" and baseline == "joint_no_interaction":
+        return "interaction"
+    found = ROLES.get(model) or ROLES.get(model.split("_")[0], "random")
+    return found
+
+
 def style() -> None:
     """Make the book's style matplotlib's default."""
     mpl.rcParams.update(RC)
@@ -103,6 +127,9 @@ def setup(label: str = "walkthroughs") -> None:
     _folder = places.BUILD / "figures" / label
     if (shell := get_ipython()) is not None:
         backend_inline.set_matplotlib_formats("svg")
+        if backend_inline.flush_figures in shell.events.callbacks["post_execute"]:
+            # a figure reaches the page by `show` alone, be it in a later cell
+            shell.events.unregister("post_execute", backend_inline.flush_figures)
         shell.display_formatter.formatters["image/svg+xml"].for_type(Figure, svg)
 
 

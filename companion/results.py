@@ -5,7 +5,10 @@ import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from companion import places
+import numpy as np
+import pandas as pd
+
+from companion import estimates, places
 from featint import store
 from featint.config import choose
 
@@ -60,12 +63,43 @@ def write(
     return file
 
 
+def save(
+    profile, chapter: str, frame: pd.DataFrame, seed: int, seconds: float | None = None
+) -> Path:
+    """Write a chapter's estimates, a frame of `estimates.tidy`, stamped; returns the file's path."""
+    file = folder(profile) / f"{chapter}.json"
+    rows = {
+        estimates.identifier(row): {
+            "value": rounded(row.value),
+            "ci": None if row.lo is None else rounded([row.lo, row.hi]),
+            "n": None if row.n is None else int(row.n),
+            **{name: getattr(row, name) for name in ("of", "unit", *estimates.NAMES)},
+        }
+        for row in estimates.tidy(frame).itertuples()
+    }
+    stamp = store.provenance(seed=seed, seconds=seconds and round(seconds, 1))
+    store.write_json(
+        file, {"chapter": chapter, "profile": profile.label, "provenance": stamp, "values": rows}
+    )
+    return file
+
+
+def frame(profile_label: str, chapter: str) -> pd.DataFrame:
+    """A chapter's results as they were given to `save`. Raises as `read`."""
+    values = read(places.DATA / "results" / profile_label / f"{chapter}.json")["values"]
+    rows = [v | dict(zip(("lo", "hi"), v["ci"] or (None, None))) for v in values.values()]
+    return estimates.tidy(pd.DataFrame(rows).drop(columns="ci"))
+
+
 def plain(value: Value) -> dict:
     """A value as JSON, its numbers cut to eight significant digits (beyond that machines differ)."""
     return {name: rounded(x) for name, x in asdict(value).items()}
 
 
 def rounded(x):
+    """Numbers cut to eight significant digits: beyond that machines differ."""
+    if isinstance(x, np.generic):
+        x = x.item()
     if isinstance(x, float):
         return float(f"{x:.8g}")
     return [rounded(y) for y in x] if isinstance(x, list | tuple) else x

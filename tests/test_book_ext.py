@@ -313,7 +313,6 @@ def test_a_pattern_that_no_module_fits_is_refused():
     import featint_book
 
     with pytest.raises(
-        ExtensionError,
-        match=r"book/x: no module fits 'chapter\.\*'; there are .*chapters",
+        ExtensionError, match=r"book/x: no module fits 'chapter\.\*'; there are .*chapters"
     ):
         featint_book.list_modules(None, "book/x", ["<!-- modules: chapter.* -->"])

@@ -23,6 +23,7 @@ FEATINT = {
     "runs": "config store activations sae nfm joint secondary train",
     "metrics": "",
     "heldout": "config store activations metrics runs",
+    "reconstruction": "config store activations metrics runs",
     "downstream": "config activations corpora lm",
     "interventions": "store activations joint lm secondary kernels",
     "geometry": "",
@@ -35,26 +36,28 @@ COMPANION = {
     "places": "",
     "profiles": "",
     "variants": "profiles",
-    "sources": "places",
-    "stats": "",
+    "dependencies": "places",
+    "estimates": "",
+    "published": "profiles",
+    "stats": "estimates",
     "factorial": "stats",
     "crossed": "stats factorial",
     "stimuli": "places",
-    "results": "places",
+    "results": "estimates places",
     "verdicts": "",
-    "ledger": "places results profiles variants verdicts",
-    "compare": "places results verdicts",
-    "plots": "places",
-    "figures": "plots figures",
+    "ledger": "estimates places results profiles variants verdicts",
+    "compare": "estimates places results verdicts",
+    "plots": "estimates places",
+    "figures": "estimates plots figures",
     "notebook": "places profiles",
     "atlas": "places profiles variants",
-    "toys": "stats factorial crossed stimuli toys",
-    "chapters": "places profiles variants stats factorial crossed stimuli results toys chapters",
+    "toys": "estimates stats factorial crossed stimuli toys",
+    "chapters": "estimates published places profiles variants stats factorial crossed stimuli results toys chapters",
     "cli": "places profiles variants results ledger compare notebook atlas",
 }
 """What each module of the companion may import of the companion; of the library, anything."""
 LM_LIBRARIES = {"transformers", "transformer_lens"}
-WITHOUT_LIBRARY = {"plots", "figures", "verdicts", "sources"}
+WITHOUT_LIBRARY = {"plots", "figures", "verdicts", "dependencies"}
 """Of the companion, what imports nothing of the library but its store, and so no torch."""
 FILES = {
     ".".join(f.relative_to(PROJECT).with_suffix("").parts).removesuffix(".__init__"): f

@@ -19,7 +19,7 @@ import featint_theme
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 
-from companion import profiles, sources
+from companion import dependencies, profiles
 from featint import config
 
 
@@ -135,13 +135,13 @@ def list_modules(app: Sphinx, docname: str, source: list[str]) -> None:
         return
     sections = []
     for pattern in asked[1].split():
-        fitting = sorted(fnmatch.filter(sources.FILES, pattern))
+        fitting = sorted(fnmatch.filter(dependencies.FILES, pattern))
         if not fitting:
             raise ExtensionError(
-                f"{docname}: no module fits {pattern!r}; there are {', '.join(sorted(sources.FILES))}"
+                f"{docname}: no module fits {pattern!r}; there are {', '.join(sorted(dependencies.FILES))}"
             )
         for module in fitting:
-            app.env.note_dependency(str(sources.FILES[module]))
+            app.env.note_dependency(str(dependencies.FILES[module]))
             sections.append(
                 f"## {module}\n\n```{{eval-rst}}\n.. automodule:: {module}\n   :members:\n   :member-order: bysource\n```"
             )

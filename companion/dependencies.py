@@ -44,7 +44,7 @@ def imported(code: str) -> set[str]:
 
 def closure(modules: Iterable[str], without: set[str] = frozenset()) -> list[Path]:
     """The files of these modules and of all that they import, directly or not."""
-    found, todo = set(), set().union(*map(within, modules)) & set(FILES) - without
+    found, todo = set(), set().union(*map(within, modules)) - set(PACKAGES) - without
     while todo:
         module = todo.pop()
         found.add(module)

@@ -7,7 +7,7 @@ import sys
 import nbformat
 import pytest
 
-from companion import places, sources
+from companion import dependencies, places
 
 
 @pytest.mark.parametrize(
@@ -30,15 +30,15 @@ def test_closure_is_what_python_loads(module):
             ).stdout
         )
     )
-    listed = {str(f) for f in sources.closure([module]) if f.suffix == ".py"}
+    listed = {str(f) for f in dependencies.closure([module]) if f.suffix == ".py"}
     assert loaded <= listed
     assert listed - loaded <= {
-        str(f) for n, f in sources.FILES.items() if "kernels" in n
+        str(f) for n, f in dependencies.FILES.items() if "kernels" in n
     }  # may be imported inside a function
 
 
 def test_a_models_key_stands_for_its_config_but_not_for_its_code():
-    watched = {f.name for f in sources.of_stage("featint.runs")}
+    watched = {f.name for f in dependencies.of_stage("featint.runs")}
     assert {"sae.py", "nfm.py", "joint.py", "train.py", "sparse.py", "loops.cpp"} <= watched
     assert not {"config.py", "profiles.py", "plots.py", "lm.py"} & watched
 
@@ -52,21 +52,25 @@ def test_a_notebook_is_touched_by_what_it_imports(tmp_path):
         nbformat.v4.new_markdown_cell("from featint import lm"),
     ]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), file)
-    touched = {str(f.relative_to(places.PROJECT)) for f in sources.of_notebook(file)}
-    assert touched == {"companion/toys/__init__.py", "companion/toys/features.py", "featint/metrics.py"}
+    touched = {str(f.relative_to(places.PROJECT)) for f in dependencies.of_notebook(file)}
+    assert touched == {
+        "companion/toys/__init__.py",
+        "companion/toys/features.py",
+        "featint/metrics.py",
+    }
 
 
 def test_a_module_in_a_room_depends_on_the_room_itself():
     code = "from companion.figures import behaviour as figures_behaviour"
     assert (
-        sources.imported(code)
-        == sources.imported("import companion.figures.behaviour")
+        dependencies.imported(code)
+        == dependencies.imported("import companion.figures.behaviour")
         == {"companion.figures", "companion.figures.behaviour"}
     )
-    assert sources.imported("from companion.figures import intervals") == {"companion.figures"}
-    assert sources.imported(
+    assert dependencies.imported("from companion.figures import intervals") == {"companion.figures"}
+    assert dependencies.imported(
         "from companion.figures.behaviour import boxes\nfrom featint import figures"
     ) == {"companion.figures", "companion.figures.behaviour"}
-    assert sources.imported("import featint, numpy") == set()
+    assert dependencies.imported("import featint, numpy") == set()
     with pytest.raises(KeyError):
-        sources.closure(["figures.nothing"])
+        dependencies.closure(["figures.nothing"])
