@@ -99,8 +99,8 @@ def bootstrap(
                 "its denominator is 0 in too many of them"
             )
         ends = np.quantile(column[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) if n > 1 else [None] * 2
-        key = dict(zip([names], [key])) if isinstance(names, str) else dict(zip(names, key))
-        rows.append(key | {"value": column[0], "lo": ends[0], "hi": ends[1]})
+        named = {names: key} if isinstance(names, str) else dict(zip(names, key, strict=True))
+        rows.append(named | {"value": column[0], "lo": ends[0], "hi": ends[1]})
     return tidy(rows, n=n, of=of, **same)
 
 
@@ -158,7 +158,7 @@ def over_seeds(by_seed: pd.DataFrame, of: str = "seeds", **same) -> pd.DataFrame
     n, mean = len(by_seed), by_seed.mean()
     half = stats.t.ppf((1 + LEVEL) / 2, n - 1) * by_seed.sem() if n > 1 else None
     rows = [
-        dict(zip(by_seed.columns.names, key if isinstance(key, tuple) else (key,)))
+        dict(zip(by_seed.columns.names, key if isinstance(key, tuple) else (key,), strict=True))
         | {"value": float(mean[key])}
         | ({} if half is None else {"lo": mean[key] - half[key], "hi": mean[key] + half[key]})
         for key in by_seed

@@ -87,7 +87,9 @@ def save(
 def frame(profile_label: str, chapter: str) -> pd.DataFrame:
     """A chapter's results as they were given to `save`. Raises as `read`."""
     values = read(places.DATA / "results" / profile_label / f"{chapter}.json")["values"]
-    rows = [v | dict(zip(("lo", "hi"), v["ci"] or (None, None))) for v in values.values()]
+    rows = [
+        v | dict(zip(("lo", "hi"), v["ci"] or (None, None), strict=True)) for v in values.values()
+    ]
     return estimates.tidy(pd.DataFrame(rows).drop(columns="ci"))
 
 

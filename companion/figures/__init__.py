@@ -7,7 +7,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from companion.plots import COLOURS, INK, WIDTH, role
+from companion import plots
+from companion.plots import COLOURS, INK, WIDTH
 
 LONGEST_LABEL = 24
 """Characters; labels with longer lines stand above their rows, since beside them they would leave a phone no room for the data."""
@@ -30,7 +31,7 @@ def estimate_dots(frame: pd.DataFrame, xlabel: str, zero: bool = False, label=la
     height = 0.3 + 0.18 * max(map(len, lines)) if above else 0.36
     _, ax = plt.subplots(figsize=(WIDTH, 0.9 + height * len(frame)))
     for place, row in enumerate(frame.itertuples()):
-        colour = COLOURS[role(row.model, row.baseline)]
+        colour = COLOURS[plots.role(row.model, row.baseline)]
         if row.lo is not None:
             ax.plot([row.lo, row.hi], [place, place], color=colour)
         ax.plot(row.value, place, "o", color=colour)
