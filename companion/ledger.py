@@ -127,9 +127,11 @@ def check(entry: dict) -> None:
     ):
         key = entry.get(field)
         if key is not None and (
-            key.count(":") != 1 or key.count("/") != 2 or not key.endswith(f"/{protocol}")
+            key.count(":") != 1 or key.count("/") not in (2, 3) or not key.endswith(f"/{protocol}")
         ):
-            raise ValueError(f"{field} = {key!r} must read 'chapter:model/metric/{protocol}'")
+            raise ValueError(
+                f"{field} = {key!r} must read 'chapter:model/quantity[/part]/{protocol}'"
+            )
 
 
 def expected_unit(entry: dict, field: str) -> str | None:
