@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+import pingouin
 from scipy import stats
 
 NAMES = ["model", "quantity", "baseline", "part", "protocol"]
@@ -164,6 +165,63 @@ def over_seeds(by_seed: pd.DataFrame, of: str = "seeds", **same) -> pd.DataFrame
         for key in by_seed
     ]
     return tidy(rows, n=n, of=of, **same)
+
+
+def jackknife(
+    statistic: Callable[[np.ndarray], Mapping],
+    blocks: int,
+    names: str | Sequence[str] = "part",
+    **same,
+) -> pd.DataFrame:
+    """Numbers that are not functions of sums, with Student's t intervals from leaving out one of
+    so many blocks at a time (Tukey 1958); a tidy frame.
+
+    `statistic` gets a mask (blocks,) of those to use, and returns numbers by key; a key, or each
+    part of a tuple, fills the columns `names`. Raises ValueError for fewer than two blocks.
+    """
+    if blocks < 2:
+        raise ValueError(f"blocks = {blocks}: at least 2 are needed, to leave one out")
+    whole = pd.Series(statistic(np.ones(blocks, dtype=bool)))
+    without = pd.DataFrame([statistic(np.arange(blocks) != block) for block in range(blocks)])
+    error = np.sqrt((blocks - 1) / blocks * ((without - without.mean()) ** 2).sum())
+    half = stats.t.ppf((1 + LEVEL) / 2, blocks - 1) * error
+    rows = [
+        ({names: key} if isinstance(names, str) else dict(zip(names, key, strict=True)))
+        | {"value": whole[key], "lo": whole[key] - half[key], "hi": whole[key] + half[key]}
+        for key in whole.index
+    ]
+    return tidy(rows, **{"n": blocks, "of": "blocks"} | same)
+
+
+def spearman(frame: pd.DataFrame, x: str, y: str, given: str | None = None, **same) -> pd.DataFrame:
+    """Rank correlation of two columns with Fisher's interval, over the rows that lack neither; with
+    `given`, that column's ranks are held fixed. A tidy frame of one row.
+
+    Where it is undefined (fewer than 6 rows, a constant column, a `given` that orders the rows as x
+    or y does) the value is None and the unit says why.
+    """
+    columns = [x, y] if given is None else [x, y, given]
+    known = frame[columns].dropna().astype(float)
+    ranks, n, reason = known.rank().corr(), len(known), ""
+    if n < 6:
+        reason = f"{n} rows are too few, at least 6 are needed"
+    elif constant := [c for c in columns if known[c].nunique() < 2]:
+        reason = f"{constant[0]} is constant"
+    elif given and (alike := [c for c in (x, y) if abs(ranks.loc[c, given]) > 1 - 1e-12]):
+        reason = f"{given} orders the rows as {alike[0]} does"
+    same = {"quantity": "correlation", "n": n} | same
+    if reason:
+        return tidy([{"value": None}], **same | {"unit": reason})
+    r = ranks.loc[x, y]
+    if given:
+        r = pingouin.partial_corr(known, x, y, given, method="spearman")["r"].iloc[0]
+    fixed = n - len(columns) + 2  # a degree of freedom goes to the covariate
+    lo, hi = (
+        (r, r)
+        if abs(r) > 1 - 1e-12
+        else pingouin.compute_esci(stat=r, nx=fixed, ny=fixed, eftype="r", decimals=12)
+    )
+    return tidy([{"value": r, "lo": lo, "hi": hi}], **{"unit": "Spearman r"} | same)
 
 
 def require(frame: pd.DataFrame) -> None:
