@@ -18,6 +18,20 @@ KIND = "activations"
 SPLITS = ("train", "validation", "test")
 
 
+def normalise(
+    x: Float[Tensor, "*batch d"], mean: Float[Tensor, " d"], std: Float[Tensor, " d"]
+) -> Float[Tensor, "*batch d"]:
+    """(x - mean) / std per dimension, on the device and in the precision of x."""
+    return (x - mean.to(x)) / std.to(x)
+
+
+def denormalise(
+    z: Float[Tensor, "*batch d"], mean: Float[Tensor, " d"], std: Float[Tensor, " d"]
+) -> Float[Tensor, "*batch d"]:
+    """z * std + mean per dimension: the inverse of `normalise`."""
+    return z * std.to(z) + mean.to(z)
+
+
 @dataclass(frozen=True)
 class Activations:
     """The activations of one split. A row is a token; attention sinks are left out unless asked for."""
@@ -93,12 +107,12 @@ class Activations:
         return self.subset(order[cut:].sort().values), self.subset(order[:cut].sort().values)
 
     def normalise(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_in"]:
-        """(x - mean) / std per dimension."""
-        return (x - self.mean) / self.std
+        """Raw activations as z-scores of the training split."""
+        return normalise(x, self.mean, self.std)
 
-    def denormalise(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_in"]:
+    def denormalise(self, z: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_in"]:
         """The inverse of `normalise`."""
-        return x * self.std + self.mean
+        return denormalise(z, self.mean, self.std)
 
 
 def load(config: HarvestConfig, split: str, first_position: str = "drop") -> Activations:

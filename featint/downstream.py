@@ -39,11 +39,7 @@ def condition(reconstruct: Condition, trained: ModelConfig, activations: Activat
                 f"the {trained.kind} model was trained with the {what} {theirs}, but is to be spliced with the {what} {ours}"
             )
 
-    def raw(x: Tensor) -> Tensor:
-        mean, std = activations.mean.to(x), activations.std.to(x)
-        return reconstruct((x - mean) / std) * std + mean
-
-    return raw
+    return lambda x: activations.denormalise(reconstruct(activations.normalise(x)))
 
 
 def zero_ablation(x: Float[Tensor, "n d_in"]) -> Float[Tensor, "n d_in"]:

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from featint import store
-from featint.activations import Activations
+from featint.activations import Activations, denormalise, normalise
 from featint.joint import JointSAE
 from featint.kernels.sparse import Codes
 from featint.lm import LanguageModel, Reading, read, resume
@@ -157,7 +157,11 @@ class Site:
     @property
     def tokens(self) -> Float[Tensor, "n d_in"]:
         """The normalised activations of all prompts' tokens, separators left out."""
-        return ((self.reading.x - self.mean) / self.std)[~self.reading.sinks]
+        return self.normalised(self.reading.x)[~self.reading.sinks]
+
+    def normalised(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_in"]:
+        """Raw activations as z-scores of the clamped models' training activations."""
+        return normalise(x, self.mean, self.std)
 
     def logits(
         self, edit: Callable[[Tensor], Tensor] | None = None, first_position: str = "drop"
@@ -173,11 +177,13 @@ class Site:
 
     def added(self, change: Change) -> Float[Tensor, "prompts words"]:
         """Logits with a change added to the activations: de-normalised, everything else left in place."""
-        return self.logits(lambda x: x + change((x - self.mean) / self.std) * self.std)
+        return self.logits(lambda x: x + change(self.normalised(x)) * self.std)
 
     def replaced(self, reconstruct: Change) -> Float[Tensor, "prompts words"]:
         """Logits with the activations replaced by their reconstruction, de-normalised: what the splice itself does."""
-        return self.logits(lambda x: reconstruct((x - self.mean) / self.std) * self.std + self.mean)
+        return self.logits(
+            lambda x: denormalise(reconstruct(self.normalised(x)), self.mean, self.std)
+        )
 
     def replaced_raw(self, reconstruct: Change) -> Float[Tensor, "prompts words"]:
         """As the released code: raw activations in, output put back as it is, first positions too."""

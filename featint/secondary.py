@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from featint.activations import denormalise, normalise
 from featint.kernels.sparse import Codes
 from featint.sae import Reconstruction, TopKSAE
 
@@ -33,11 +34,11 @@ class SecondarySAE(nn.Module):
 
     def encode(self, u: Float[Tensor, "batch d_factor"]) -> Codes:
         """The codes of `u` as the NFM computes it."""
-        return self.sae.encode((u - self.mean) / self.std)
+        return self.sae.encode(normalise(u, self.mean, self.std))
 
     def decode(self, codes: Codes) -> Float[Tensor, "batch d_factor"]:
         """Back in the units of `u`."""
-        return self.sae.decode(codes) * self.std + self.mean
+        return denormalise(self.sae.decode(codes), self.mean, self.std)
 
     def direction(self, feature: int) -> Float[Tensor, " d_factor"]:
         """What a code of 1 adds to `u`."""

@@ -18,7 +18,7 @@ FEATINT = {
     "sae": "config kernels",
     "nfm": "config kernels",
     "joint": "kernels sae nfm",
-    "secondary": "sae kernels",
+    "secondary": "activations sae kernels",
     "train": "config store kernels",
     "runs": "config store activations sae nfm joint secondary train",
     "metrics": "",

@@ -37,10 +37,9 @@ class Reader(NamedTuple):
 
 def readers(model: JointSAE, inside: SecondarySAE, acts: Activations) -> dict[str, Reader]:
     """The way the models were trained: `primary` features and, from the inside of the interaction path, `secondary`."""
-    mean, std = acts.mean, acts.std
 
     def primary(x: Tensor) -> Codes:
-        return model.encode((x - mean.to(x)) / std.to(x))
+        return model.encode(acts.normalise(x))
 
     return {
         "primary": Reader(primary, model.d_sae),
