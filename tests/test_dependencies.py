@@ -15,7 +15,7 @@ from companion import dependencies, places
     [
         "featint.runs",
         "featint.metrics",
-        "companion.chapters.reconstruction",
+        "companion.results",
         "companion.figures.behaviour",
         "companion.ledger",
     ],

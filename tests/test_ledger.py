@@ -163,9 +163,9 @@ def test_a_row_carries_the_numbers_and_says_them(profile):
     report(
         profile,
         "reconstruction",
-        joint__gain_own_path__as_published=published(26.125),
+        joint__gain_vs_joint_own_path__as_published=published(26.125),
         joint__gain_vs_sae__controlled=controlled(4.5, (3.25, 6.0)),
-        joint__interaction_gain__controlled=controlled(0.75, (-0.5, 2.0)),
+        joint__gain_vs_joint_no_interaction__controlled=controlled(0.75, (-0.5, 2.0)),
     )
     row = rows(profile)["abs_joint_recon_improvement"]
     assert (
@@ -178,7 +178,7 @@ def test_a_row_carries_the_numbers_and_says_them(profile):
 
 
 def test_a_value_that_its_chapter_has_not_reported_is_pending_and_named(profile):
-    report(profile, "reconstruction", joint__gain_own_path__as_published=published(26.0))
+    report(profile, "reconstruction", joint__gain_vs_joint_own_path__as_published=published(26.0))
     row = rows(profile)["abs_joint_recon_improvement"]
     assert row["verdict"] == "pending" and "joint/gain_vs_sae/controlled" in row["why"]
     assert row["as_published"]["value"] == 26.0
@@ -226,7 +226,7 @@ def test_a_value_in_another_unit_is_refused(profile):
     report(
         profile,
         "reconstruction",
-        joint__gain_own_path__as_published=published(26.0),
+        joint__gain_vs_joint_own_path__as_published=published(26.0),
         joint__gain_vs_sae__controlled=controlled(0.045, unit="share"),
     )
     with pytest.raises(
@@ -239,7 +239,7 @@ def test_a_list_is_refused_where_one_number_is_judged(profile):
     report(
         profile,
         "reconstruction",
-        joint__gain_own_path__as_published=published(26.0),
+        joint__gain_vs_joint_own_path__as_published=published(26.0),
         joint__gain_vs_sae__controlled=controlled([1.0, 2.0]),
     )
     with pytest.raises(store.StoreError, match="must be one number"):

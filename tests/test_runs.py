@@ -1,4 +1,4 @@
-"""From a config to a trained model and a chapter's numbers, on the tiny language model: store, resume, damage, end to end."""
+"""From a config to a trained model, on the tiny language model: store, resume, damage."""
 
 from dataclasses import replace
 
@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from companion import variants
-from companion.chapters import reconstruction
-from featint import activations, heldout, runs, store, train
+from featint import activations, runs, store, train
 from featint.store import StoreError
 
 
@@ -87,36 +86,3 @@ def test_held_out_tokens_are_left_out_and_the_same_for_all_seeds(p):
         held_out.where, runs.training_tokens(variants.get("joint_published", p, seed=1))[1].where
     )
     assert len(runs.training_tokens(variants.get("joint", p))[1]) == 0
-
-
-def test_the_reconstruction_chapters_numbers_end_to_end(p):
-    models = {name: runs.get(variants.get(name, p)) for name in variants.CHAPTERS["reconstruction"]}
-    test = activations.load(p.harvest, "test")
-    sums = heldout.sums({n: m.config for n, m in models.items() if "published" not in n})
-    table = reconstruction.controlled(sums, test.d_in, p.bootstrap)
-    published = reconstruction.as_published(models, p)
-    found = reconstruction.values(published, table)
-
-    # against plain sums over the whole test split
-    x = test.rows(torch.arange(len(test))).double()
-    errors = {
-        name: (models[name].model(x.float()).x_hat.double() - x).square().sum().item()
-        for name in ("sae", "joint")
-    }
-    assert found["joint/gain_vs_sae/controlled"].value == pytest.approx(
-        100 * (1 - errors["joint"] / errors["sae"]), rel=1e-4
-    )
-    assert found["sae/mse/controlled"].value == pytest.approx(errors["sae"] / x.numel(), rel=1e-4)
-    fvu = errors["joint"] / (x - x.mean(0)).square().sum().item()
-    assert table.loc["joint/fvu/all", "value"] == pytest.approx(fvu, rel=1e-4)
-    assert table.loc["sequential/linear_share", "value"] + table.loc[
-        "sequential/interaction_share", "value"
-    ] == pytest.approx(100)
-    # what must hold of any trained models: the whole explains more than nothing, and the published baseline is a part of the model
-    assert all(table.loc[f"{name}/fvu/all", "value"] < 1 for name in ("sae", "joint", "sequential"))
-    assert (
-        published.estimates.loc["joint_own_path/mse", "value"]
-        > published.estimates.loc["joint/mse", "value"]
-    )
-    assert set(published.n) == {"joint", "sequential_train", "sequential_validation", "sae"}
-    assert (reconstruction.overview(models)["dead"] <= 1).all()

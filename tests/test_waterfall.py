@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from companion import variants
-from companion.chapters import reconstruction, waterfall
+from companion import published, variants
+from companion.chapters import waterfall
 from companion.chapters.waterfall import Protocol
 from featint import activations, runs, store
 
@@ -35,14 +35,16 @@ def test_all_bars_come_from_the_chapters_models(p):
             assert {store.key(c) for c in waterfall.models(protocol, p) if c} <= listed, label
 
 
-def test_the_published_protocol_is_the_reconstruction_chapters(p):
-    ours = waterfall.measure(Protocol(), p)
-    models = {
-        name: runs.get(variants.get(name, p))
-        for name in ("sae_published", "joint_published", "sequential_published")
-    }
-    theirs = reconstruction.as_published(models, p).estimates.loc["joint/gain_own_path"]
-    assert ours.value == pytest.approx(theirs.value) and ours.lo == pytest.approx(theirs.lo)
+def test_the_published_protocol_is_the_own_path_on_the_published_sample(p):
+    model = runs.get(variants.get("joint_published", p)).model
+    sample = published.joint_tokens(activations.load(p.harvest, "train", "keep"), p)
+    x = sample.rows(torch.arange(len(sample)))
+    own = model.sae.decode(model.encode(x))
+    errors = [
+        (x_hat.double() - x.double()).square().sum().item() for x_hat in (model(x).x_hat, own)
+    ]
+    wanted = 100 * (1 - errors[0] / errors[1])
+    assert waterfall.measure(Protocol(), p).value == pytest.approx(wanted, rel=1e-5)
 
 
 def test_the_controlled_end_is_the_gain_on_test_articles(p):

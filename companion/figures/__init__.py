@@ -55,20 +55,16 @@ def estimate_dots(frame: pd.DataFrame, xlabel: str, zero: bool = False, label=la
     return ax
 
 
-def loss_curves(histories: dict[str, tuple[pd.DataFrame, str]]) -> Axes:
-    """Validation loss against training tokens, one curve per model: name -> (history of `train.fit`, role in `plots.COLOURS`)."""
-    figure, ax = plt.subplots()
-    styles = ["-", "--", ":", "-."]
-    seen: dict[str, int] = {}
-    for name, (history, role) in histories.items():
-        ax.plot(
-            history["tokens"] / 1e6,
-            history["validation_loss"],
-            styles[seen.get(role, 0)],
-            color=COLOURS[role],
-            label=name,
-        )
+def loss_curves(histories: dict[str, pd.DataFrame]) -> Axes:
+    """Validation loss against training tokens, a curve per model: histories of `train.fit`."""
+    _, ax = plt.subplots()
+    seen: dict[str, int] = {}  # models of one colour differ in their lines
+    for name, history in histories.items():
+        role = plots.role(name)
+        style = ["-", "--", ":", "-."][seen.get(role, 0)]
         seen[role] = seen.get(role, 0) + 1
+        losses = history["tokens"] / 1e6, history["validation_loss"]
+        ax.plot(*losses, style, color=COLOURS[role], label=name)
     ax.set_xlabel("training tokens, millions")
     ax.xaxis.set_major_locator(MaxNLocator(5))
     ax.set_ylabel("validation MSE")
