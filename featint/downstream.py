@@ -7,22 +7,26 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from featint.activations import Activations
 from featint.config import HarvestConfig, ModelConfig
 from featint.corpora import Windows
 from featint.lm import BATCH_WINDOWS, LanguageModel, Reading, read, resume
+from featint.reconstruction import PATHS
+from featint.runs import Trained
 
 Condition = Callable[[Float[Tensor, "n d_in"]], Float[Tensor, "n d_in"]]
 """From raw activations x to their raw replacement x_hat."""
 
 
 def condition(reconstruct: Condition, trained: ModelConfig, activations: Activations) -> Condition:
-    """A reconstruction of normalised activations as a condition on raw ones: normalise, reconstruct, invert.
+    """A reconstruction of normalised activations as a condition on raw ones: normalise, reconstruct,
+    invert.
 
-    Raises ValueError if the model was trained at another hook point, on another language model or with other statistics than `activations`.
+    Raises ValueError if the model was trained at another hook point, on another language model or
+    with other statistics than `activations`.
     """
     there, here = trained.harvest, activations.config
     pairs = {
@@ -36,10 +40,32 @@ def condition(reconstruct: Condition, trained: ModelConfig, activations: Activat
     for what, (theirs, ours) in pairs.items():
         if theirs != ours:
             raise ValueError(
-                f"the {trained.kind} model was trained with the {what} {theirs}, but is to be spliced with the {what} {ours}"
+                f"the {trained.kind} model was trained with the {what} {theirs}, "
+                f"but is to be spliced with the {what} {ours}"
             )
 
     return lambda x: activations.denormalise(reconstruct(activations.normalise(x)))
+
+
+def of_model(trained: Trained, activations: Activations, path: str = "all") -> Condition:
+    """A trained model's reconstruction, by all its parts or a path of `reconstruction.PATHS`, as a
+    condition on raw activations. Raises as `condition`."""
+    return condition(by_path(trained.model, path), trained.config, activations)
+
+
+def by_path(model: nn.Module, path: str = "all") -> Condition:
+    """A model's reconstruction by a path of `reconstruction.PATHS`, of what the model was trained on."""
+
+    def reconstruct(x: Tensor) -> Tensor:
+        parts = model.parts(model.encode(x))
+        return sum(parts[part] for part in PATHS[path] if part in parts)
+
+    return reconstruct
+
+
+def shrunk(function: Condition, factor: float) -> Condition:
+    """The condition with its error multiplied by `factor`: less of it, in the same direction."""
+    return lambda x: x + factor * (function(x) - x)
 
 
 def zero_ablation(x: Float[Tensor, "n d_in"]) -> Float[Tensor, "n d_in"]:
@@ -135,34 +161,31 @@ def evaluate(
     draws: int = 0,
     seed: int = 0,
     first_position: str = "drop",
+    start: int = 0,
     batch_windows: int = BATCH_WINDOWS,
 ) -> pd.DataFrame:
-    """Splice every condition into the model and compare, window batch by window batch; no logits are kept.
+    """Splice every condition into the model at the hook point of `harvest` and compare, window
+    batch by window batch, from window `start` on; no logits are kept.
 
-    Parameters
-    ----------
-    windows
-        Test windows.
-    harvest
-        Says where x is read and replaced; see `condition` for models trained on it.
-    conditions
-        By name. Each sees the raw activations of the tokens that it replaces.
-    draws
-        Epsilon-random twins of each condition (Gurnee 2024): x plus a random vector that has the norm of the condition's own error at that token.
+    `draws` epsilon-random twins of each condition (Gurnee 2024) are x plus a random vector that
+    has the norm of the condition's own error at that token. `first_position="drop"` leaves the
+    attention sinks, every window's first position among them, clean and does not count them.
 
-    Returns one row per condition, draw, window and position that is replaced and has a next token in its window: `condition`, `draw` (-1 for
-    the condition itself, 0, 1, ... for its epsilon-random twins), `window`, `position`, `article`, `kl`, `ce_clean`, `ce_spliced` (nats),
-    `top1_same`, `error_norm`.
+    Returns one row per condition, draw, window and position that is replaced and has a next token
+    in its window: `condition`, `draw` (-1 for the condition itself, 0, 1, ... for its twins),
+    `window`, `position`, `article`, `kl`, `ce_clean`, `ce_spliced` (nats), `top1_same` (the
+    likeliest token is the clean one), `error_norm`.
 
     Raises ValueError if `lm` is not the one of `harvest`, or for a reconstruction that is not finite.
     """
     if lm.config != harvest.lm:
         raise ValueError(
-            f"the activations are of the language model {harvest.lm.name!r}, but {lm.config.name!r} is to be spliced into"
+            f"the activations are of the language model {harvest.lm.name!r}, "
+            f"but {lm.config.name!r} is to be spliced into"
         )
-    frames = []
-    with tqdm(total=len(windows.tokens), desc="splice", unit="window", disable=None) as bar:
-        for first in range(0, len(windows.tokens), batch_windows):
+    frames, n = [], len(windows.tokens)
+    with tqdm(total=n - start, desc="splice", unit="window", disable=None) as bar:
+        for first in range(start, n, batch_windows):
             tokens = windows.tokens[first : first + batch_windows]
             reading = read(lm, tokens, harvest.hook_point)
             edited = ~reading.sinks if first_position == "drop" else torch.ones_like(reading.sinks)
@@ -177,30 +200,17 @@ def evaluate(
             target = tokens.roll(-1, 1).to(reading.x.device)
             for name, draw, x_hat in replacements(conditions, reading, edited, first, draws, seed):
                 logits = resume(lm, reading, lambda x, x_hat=x_hat: x_hat, first_position)
-                found = [compare(*window) for window in zip(clean, logits, target, strict=True)]
+                compared = [compare(*window) for window in zip(clean, logits, target, strict=True)]
                 columns = {
-                    key: torch.stack([f[key] for f in found]).cpu()[counted] for key in found[0]
+                    key: torch.stack([c[key] for c in compared]).cpu()[counted]
+                    for key in compared[0]
                 }
                 columns["error_norm"] = (x_hat - reading.x).norm(dim=-1).cpu()[counted]
-                frames.append(
-                    pd.DataFrame(
-                        {
-                            "condition": name,
-                            "draw": draw,
-                            **{k: v.numpy() for k, v in (origin | columns).items()},
-                        }
-                    )
-                )
+                rows = {key: value.numpy() for key, value in (origin | columns).items()}
+                frames.append(pd.DataFrame({"condition": name, "draw": draw} | rows))
             bar.update(len(tokens))
-    frame = pd.concat(frames, ignore_index=True)
-    return frame.astype(
-        {
-            "condition": pd.CategoricalDtype(list(conditions)),
-            "draw": "int8",
-            "window": "int32",
-            "position": "int32",
-        }
-    )
+    floats = dict.fromkeys(("kl", "ce_clean", "ce_spliced", "error_norm"), float)
+    return pd.concat(frames, ignore_index=True).astype(floats)
 
 
 def replacements(
@@ -220,15 +230,28 @@ def replacements(
             yield name, draw, reading.x + norm * directions(reading.x, first_window, draw, seed)
 
 
-def ce_loss_recovered(frame: pd.DataFrame, ablation: str) -> pd.Series:
-    """(ablated - spliced) / (ablated - clean), mean cross-entropies over tokens; by condition and draw: 1 is as good as clean, 0 as bad as `ablation`.
+def sums(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows of `evaluate` summed per article; means, ratios and gains are quotients of these.
 
-    Raises ValueError if `ablation` is not among the frame's conditions.
+    Returns a frame indexed by article with the column levels `measure` and `condition`: `kl`,
+    `ce_spliced`, `error_norm` and `top1_same` of each condition, `kl_random` of its epsilon-random
+    twins, mean over draws, if it has any; `tokens` and `ce_clean` belong to no condition ("").
+
+    Raises ValueError unless all conditions were evaluated on the same tokens.
     """
-    if not (frame.condition == ablation).any():
+    keys, measures = ["article", "condition"], ["kl", "ce_spliced", "error_norm", "top1_same"]
+    own, twins = frame[frame.draw < 0].assign(tokens=1), frame[frame.draw >= 0]
+    total = own.groupby(keys, observed=True)[[*measures, "ce_clean", "tokens"]].sum().unstack()
+    uneven = total["tokens"].nunique(axis=1, dropna=False) > 1
+    if uneven.any():
         raise ValueError(
-            f"ablation = {ablation!r} is not among the conditions {', '.join(map(str, frame.condition.unique()))}"
+            f"the conditions {', '.join(map(str, total['tokens']))} were evaluated on different "
+            f"tokens of article {uneven.idxmax()}: evaluate all on the same windows"
         )
-    mean = frame.groupby(["condition", "draw"], observed=True)[["ce_clean", "ce_spliced"]].mean()
-    ablated = mean.ce_spliced[ablation, -1]
-    return ((ablated - mean.ce_spliced) / (ablated - mean.ce_clean)).rename("ce_loss_recovered")
+    parts = {measure: total[measure] for measure in measures}
+    if len(twins):
+        n_draws = twins.draw.nunique()
+        parts["kl_random"] = twins.groupby(keys, observed=True)["kl"].sum().unstack() / n_draws
+    for shared in ("ce_clean", "tokens"):
+        parts[shared] = total[shared].iloc[:, :1].set_axis([""], axis=1)
+    return pd.concat(parts, axis=1, names=["measure", "condition"])

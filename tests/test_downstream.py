@@ -3,20 +3,18 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch.distributions import Categorical, kl_divergence
 
 from featint import activations, downstream, harvest, lm
 from featint.config import LMConfig, ModelConfig, NFMConfig, SAEConfig, TrainConfig
-from featint.downstream import (
-    Clean,
-    ce_loss_recovered,
-    compare,
-    evaluate,
-    mean_ablation,
-    zero_ablation,
-)
+from featint.downstream import Clean, compare, evaluate, mean_ablation, zero_ablation
+from featint.joint import JointSAE
+from featint.nfm import NFM
+from featint.runs import Trained
+from featint.sae import TopKSAE
 
 
 @pytest.fixture
@@ -142,32 +140,93 @@ def test_a_reconstruction_that_is_not_finite_is_refused(site, value):
         evaluate(model, windows, config, {"bad": bad}, batch_windows=2)
 
 
-def test_ablations_and_loss_recovered(site):
-    model, windows, config = site
-    mean = lm.read(model, windows.tokens, config.hook_point).x.mean((0, 1))
-    conditions = {
-        "clean": lambda x: x,
-        "zero": zero_ablation,
-        "mean": mean_ablation(mean),
-        "noisy": noisy,
+def test_evaluation_can_begin_at_a_later_window(site):
+    whole, late = (evaluate(*site, {"noisy": noisy}, draws=1, start=n) for n in (0, 3))
+    key = ["window", "position", "article", "draw"]
+    rest = whole[whole.window >= 3].sort_values(key).reset_index(drop=True)
+    late = late.sort_values(key).reset_index(drop=True)
+    assert late[key].equals(rest[key])
+    np.testing.assert_allclose(late.kl, rest.kl, rtol=1e-3, atol=1e-4)
+
+
+def test_sums_by_hand():
+    """Three tokens of article 7, one of article 3, two conditions, two random twins of the first."""
+
+    def rows(condition, draw, kl, ce, norm, same):
+        tokens = {"article": [7, 7, 3, 7], "ce_clean": [1.0, 2.0, 3.0, 4.0]}
+        own = {"kl": kl, "ce_spliced": ce, "error_norm": norm, "top1_same": same}
+        return pd.DataFrame({"condition": condition, "draw": draw} | tokens | own)
+
+    yes = [True, False, True, True]
+    frame = pd.concat(
+        [
+            rows("sae", -1, [0.1, 0.2, 0.4, 0.8], [2.0, 2.0, 5.0, 6.0], [1, 2, 3, 4], yes),
+            rows("joint", -1, [0.0, 0.1, 0.2, 0.3], [1.0, 2.0, 3.0, 5.0], [2, 2, 2, 2], [True] * 4),
+            rows("sae", 0, [1.0, 1.0, 2.0, 1.0], [9.0] * 4, [9] * 4, [False] * 4),
+            rows("sae", 1, [2.0, 3.0, 4.0, 4.0], [9.0] * 4, [9] * 4, [False] * 4),
+        ]
+    )
+    found = downstream.sums(frame)
+    assert found.index.tolist() == [3, 7] and found.columns.names == ["measure", "condition"]
+    wanted = {
+        ("kl", "sae"): [0.4, 1.1],  # article 3 has one token; 0.1 + 0.2 + 0.8
+        ("kl", "joint"): [0.2, 0.4],
+        ("kl_random", "sae"): [3.0, 6.0],  # (2 + 4) / 2 draws; (3 + 9) / 2 draws
+        ("ce_spliced", "sae"): [5.0, 10.0],
+        ("ce_spliced", "joint"): [3.0, 8.0],
+        ("error_norm", "sae"): [3.0, 7.0],
+        ("error_norm", "joint"): [2.0, 6.0],
+        ("top1_same", "sae"): [1, 2],
+        ("top1_same", "joint"): [1, 3],
+        ("ce_clean", ""): [3.0, 7.0],  # once, not once per condition
+        ("tokens", ""): [1, 3],
     }
-    frame = evaluate(model, windows, config, conditions, draws=1)
-    recovered = ce_loss_recovered(frame, "zero")
-    assert recovered["clean", -1] == pytest.approx(1) and recovered["zero", -1] == pytest.approx(0)
-    ce = (
-        frame[frame.draw == -1]
-        .groupby("condition", observed=True)[["ce_clean", "ce_spliced"]]
-        .mean()
+    assert set(found) == set(wanted)
+    for column, values in wanted.items():
+        assert found[column].tolist() == pytest.approx(values), column
+    with pytest.raises(ValueError, match="joint, sae were evaluated on different tokens of article 7"):
+        downstream.sums(frame[(frame.condition == "sae") | (frame.ce_clean != 4)])
+    with pytest.raises(ValueError, match="evaluated on different tokens of article 3"):
+        downstream.sums(frame[(frame.condition == "sae") | (frame.article != 3)])
+
+
+def test_conditions_by_hand(tiny_harvest):
+    x = torch.tensor([[1.0, -2.0], [3.0, 4.0]])
+    assert zero_ablation(x).tolist() == [[0, 0], [0, 0]]
+    assert mean_ablation(torch.tensor([5.0, 6.0]))(x).tolist() == [[5, 6], [5, 6]]
+    # the error of x -> 0 is -x; a quarter of it leaves three quarters of x
+    assert downstream.shrunk(zero_ablation, 0.25)(x).tolist() == [[0.75, -1.5], [2.25, 3.0]]
+
+
+def test_paths_of_a_model_are_sums_of_its_parts(tiny_harvest):
+    harvest.harvest(tiny_harvest)
+    acts = activations.load(tiny_harvest, "test")
+    sae_config, nfm_config = SAEConfig(d_sae=8, k=2), NFMConfig(d_factor=2)
+    config = ModelConfig(
+        kind="joint",
+        harvest=tiny_harvest,
+        sae=sae_config,
+        nfm=nfm_config,
+        train=TrainConfig(n_tokens=1024),
     )
-    by_hand = (ce.ce_spliced["zero"] - ce.ce_spliced["noisy"]) / (
-        ce.ce_spliced["zero"] - ce.ce_clean["noisy"]
-    )
-    assert recovered["noisy", -1] == pytest.approx(by_hand)
-    with pytest.raises(
-        ValueError,
-        match="ablation = 'resample' is not among the conditions clean, zero, mean, noisy",
-    ):
-        ce_loss_recovered(frame, "resample")
+    generator = torch.Generator().manual_seed(0)
+    model = JointSAE(TopKSAE(32, sae_config, generator), NFM(32, 8, nfm_config, generator))
+    model.requires_grad_(False).eval()
+    trained = Trained(config, model, pd.DataFrame(), torch.zeros(1), torch.zeros(1), 0.0, {}, "")
+    x = acts.raw(torch.arange(12)).float()
+    parts = model.parts(model.encode(acts.normalise(x)))
+    wanted = {
+        "own_path": parts["sae_out"],
+        "plus_linear": parts["sae_out"] + parts["linear_out"],
+        "plus_interaction": parts["sae_out"] + parts["interaction_out"],
+        "all": parts["sae_out"] + parts["linear_out"] + parts["interaction_out"],
+    }
+    for path, x_hat in wanted.items():
+        found = downstream.of_model(trained, acts, path)(x)
+        torch.testing.assert_close(found, acts.denormalise(x_hat), rtol=1e-4, atol=1e-5)
+    raw = downstream.by_path(model, "all")(x)
+    torch.testing.assert_close(raw, model(x).x_hat, rtol=1e-4, atol=1e-5)
+    assert torch.equal(downstream.by_path(model.sae, "all")(x), model.sae(x).x_hat)
 
 
 def test_condition_inverts_the_normalisation(tiny_harvest):

@@ -24,7 +24,7 @@ FEATINT = {
     "metrics": "",
     "heldout": "config store activations metrics runs",
     "reconstruction": "config store activations metrics runs",
-    "downstream": "config activations corpora lm",
+    "downstream": "config activations corpora lm reconstruction runs",
     "interventions": "store activations joint lm secondary kernels",
     "geometry": "",
     "contributions": "geometry",
