@@ -127,12 +127,12 @@ def gains(
 def ratios(errors: pd.DataFrame, size: pd.Series, draws=2000, scale=1.0, **same) -> pd.DataFrame:
     """Each column's total over that of `size`: FVU from squared errors and squared distances from
     the mean, a mean from sums and numbers of tokens; times `scale`."""
-    columns = list(errors)
 
     def statistic(total: pd.DataFrame) -> dict:
-        return {column: scale * total[column] / total["size"] for column in columns}
+        return {key: scale * total[i] / total["size"] for i, key in enumerate(errors)}
 
-    return bootstrap(errors.assign(size=size), statistic, draws, **same)
+    sums = errors.set_axis(range(errors.shape[1]), axis=1).assign(size=size)
+    return bootstrap(sums, statistic, draws, **same)
 
 
 def path_shares(none, linear, interaction, both) -> dict[tuple[str, str], object]:
