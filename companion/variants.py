@@ -48,7 +48,7 @@ def _train(profile: Profile, seed: int, **changes) -> TrainConfig:
 @variant
 def sae(p: Profile, seed: int) -> ModelConfig:
     """TopK SAE trained alone, the paper's form (no decoder bias)."""
-    return ModelConfig(kind="sae", harvest=p.harvest, sae=p.sae, train=_train(p, seed))
+    return ModelConfig(harvest=p.harvest, sae=p.sae, train=_train(p, seed))
 
 
 @variant
@@ -81,7 +81,7 @@ def _nfm_parameters(p: Profile) -> int:
 @variant
 def joint(p: Profile, seed: int) -> ModelConfig:
     """SAE and NFM trained together; the NFM sees all active features."""
-    return ModelConfig(kind="joint", harvest=p.harvest, sae=p.sae, nfm=p.nfm, train=_train(p, seed))
+    return ModelConfig(harvest=p.harvest, sae=p.sae, nfm=p.nfm, train=_train(p, seed))
 
 
 @variant
@@ -108,11 +108,11 @@ def sae_interaction(p: Profile, seed: int) -> ModelConfig:
 def sequential(p: Profile, seed: int) -> ModelConfig:
     """NFM fitted to the error of the finished SAE, at the SAE's own k."""
     return ModelConfig(
-        kind="sequential",
+        target="error",
         harvest=p.harvest,
         sae=p.sae,
         nfm=p.nfm,
-        train=_train(p, seed, lr_scale={"sae": 0}),
+        train=_train(p, seed),
         base=sae(p, seed),
     )
 
@@ -133,11 +133,11 @@ def joint_published(p: Profile, seed: int) -> ModelConfig:
 def sequential_published(p: Profile, seed: int) -> ModelConfig:
     """NFM on the error of the SAE run at a quarter of its k, first positions kept, as the released code does."""
     return ModelConfig(
-        kind="sequential",
+        target="error",
         harvest=p.harvest,
         sae=replace(p.sae, k=_cut(p)),
         nfm=replace(p.nfm, d_factor=max(1, round(p.nfm.d_factor * SEQUENTIAL_FACTOR_SHARE))),
-        train=_published(p, seed, lr_scale={"sae": 0}),
+        train=_published(p, seed),
         base=sae_published(p, seed),
     )
 
@@ -205,6 +205,7 @@ def residual_sae(p: Profile, seed: int) -> ModelConfig:
     """A second TopK SAE on the finished SAE's error, with the NFM's number of parameters, k and optimiser."""
     return replace(
         sae(p, seed),
+        target="error",
         sae=replace(p.sae, d_sae=max(p.sae.k, round(_nfm_parameters(p) / (2 * p.d_in + 1)))),
         base=sae(p, seed),
     )
@@ -217,13 +218,7 @@ SECONDARY_K_SHARE = 0.02
 def _secondary(base: ModelConfig) -> ModelConfig:
     width = SECONDARY_EXPANSION * base.nfm.d_factor
     sae = SAEConfig(d_sae=width, k=max(1, round(SECONDARY_K_SHARE * width)))
-    return ModelConfig(
-        kind="secondary",
-        harvest=base.harvest,
-        sae=sae,
-        train=replace(base.train, lr_scale={}),
-        base=base,
-    )
+    return ModelConfig(target="hidden", harvest=base.harvest, sae=sae, train=base.train, base=base)
 
 
 @variant

@@ -2,7 +2,7 @@
 
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -30,6 +30,29 @@ def denormalise(
 ) -> Float[Tensor, "*batch d"]:
     """z * std + mean per dimension: the inverse of `normalise`."""
     return z * std.to(z) + mean.to(z)
+
+
+class Batches(Sequence):
+    """`n` batches of rows, (batch, d) each, made when they are asked for.
+
+    `make(step)` must give the same batch at every call, so that a killed training can go on.
+    Raises IndexError for a step beyond the last.
+    """
+
+    def __init__(self, n: int, make: Callable[[int], Tensor]):
+        self.n, self.make = n, make
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, step: int) -> Float[Tensor, "batch d"]:
+        if not 0 <= step < self.n:
+            raise IndexError(f"step {step} is not among the {self.n} batches")
+        return self.make(step)
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> "Batches":
+        """The batches with a function applied to each."""
+        return Batches(self.n, lambda step: function(self.make(step)))
 
 
 @dataclass(frozen=True)
@@ -85,9 +108,34 @@ class Activations:
         """The rows of these numbers, normalised, float32."""
         return self.normalise(self.raw(index).float())
 
-    def pieces(self, n: int = 4096) -> "Pieces":
-        """All rows in order, normalised, `n` at a time: a sequence that reads a piece when it is asked for."""
-        return Pieces(self, n)
+    def pieces(self, n: int = 4096) -> Batches:
+        """All rows in order, normalised, float32, `n` at a time, on the device that `store.device` names."""
+
+        def piece(i: int) -> Tensor:
+            index = torch.arange(i * n, min((i + 1) * n, len(self)))
+            return self.rows(index).to(store.device())
+
+        return Batches(-(-len(self) // n), piece)
+
+    def batches(self, n_tokens: int, batch_tokens: int, seed: int) -> Batches:
+        """Random batches for training, as `pieces`; every epoch is a new permutation of all rows.
+
+        Raises ValueError if there are no rows.
+        """
+        if len(self) == 0:
+            raise ValueError("there are no activations to draw batches from")
+
+        @functools.lru_cache(maxsize=2)  # a batch may reach over the end of an epoch
+        def order(epoch: int) -> np.ndarray:
+            return np.random.default_rng([seed, epoch]).permutation(len(self))
+
+        def batch(step: int) -> Tensor:
+            rows = np.arange(step * batch_tokens, (step + 1) * batch_tokens)
+            epoch, row = np.divmod(rows, len(self))
+            index = [order(e)[row[epoch == e]] for e in np.unique(epoch).tolist()]
+            return self.rows(torch.from_numpy(np.concatenate(index))).to(store.device())
+
+        return Batches(n_tokens // batch_tokens, batch)
 
     def subset(self, index: Int[Tensor, " m"]) -> "Activations":
         """The activations of these rows only, in this order."""
@@ -151,49 +199,3 @@ def load(config: HarvestConfig, split: str, first_position: str = "drop") -> Act
         **{name: origin[name][where].long() for name in ("token", "article", "topic", "position")},
         **names,
     )
-
-
-class Pieces(Sequence):
-    """See `Activations.pieces`."""
-
-    def __init__(self, activations: Activations, n: int):
-        self.activations, self.n = activations, n
-
-    def __len__(self) -> int:
-        return -(-len(self.activations) // self.n)
-
-    def __getitem__(self, i: int) -> Float[Tensor, "n d_in"]:
-        if not 0 <= i < len(self):
-            raise IndexError(f"piece {i} is not among the {len(self)}")
-        index = torch.arange(i * self.n, min((i + 1) * self.n, len(self.activations)))
-        return self.activations.rows(index).to(store.device())
-
-
-class Batches(Sequence):
-    """Random batches for training: `batches[step]` is the same at every call. Every epoch is a new permutation of all rows."""
-
-    def __init__(self, activations: Activations, n_tokens: int, batch_tokens: int, seed: int):
-        if len(activations) == 0:
-            raise ValueError("there are no activations to draw batches from")
-        self.activations, self.batch_tokens, self.seed = activations, batch_tokens, seed
-        self.n_steps = n_tokens // batch_tokens
-        self.order = functools.lru_cache(maxsize=2)(
-            self._order
-        )  # a batch may reach over the end of an epoch
-
-    def _order(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng([self.seed, epoch]).permutation(len(self.activations))
-
-    def __len__(self) -> int:
-        return self.n_steps
-
-    def __getitem__(self, step: int) -> Float[Tensor, "batch_tokens d_in"]:
-        """The normalised rows of a step, float32, on the device that `store.device` names. Raises IndexError beyond the last step."""
-        if not 0 <= step < self.n_steps:
-            raise IndexError(f"step {step} is not among the {self.n_steps} batches")
-        epoch, row = np.divmod(
-            np.arange(step * self.batch_tokens, (step + 1) * self.batch_tokens),
-            len(self.activations),
-        )
-        index = np.concatenate([self.order(e)[row[epoch == e]] for e in np.unique(epoch).tolist()])
-        return self.activations.rows(torch.from_numpy(index)).to(store.device())

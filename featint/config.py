@@ -181,36 +181,83 @@ class TrainConfig:
         return self.n_tokens // self.batch_tokens
 
 
+TARGETS = ("x", "error", "hidden")
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """All that decides a trained model: what it is, what it reads, how it is fitted and, if it builds on another, on which."""
+    """All that decides a trained model: what it is fitted to, what it is and how it is fitted.
 
-    kind: str
-    """`sae` alone; `sequential`, an NFM on the error of a frozen SAE; `joint`, both at once; `secondary`, an SAE on a model's interaction path."""
+    ======  ==========  ===  ==================================================================
+    target  base        nfm  the model
+    ======  ==========  ===  ==================================================================
+    x       --          --   an SAE
+    x       --          yes  joint: SAE and NFM, trained together
+    x       an SAE      yes  warm: the same, starting from a finished SAE
+    error   any of x    --   residual: an SAE on what the base leaves, x - x_hat
+    error   an SAE      yes  sequential: an NFM on what the base's SAE leaves; the SAE is frozen
+    hidden  has an NFM  --   secondary: an SAE on the inside of the base's interaction path
+    ======  ==========  ===  ==================================================================
+
+    Raises ValueError for any other combination, and for a base that reads other activations.
+    """
+
+    target: str = "x"
+    """`x`, the activation; `error`, a base model's; `hidden`, the first layer of the MLP in a base's
+    interaction path before its ReLU, d_factor wide (`nfm.NFM.hidden`)."""
     harvest: HarvestConfig
     sae: SAEConfig
+    """Of a sequential or warm model: the base's SAE, which may be run at another k than its base."""
     nfm: NFMConfig | None = None
     train: TrainConfig
     base: "ModelConfig | None" = None
-    """The finished model that `sequential` and `secondary` build on, that a warm `joint` starts from, and whose error an `sae` is fitted to."""
+    """The finished model that this one builds on."""
 
     def __post_init__(self):
-        choose("kind", self.kind, ("sae", "sequential", "joint", "secondary"))
-        if (self.kind in ("sequential", "joint")) != (self.nfm is not None):
-            raise ValueError(
-                f"a {self.kind} model takes {'an NFM' if self.nfm is None else 'no NFM'}: nfm = {self.nfm!r}"
-            )
-        if self.kind in ("sequential", "secondary") and self.base is None:
-            raise ValueError(f"a {self.kind} model takes a base model")
+        choose("target", self.target, TARGETS)
         if self.nfm is not None and self.nfm.top_n is not None and self.nfm.top_n > self.sae.k:
             raise ValueError(
                 f"top_n = {self.nfm.top_n} is larger than k = {self.sae.k}: the NFM can see at most the k active features"
             )
+        if self.base is not None:
+            self._check_base(self.base)
+        elif self.target != "x":
+            raise ValueError(f"target = {self.target!r} is a finished model's: it takes a base")
+        if self.freezes_sae and (own := [n for n in self.train.lr_scale if n.startswith("sae")]):
+            raise ValueError(
+                f"lr_scale names {own[0]!r}, but the SAE of a model with an NFM on the error is frozen"
+            )
 
-    def with_seed(self, seed: int) -> "ModelConfig":
-        """The same model, and the same base, from another seed."""
-        base = self.base.with_seed(seed) if self.base else None
-        return replace(self, train=replace(self.train, seed=seed), base=base)
+    def _check_base(self, base: "ModelConfig") -> None:
+        """Raise ValueError if this model cannot build on `base`."""
+        if (base.harvest, base.train.first_position) != (self.harvest, self.train.first_position):
+            raise ValueError(
+                "a model must be trained on its base's activations, first positions dropped or kept as there"
+            )
+        if base.target != "x" and base.nfm is None:
+            raise ValueError(f"base must reconstruct x, but is an SAE on target = {base.target!r}")
+        if self.target == "hidden":
+            if self.nfm is not None:
+                raise ValueError(f"target = 'hidden' takes an SAE alone, not nfm = {self.nfm!r}")
+            if base.nfm is None or not base.nfm.interaction or base.nfm.form == "polynomial":
+                raise ValueError(
+                    "target = 'hidden' is the hidden layer of an interaction path, "
+                    f"which the base (nfm = {base.nfm!r}) lacks"
+                )
+        elif self.nfm is None and self.target == "x":
+            raise ValueError(
+                "an SAE on target = 'x' takes no base; target = 'error' fits it to a base's error"
+            )
+        elif self.nfm and (base.nfm or replace(base.sae, k=self.sae.k) != self.sae):
+            raise ValueError(
+                f"a model with an NFM takes over its base's SAE, sae = {self.sae}, but the base has "
+                f"sae = {base.sae}, nfm = {base.nfm!r}: only k may differ"
+            )
+
+    @property
+    def freezes_sae(self) -> bool:
+        """Whether the SAE stays as it is, because an NFM is fitted to what it leaves."""
+        return self.target == "error" and self.nfm is not None
 
 
 def to_json(config) -> dict:

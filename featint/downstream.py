@@ -40,7 +40,7 @@ def condition(reconstruct: Condition, trained: ModelConfig, activations: Activat
     for what, (theirs, ours) in pairs.items():
         if theirs != ours:
             raise ValueError(
-                f"the {trained.kind} model was trained with the {what} {theirs}, "
+                f"the model was trained with the {what} {theirs}, "
                 f"but is to be spliced with the {what} {ours}"
             )
 

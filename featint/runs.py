@@ -1,8 +1,8 @@
 """From a ModelConfig to a trained model: taken from the store if it is there, else trained and put there."""
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -20,9 +20,7 @@ from featint.secondary import SecondarySAE
 
 KIND = "models"
 VALIDATION_TOKENS = 4096
-STATISTICS_TOKENS = (
-    1 << 17
-)  # random training tokens behind a secondary SAE's mean and standard deviation
+STATISTICS_TOKENS = 1 << 17  # random training tokens behind a secondary SAE's statistics
 HOLDOUT_SEED = 0  # not the training's: all seeds of a model leave out the same tokens
 
 
@@ -50,15 +48,29 @@ class Trained:
         return sum(p.numel() for p in self.model.parameters())
 
 
-def build(config: ModelConfig, d_in: int) -> TopKSAE | JointSAE:
-    """The untrained model; its seed decides its initial values. A sequential or warm joint model takes over its base's SAE, at its own k."""
-    generator = torch.Generator().manual_seed(config.train.seed)
+def _initial(
+    config: ModelConfig, d_in: int, generator: torch.Generator | None = None
+) -> TopKSAE | JointSAE | SecondarySAE:
+    """A model of the right shape for what it reads, (batch, d_in), with random initial values."""
     sae = TopKSAE(d_in, config.sae, generator)
+    if config.target == "hidden":
+        return SecondarySAE(sae, torch.zeros(d_in), torch.ones(d_in))
     if config.nfm is None:
         return sae
-    if config.base is not None:
-        sae.load_state_dict(get(config.base).model.state_dict())
     return JointSAE(sae, NFM(d_in, config.sae.d_sae, config.nfm, generator))
+
+
+def build(config: ModelConfig, d_in: int) -> TopKSAE | JointSAE | SecondarySAE:
+    """The untrained model for activations x (batch, d_in); its seed decides its initial values.
+
+    With an NFM and a base it takes over the base's SAE, at its own k. A secondary SAE has no
+    statistics yet.
+    """
+    width = config.base.nfm.d_factor if config.target == "hidden" else d_in
+    model = _initial(config, width, torch.Generator().manual_seed(config.train.seed))
+    if config.nfm is not None and config.base is not None:
+        model.sae.load_state_dict(get(config.base).model.state_dict())
+    return model
 
 
 def get(config: ModelConfig) -> Trained:
@@ -71,14 +83,7 @@ def get(config: ModelConfig) -> Trained:
     artefact = store.load(KIND, config)
     tensors = load_file(artefact.file("model.safetensors"))
     counts = {name: tensors.pop(f"counts/{name}") for name in ("fired_tokens", "silent_tokens")}
-    d_in = artefact.meta["d_in"]
-    sae = TopKSAE(d_in, config.sae)
-    if config.kind == "secondary":
-        model = SecondarySAE(sae, torch.zeros(d_in), torch.ones(d_in))
-    else:
-        model = (
-            sae if config.nfm is None else JointSAE(sae, NFM(d_in, config.sae.d_sae, config.nfm))
-        )
+    model = _initial(config, artefact.meta["d_in"])
     model.load_state_dict(tensors)
     model.requires_grad_(False).eval().to(store.device())
     return Trained(
@@ -103,88 +108,48 @@ def training_tokens(config: ModelConfig) -> tuple[Activations, Activations]:
     return acts.split_tokens(config.train.holdout_share, seed=HOLDOUT_SEED)
 
 
-class Errors(Sequence):
-    """Batches of x turned into batches of a finished model's error, x - x_hat."""
+def target_of(config: ModelConfig) -> Callable[[Tensor], Tensor]:
+    """From x (batch, d_in) to what a model of this config reads and reconstructs, (batch, d).
 
-    def __init__(self, batches: Sequence[Tensor], model: TopKSAE | JointSAE):
-        self.batches, self.model = batches, model
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __getitem__(self, step: int) -> Tensor:
-        x = self.batches[step]
-        return x - self.model(x).x_hat
-
-
-class Hidden(Sequence):
-    """Batches of x turned into batches of u, the inside of a finished model's interaction path."""
-
-    def __init__(self, batches: Sequence[Tensor], model: TopKSAE | JointSAE):
-        self.batches, self.model = batches, model
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __getitem__(self, step: int) -> Tensor:
-        return self.model.nfm.hidden(self.model.encode(self.batches[step]))
-
-
-def build_secondary(
-    config: ModelConfig, base: TopKSAE | JointSAE, acts: Activations
-) -> SecondarySAE:
-    """The untrained secondary SAE, with the statistics of `base`'s interaction path on random training tokens.
-
-    Raises ValueError if the base has no hidden layer in an interaction path, or was trained on other tokens' statistics.
+    That is x itself where there is an NFM: to fit x with a frozen SAE is to fit its error.
     """
-    nfm = config.base.nfm
-    if nfm is None or not nfm.interaction or nfm.form == "polynomial":
-        raise ValueError(
-            f"a secondary model reads the hidden layer of an interaction path, which its base ({config.base.kind}, nfm = {nfm!r}) lacks"
-        )
-    if (config.base.harvest, config.base.train.first_position) != (
-        config.harvest,
-        config.train.first_position,
-    ):
-        raise ValueError(
-            "a secondary model must be trained on its base's activations, first positions dropped or kept as there"
-        )
-    chosen = torch.randperm(len(acts), generator=torch.Generator().manual_seed(config.train.seed))[
-        :STATISTICS_TOKENS
-    ]
-    u = torch.cat([piece.double() for piece in Hidden(acts.subset(chosen).pieces(), base)])
-    sae = TopKSAE(nfm.d_factor, config.sae, torch.Generator().manual_seed(config.train.seed))
-    return SecondarySAE(sae, u.mean(0).float().cpu(), u.std(0, correction=0).float().cpu())
+    if config.target == "x" or config.nfm is not None:
+        return lambda x: x
+    base = get(config.base).model
+    if config.target == "error":
+        return lambda x: x - base(x).x_hat
+    return lambda x: base.nfm.hidden(base.encode(x))
 
 
 def fit(config: ModelConfig, label: str | None = None) -> Path:
-    """Train a model and store it; goes on from its checkpoint if an earlier run was killed. Returns the artefact's folder."""
+    """Train a model and store it; goes on from its checkpoint if an earlier run was killed.
+
+    `label` stands before the progress bar. Returns the artefact's folder. Raises StoreError if the
+    activations have not been harvested, FloatingPointError if the loss stops being finite.
+    """
     began = time.monotonic()
+    settings = config.train
     acts, _ = training_tokens(config)
-    base = None if config.base is None else get(config.base).model
-    model = (
-        build_secondary(config, base, acts)
-        if config.kind == "secondary"
-        else build(config, acts.d_in)
-    ).to(store.device())
-    batches: Sequence[Tensor] = activations.Batches(
-        acts, config.train.n_tokens, config.train.batch_tokens, config.train.seed
-    )
-    # The same normalisation as in training: the validation split is z-scored with the training split's statistics.
-    held_out = activations.load(config.harvest, "validation", config.train.first_position)
-    validation = held_out.pieces(VALIDATION_TOKENS)[0]
-    if config.kind == "sae" and base is not None:
-        batches, validation = Errors(batches, base), validation - base(validation).x_hat
-    elif config.kind == "secondary":
-        batches, validation = Hidden(batches, base), base.nfm.hidden(base.encode(validation))
+    target = target_of(config)
+    model = build(config, acts.d_in)
+    if config.target == "hidden":
+        order = torch.randperm(len(acts), generator=torch.Generator().manual_seed(settings.seed))
+        some = acts.subset(order[:STATISTICS_TOKENS])
+        model.standardise(torch.cat([u.double().cpu() for u in some.pieces().map(target)]))
+    if config.freezes_sae:
+        settings = replace(settings, lr_scale={"sae": 0.0, **settings.lr_scale})
+    # As in training, the validation split is z-scored with the training split's statistics.
+    held_out = activations.load(config.harvest, "validation", settings.first_position)
+    validation = target(held_out.pieces(VALIDATION_TOKENS)[0])
+    model = model.to(store.device())
     training = train.fit(
         model,
-        batches,
-        config.train,
-        loss_fn=model.loss if config.kind == "secondary" else train.mse,
+        acts.batches(settings.n_tokens, settings.batch_tokens, settings.seed).map(target),
+        settings,
+        loss_fn=model.loss if config.target == "hidden" else train.mse,
         validation=validation,
         checkpoint=checkpoint_of(config),
-        label=label or config.kind,
+        label=label or f"{type(model).__name__} on {config.target}",
     )
     meta = {
         "d_in": validation.shape[1],

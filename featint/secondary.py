@@ -27,6 +27,13 @@ class SecondarySAE(nn.Module):
         self.register_buffer("mean", mean)
         self.register_buffer("std", torch.where(std > 0, std, 1.0))
 
+    @torch.no_grad()
+    def standardise(self, u: Float[Tensor, "n d_factor"]) -> None:
+        """Take the statistics from these values; a constant dimension is left undivided."""
+        std = u.std(0, correction=0).float()
+        self.mean.copy_(u.mean(0))
+        self.std.copy_(torch.where(std > 0, std, 1.0))
+
     @property
     def d_sae(self) -> int:
         """Number of features."""

@@ -175,7 +175,7 @@ def test_unknown_hook_point_leaves_nothing(tiny_harvest):
 def test_batches_are_reproducible_permutations(harvested):
     acts = activations.load(harvested, "train")
     n = len(acts)
-    batches = activations.Batches(acts, n_tokens=2 * n, batch_tokens=50, seed=3)
+    batches = acts.batches(n_tokens=2 * n, batch_tokens=50, seed=3)
     assert len(batches) == 2 * n // 50 and batches[0].shape == (50, 32)
     seen = torch.cat([batches[step] for step in range(len(batches))])
     everything = acts.rows(torch.arange(n))
@@ -187,11 +187,11 @@ def test_batches_are_reproducible_permutations(harvested):
         assert (distances.min(1).values == 0).all()
     assert torch.equal(seen[:n].sort(0).values, everything.sort(0).values)
     assert not torch.equal(seen[:50], seen[n : n + 50])
-    fresh = activations.Batches(acts, n_tokens=2 * n, batch_tokens=50, seed=3)
+    fresh = acts.batches(n_tokens=2 * n, batch_tokens=50, seed=3)
     assert torch.equal(
         fresh[len(fresh) - 1], batches[len(batches) - 1]
     )  # any step, without those before
-    assert not torch.equal(activations.Batches(acts, 2 * n, 50, seed=4)[0], batches[0])
+    assert not torch.equal(acts.batches(2 * n, 50, seed=4)[0], batches[0])
     with pytest.raises(IndexError, match="is not among"):
         batches[len(batches)]
 
@@ -235,7 +235,7 @@ def test_a_constant_dimension_stays_finite(harvested):
 def test_drawing_a_batch_is_fast():
     """1024 random rows of the real activations; the limit leaves room for a busy machine (2 ms when idle)."""
     acts = activations.load(profiles.smoke().harvest, "train")
-    batches = activations.Batches(acts, 40 * 1024, 1024, seed=0)
+    batches = acts.batches(40 * 1024, 1024, seed=0)
     batches[0]
     times = []
     for step in range(1, 40):

@@ -6,7 +6,7 @@ import pytest
 
 from companion import profiles, variants
 from featint import store
-from featint.config import HarvestConfig, ModelConfig, NFMConfig, SAEConfig, TrainConfig
+from featint.config import HarvestConfig, NFMConfig, SAEConfig, TrainConfig
 
 
 @pytest.mark.parametrize(
@@ -41,16 +41,79 @@ def test_impossible_values_are_named(make, complaint):
         make()
 
 
-def test_a_model_config_must_fit_together():
-    p = profiles.smoke()
-    with pytest.raises(ValueError, match="a sae model takes no NFM"):
-        ModelConfig(kind="sae", harvest=p.harvest, sae=p.sae, nfm=p.nfm, train=p.train)
-    with pytest.raises(ValueError, match="a sequential model takes a base model"):
-        ModelConfig(kind="sequential", harvest=p.harvest, sae=p.sae, nfm=p.nfm, train=p.train)
-    with pytest.raises(ValueError, match="top_n = 99 is larger than k = 21"):
-        ModelConfig(
-            kind="joint", harvest=p.harvest, sae=p.sae, nfm=replace(p.nfm, top_n=99), train=p.train
-        )
+P = profiles.smoke()
+SAE, JOINT, SEQUENTIAL, RESIDUAL, SECONDARY = (
+    variants.get(name, P) for name in ("sae", "joint", "sequential", "residual_sae", "secondary")
+)
+
+
+@pytest.mark.parametrize(
+    "config, changes, complaint",
+    [
+        (
+            SAE,
+            {"target": "logits"},
+            "target = 'logits' is not known; allowed: 'x', 'error', 'hidden'",
+        ),
+        (SAE, {"target": "error"}, "target = 'error' is a finished model's: it takes a base"),
+        (JOINT, {"target": "error"}, "target = 'error' is a finished model's: it takes a base"),
+        (SAE, {"target": "hidden"}, "target = 'hidden' is a finished model's: it takes a base"),
+        (SAE, {"base": SAE}, "an SAE on target = 'x' takes no base"),
+        (SECONDARY, {"nfm": P.nfm}, "target = 'hidden' takes an SAE alone, not nfm = NFMConfig"),
+        (SECONDARY, {"base": SAE}, r"which the base \(nfm = None\) lacks"),
+        (
+            SECONDARY,
+            {"base": replace(JOINT, nfm=replace(P.nfm, interaction=False))},
+            "which the base .*interaction=False.* lacks",
+        ),
+        (
+            SECONDARY,
+            {"base": replace(JOINT, nfm=replace(P.nfm, form="polynomial"))},
+            "which the base .*form='polynomial'.* lacks",
+        ),
+        (RESIDUAL, {"base": RESIDUAL}, "must reconstruct x, but is an SAE on target = 'error'"),
+        (RESIDUAL, {"base": SECONDARY}, "must reconstruct x, but is an SAE on target = 'hidden'"),
+        (
+            SEQUENTIAL,
+            {"base": JOINT},
+            "the base has sae = .*, nfm = NFMConfig.*: only k may differ",
+        ),
+        (
+            SEQUENTIAL,
+            {"sae": replace(P.sae, decoder_bias=True)},
+            "sae = .*decoder_bias=True.*, but the base has sae = .*decoder_bias=False",
+        ),
+        (
+            SEQUENTIAL,
+            {"train": replace(P.train, lr_scale={"sae.W_dec": 1})},
+            "lr_scale names 'sae.W_dec', but the SAE of a model with an NFM on the error is frozen",
+        ),
+        (
+            SEQUENTIAL,
+            {"train": replace(P.train, first_position="keep")},
+            "first positions dropped or kept as there",
+        ),
+        (
+            RESIDUAL,
+            {"harvest": replace(P.harvest, hook_point="blocks.1.hook_mlp_out")},
+            "must be trained on its base's activations",
+        ),
+        (JOINT, {"nfm": replace(P.nfm, top_n=99)}, "top_n = 99 is larger than k = 21"),
+    ],
+)
+def test_models_that_cannot_be_are_refused(config, changes, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        replace(config, **changes)
+
+
+def test_a_base_may_be_any_model_of_x_and_its_sae_run_at_another_k():
+    for base in (SAE, JOINT, SEQUENTIAL):
+        assert replace(RESIDUAL, base=base).base == base
+    for base in (JOINT, SEQUENTIAL):
+        assert replace(SECONDARY, base=base).base == base
+    assert replace(SEQUENTIAL, sae=replace(P.sae, k=5)).freezes_sae
+    warm = replace(JOINT, base=SAE)
+    assert not warm.freezes_sae and not RESIDUAL.freezes_sae
 
 
 @pytest.mark.parametrize("name", profiles.PROFILES)
@@ -83,12 +146,6 @@ def test_every_variant_is_described_and_its_config_differs_from_the_others():
     assert len({repr(c) for c in configs.values()}) == len(configs)
     assert all(variants.describe(name) for name in configs)
     assert all(model in configs for models in variants.CHAPTERS.values() for model in models)
-
-
-def test_with_seed_changes_the_base_too():
-    config = variants.get("sequential", profiles.smoke(), 0).with_seed(5)
-    assert (config.train.seed, config.base.train.seed) == (5, 5)
-    assert config == variants.get("sequential", profiles.smoke(), 5)
 
 
 def test_sae_matched_has_the_joint_models_number_of_parameters():

@@ -184,7 +184,9 @@ def test_sums_by_hand():
     assert set(found) == set(wanted)
     for column, values in wanted.items():
         assert found[column].tolist() == pytest.approx(values), column
-    with pytest.raises(ValueError, match="joint, sae were evaluated on different tokens of article 7"):
+    with pytest.raises(
+        ValueError, match="joint, sae were evaluated on different tokens of article 7"
+    ):
         downstream.sums(frame[(frame.condition == "sae") | (frame.ce_clean != 4)])
     with pytest.raises(ValueError, match="evaluated on different tokens of article 3"):
         downstream.sums(frame[(frame.condition == "sae") | (frame.article != 3)])
@@ -203,11 +205,7 @@ def test_paths_of_a_model_are_sums_of_its_parts(tiny_harvest):
     acts = activations.load(tiny_harvest, "test")
     sae_config, nfm_config = SAEConfig(d_sae=8, k=2), NFMConfig(d_factor=2)
     config = ModelConfig(
-        kind="joint",
-        harvest=tiny_harvest,
-        sae=sae_config,
-        nfm=nfm_config,
-        train=TrainConfig(n_tokens=1024),
+        harvest=tiny_harvest, sae=sae_config, nfm=nfm_config, train=TrainConfig(n_tokens=1024)
     )
     generator = torch.Generator().manual_seed(0)
     model = JointSAE(TopKSAE(32, sae_config, generator), NFM(32, 8, nfm_config, generator))
@@ -233,10 +231,7 @@ def test_condition_inverts_the_normalisation(tiny_harvest):
     harvest.harvest(tiny_harvest)
     acts = activations.load(tiny_harvest, "test")
     trained = ModelConfig(
-        kind="sae",
-        harvest=tiny_harvest,
-        sae=SAEConfig(d_sae=8, k=2),
-        train=TrainConfig(n_tokens=1024),
+        harvest=tiny_harvest, sae=SAEConfig(d_sae=8, k=2), train=TrainConfig(n_tokens=1024)
     )
     x = acts.raw(torch.arange(20)).float()
     torch.testing.assert_close(
@@ -253,7 +248,6 @@ def test_a_foreign_model_is_refused_with_both_names(tiny_harvest):
 
     def trained(first_position="drop", **changes):
         return ModelConfig(
-            kind="joint",
             harvest=replace(tiny_harvest, **changes),
             sae=SAEConfig(d_sae=8, k=2),
             nfm=NFMConfig(d_factor=2),
@@ -263,7 +257,7 @@ def test_a_foreign_model_is_refused_with_both_names(tiny_harvest):
     cases = [
         (
             trained(lm=LMConfig(name="gpt2")),
-            "the joint model was trained with the language model gpt2, .*tiny-llama",
+            "the model was trained with the language model gpt2, .*tiny-llama",
         ),
         (
             trained(hook_point="blocks.2.hook_resid_post"),

@@ -43,7 +43,6 @@ def model(kind="joint", seed=0, **nfm):
 def trained(kind="joint", seed=0, grow=0.5):
     """A model with its records, as if training had added the same to decoder and linear path."""
     config = ModelConfig(
-        kind=kind,
         harvest=HarvestConfig(),
         sae=SAEConfig(d_sae=D_SAE, k=K),
         nfm=NFMConfig(d_factor=D_FACTOR) if kind == "joint" else None,

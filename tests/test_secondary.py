@@ -49,7 +49,7 @@ def test_a_base_without_interactions_or_with_other_statistics_is_refused(p):
     config = variants.get("secondary", p)
     for name, change in {"an SAE": "sae", "no interaction path": "joint_no_interaction"}.items():
         with pytest.raises(
-            ValueError, match="reads the hidden layer of an interaction path, which its base"
+            ValueError, match="is the hidden layer of an interaction path, which the base"
         ):
             runs.fit(replace(config, base=variants.get(change, p))), name
     with pytest.raises(ValueError, match="first positions dropped or kept as there"):

@@ -39,7 +39,7 @@ class Trial:
 
 def tuned(config: ModelConfig, lr: float, decoder: float) -> ModelConfig:
     """A model with the learning rate of all parameters, and of the decoder beyond that, multiplied."""
-    prefix = "W_dec" if config.kind == "sae" else "sae.W_dec"
+    prefix = "W_dec" if config.nfm is None else "sae.W_dec"
     scale = {**config.train.lr_scale, prefix: decoder} if decoder != 1 else config.train.lr_scale
     return replace(config, train=replace(config.train, lr=config.train.lr * lr, lr_scale=scale))
 
@@ -104,10 +104,7 @@ def second_round(
                 p.nfm, linear=False, dropout=0.0, d_factor=d_factor, form=form, normalise=normalised
             )
             config = replace(
-                best,
-                kind="joint",
-                nfm=nfm,
-                train=replace(best.train, lr_scale={"nfm": lr, **frozen}),
+                best, nfm=nfm, train=replace(best.train, lr_scale={"nfm": lr, **frozen})
             )
             words = f"own learning rate x {lr:g}, {d_factor} factors, {'normalised' if normalised else 'raw'} codes"
             trials.append(Trial(family, words, config))

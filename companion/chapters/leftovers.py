@@ -157,10 +157,11 @@ def l1_on_error(base: ModelConfig) -> L1SAE:
         store.device()
     )
     if not store.exists("l1_sae", identity):
-        batches = activations.Batches(acts, settings.n_tokens, settings.batch_tokens, settings.seed)
+        batches = acts.batches(settings.n_tokens, settings.batch_tokens, settings.seed)
+        first = runs.get(base).model
         train.fit(
             model,
-            runs.Errors(batches, runs.get(base).model),
+            batches.map(lambda x: x - first(x).x_hat),
             settings,
             lambda x_hat, x: train.mse(x_hat, x) + model.penalty,
             label="L1 SAE",

@@ -16,7 +16,7 @@ from companion import variants
 from companion.chapters import norms
 from companion.profiles import Profile
 from companion.results import Value
-from featint import activations, runs, store, train
+from featint import runs, store, train
 from featint.config import ModelConfig, to_json
 
 KIND = "norm-sweep"
@@ -65,9 +65,7 @@ def run(config: ModelConfig, half: bool) -> pd.DataFrame:
     if not store.exists(KIND, key):
         acts, _ = runs.training_tokens(config)
         model = runs.build(config, acts.d_in).to(store.device())
-        batches = activations.Batches(
-            acts, config.train.n_tokens, config.train.batch_tokens, config.train.seed
-        )
+        batches = acts.batches(config.train.n_tokens, config.train.batch_tokens, config.train.seed)
         checkpoint = store.cache() / "checkpoints" / f"{KIND}-{store.key(key)}.safetensors"
         with half_precision() if half else full_precision():
             fitted = train.fit(model, batches, config.train, checkpoint=checkpoint, label=KIND)

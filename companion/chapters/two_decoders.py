@@ -85,9 +85,7 @@ def conservation(config: ModelConfig, p: Profile) -> pd.DataFrame:
     Columns: sees, step, difference (how far W_lin - W_dec has moved) and decoder (how far W_dec has), Frobenius norms.
     """
     acts = activations.load(config.harvest, "train")
-    batches = activations.Batches(
-        acts, SEGMENTS * STEPS * BATCH_TOKENS, BATCH_TOKENS, config.train.seed
-    )
+    batches = acts.batches(SEGMENTS * STEPS * BATCH_TOKENS, BATCH_TOKENS, config.train.seed)
     settings = replace(
         config.train, n_tokens=STEPS * BATCH_TOKENS, batch_tokens=BATCH_TOKENS, lr_end_factor=1.0
     )
