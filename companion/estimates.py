@@ -58,8 +58,8 @@ def tidy(rows: pd.DataFrame | Sequence[Mapping], **same) -> pd.DataFrame:
 def identifier(row) -> str:
     """What names a row in a results file: `joint/gain_vs_sae/controlled`, `sae/fvu/all/controlled`."""
     against = f"_vs_{row.baseline}" if row.baseline else ""
-    parts = [row.model, f"{row.quantity}{against}", row.part, row.protocol.replace(" ", "_")]
-    return "/".join(part for part in parts if part)
+    parts = [row.model, f"{row.quantity}{against}", row.part, row.protocol]
+    return "/".join(part for part in parts if part).replace(" ", "_")
 
 
 def bootstrap(

@@ -53,7 +53,7 @@ def paths(models: Mapping[str, nn.Module]) -> Callable[[Tensor], dict[tuple, Ten
 @torch.no_grad()
 def by_article(
     reconstruct: Callable[[Tensor], Mapping[tuple, Tensor]],
-    batches: Sequence[Float[Tensor, "batch d_in"]],
+    batches: Sequence[Float[Tensor, "_ d_in"]],
     article: Int[Tensor, " n"],
 ) -> pd.DataFrame:
     """Sums per article from which every metric of reconstruction follows.

@@ -14,28 +14,6 @@ def close():
     plt.close("all")
 
 
-def test_waterfall_bars_are_the_values_from_top_to_bottom():
-    frame = pd.DataFrame(
-        {
-            "label": list("abc"),
-            "value": [50.0, 10.0, -1.0],
-            "lo": [45.0, 9.0, -2.0],
-            "hi": [55.0, 11.0, 0.0],
-        }
-    )
-    figure = figures_gain.waterfall(
-        {"one": frame, "two": frame[::-1].reset_index(drop=True)}, "gain"
-    )
-    first, second = figure.axes
-    assert [bar.get_width() for bar in first.patches] == [50, 10, -1] and [
-        bar.get_width() for bar in second.patches
-    ] == [-1, 10, 50]
-    assert [label.get_text() for label in first.get_yticklabels()] == list(
-        "abc"
-    ) and first.yaxis_inverted()
-    assert [text.get_text() for text in first.texts] == ["50.0", "10.0", "−1.0"]
-
-
 def test_split_curves_draw_both_kinds_and_the_trained_model():
     splits = np.array([0.0, 0.5, 1.0])
     frame = pd.concat(

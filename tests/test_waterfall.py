@@ -1,85 +1,94 @@
-"""The switches: what each protocol reads and compares, and that both orders run from the same start to the same end."""
+"""The switches: which models each protocol compares, and on which tokens it sums their errors."""
 
+import matplotlib.pyplot as plt
+import pandas as pd
 import pytest
 import torch
 
-from companion import published, variants
+from companion import variants
 from companion.chapters import waterfall
 from companion.chapters.waterfall import Protocol
+from companion.figures import waterfall as figures
+from companion.plots import COLOURS
 from featint import activations, runs, store
 
 
-def test_both_orders_turn_the_same_switches_one_at_a_time():
-    ends = set()
-    for order in waterfall.ORDERS:
-        protocols = [protocol for _, protocol in waterfall.steps(order)]
-        for before, after in zip(protocols, protocols[1:], strict=False):
-            assert (
-                sum(getattr(before, f) != getattr(after, f) for f in Protocol.__dataclass_fields__)
-                == 1
-            )
-        assert protocols[0] == Protocol()
-        ends.add(protocols[-1])
-    assert ends == {
-        Protocol(reference="joint_no_interaction", text="test articles", first_position="drop")
-    }
-    assert len({frozenset(order) for order in waterfall.ORDERS.values()}) == 1
-    assert set(waterfall.EXPLAINED) == set(waterfall.ORDERS["text first"])
+@pytest.mark.parametrize(
+    ("name", "protocol", "variant"),
+    [
+        ("joint", Protocol(), "joint_published"),
+        ("sae", Protocol(reference="sae"), "sae_published"),
+        ("joint", Protocol(first_position="drop"), "joint"),
+        ("joint", Protocol(first_position="drop", nfm_sees="half"), "joint_masked"),
+        ("sae", Protocol(first_position="drop", nfm_sees="half"), "sae"),
+    ],
+)
+def test_a_protocol_trains_the_named_variant(p, name, protocol, variant):
+    found = waterfall.trained_as(name, protocol, p)
+    assert store.key(found) == store.key(variants.get(variant, p))
 
 
-def test_all_bars_come_from_the_chapters_models(p):
-    """The flow trains what `CHAPTERS` lists; nothing else may be needed in the notebook."""
-    listed = {store.key(variants.get(name, p)) for name in variants.CHAPTERS["waterfall"]}
-    for order in waterfall.ORDERS:
-        for label, protocol in waterfall.steps(order):
-            assert {store.key(c) for c in waterfall.models(protocol, p) if c} <= listed, label
+def sse(x, x_hat):
+    return (x.double() - x_hat.double()).square().sum().item()
 
 
-def test_the_published_protocol_is_the_own_path_on_the_published_sample(p):
+def test_the_published_protocol_compares_with_the_own_path_on_training_windows(p, monkeypatch):
+    """Of two windows of 16 positions, first ones kept, ten tokens."""
+    monkeypatch.setattr("companion.published.CHUNK_WINDOWS", 2)
+    monkeypatch.setattr("companion.published.JOINT_TOKENS", 10)
+    acts = waterfall.training_text(Protocol(), p)
+    assert (
+        len(acts.where.unique()) == 10 and acts.where.max() < 32 and acts.first_position == "keep"
+    )
+    total = waterfall.errors(Protocol(), p).sum()
     model = runs.get(variants.get("joint_published", p)).model
-    sample = published.joint_tokens(activations.load(p.harvest, "train", "keep"), p)
-    x = sample.rows(torch.arange(len(sample)))
+    x = acts.rows(torch.arange(10))
     own = model.sae.decode(model.encode(x))
-    errors = [
-        (x_hat.double() - x.double()).square().sum().item() for x_hat in (model(x).x_hat, own)
-    ]
-    wanted = 100 * (1 - errors[0] / errors[1])
-    assert waterfall.measure(Protocol(), p).value == pytest.approx(wanted, rel=1e-5)
+    wanted = {"joint": sse(x, model(x).x_hat), "own path": sse(x, own), "tokens": 10}
+    assert total.to_dict() == pytest.approx(wanted, rel=1e-5)
 
 
-def test_the_controlled_end_is_the_gain_on_test_articles(p):
-    joint, reference = (
-        runs.get(variants.get(name, p)).model for name in ("joint", "joint_no_interaction")
-    )
+def test_the_training_split_is_a_sample_of_all_its_windows(p, monkeypatch):
+    monkeypatch.setattr(waterfall, "SPLIT_TOKENS", 200)
+    protocol = Protocol(text="training split", first_position="drop")
+    acts = waterfall.training_text(protocol, p)
+    whole = activations.load(p.harvest, "train")
+    assert len(acts.where.unique()) == 200 and set(acts.where.tolist()) < set(whole.where.tolist())
+    assert acts.where.max() > 0.8 * whole.where.max()
+
+
+def test_the_controlled_end_compares_with_another_model_on_test_articles(p):
+    protocol = Protocol(reference="sae", text="test articles", first_position="drop")
+    errors = waterfall.errors(protocol, p)
     acts = activations.load(p.harvest, "test")
-    x = acts.rows(torch.arange(len(acts))).double()
-    errors = [(m(x.float()).x_hat.double() - x).square().sum().item() for m in (joint, reference)]
-    row = waterfall.measure(waterfall.steps("text first")[-1][1], p)
-    assert row.value == pytest.approx(100 * (1 - errors[0] / errors[1]), abs=1e-3)
-    assert row.n == acts.article.unique().numel() and row.tokens == len(acts)
-
-
-def test_bars_agree_where_the_orders_meet(p):
-    found = waterfall.bars(p)
-    first, second = found.values()
-    for end in (0, -1):
-        assert first["value"].iloc[end] == second["value"].iloc[end]
-    assert first["change"].sum() == pytest.approx(first["value"].iloc[-1] - first["value"].iloc[0])
-    assert waterfall.table(found).notna().all(axis=None)
-    assert all(v.ci[0] <= v.value <= v.ci[1] for v in waterfall.values(found).values())
-
-
-def test_the_mask_is_a_switch_of_the_joint_model_alone(p):
-    ours, reference = waterfall.models(
-        Protocol(nfm_sees="half", reference="sae", first_position="drop"), p
-    )
-    assert store.key(ours) == store.key(variants.get("joint_masked", p)) and store.key(
-        reference
-    ) == store.key(variants.get("sae", p))
+    x = acts.rows(torch.arange(len(acts)))
+    wanted = {n: sse(x, runs.get(variants.get(n, p)).model(x).x_hat) for n in ("joint", "sae")}
+    assert errors.sum().to_dict() == pytest.approx(wanted | {"tokens": len(acts)}, rel=1e-5)
+    assert errors.index.tolist() == acts.article.unique().tolist()
 
 
 def test_unknown_switches_are_named():
     with pytest.raises(ValueError, match="reference = 'none' is not known; allowed: 'own path'"):
         Protocol(reference="none")
-    with pytest.raises(ValueError, match="order = 'x' is not known"):
-        waterfall.steps("x")
+
+
+def test_bars_are_the_values_from_top_to_bottom():
+    steps = {
+        "label": list("abc"),
+        "value": [50.0, 10.0, -1.0],
+        "lo": [45, 9, -2],
+        "hi": [55, 11, 0],
+    }
+    one = pd.DataFrame(steps).assign(order="one")
+    figure = figures.waterfall(pd.concat([one, one[::-1].assign(order="two")]), "gain")
+    first, second = figure.axes
+    assert [bar.get_width() for bar in first.patches] == [50, 10, -1]
+    assert [bar.get_width() for bar in second.patches] == [-1, 10, 50]
+    assert [text.get_text() for text in first.get_yticklabels()] == list("abc")
+    assert first.yaxis_inverted() and first.get_title(loc="left") == "one"
+    assert [text.get_text() for text in first.texts] == ["50.0", "10.0", "−1.0"]
+    ends = [path.vertices[:, 0].tolist() for path in first.collections[0].get_paths()]
+    assert ends == [[45, 55], [9, 11], [-2, 0]]
+    colours = [plt.matplotlib.colors.to_hex(bar.get_facecolor()) for bar in first.patches]
+    assert colours == [COLOURS[role] for role in ("published", "random", "controlled")]
+    plt.close(figure)

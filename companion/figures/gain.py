@@ -3,9 +3,8 @@
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from companion.plots import COLOURS, INK, WIDTH
+from companion.plots import COLOURS, WIDTH
 
 
 def split_curves(frame: pd.DataFrame, paper: float, trained: tuple[float, float]) -> Axes:
@@ -53,52 +52,6 @@ def conservation(frame: pd.DataFrame) -> Axes:
     ax.set_ylabel("distance moved (Frobenius)")
     ax.legend(loc="center right")
     return ax
-
-
-def waterfall(orders: dict[str, pd.DataFrame], ylabel: str) -> Figure:
-    """One panel per order of the switches; a bar with its figure per protocol, from the published one to the controlled one.
-
-    Each frame has columns label, value, lo, hi; the first row is as published, the last controlled. Between them a thin line carries the
-    previous bar's height over, so that each step can be read off.
-    """
-    figure, axes = plt.subplots(
-        len(orders),
-        1,
-        figsize=(WIDTH, 0.7 + sum(0.9 + 0.33 * len(f) for f in orders.values())),
-        sharex=True,
-    )
-    for ax, (title, frame) in zip(axes, orders.items(), strict=True):
-        last = len(frame) - 1
-        for i, row in enumerate(frame.itertuples()):
-            role = "published" if i == 0 else "controlled" if i == last else "random"
-            ax.barh(i, row.value, 0.62, color=COLOURS[role])
-            ax.errorbar(
-                row.value,
-                i,
-                xerr=[[row.value - row.lo], [row.hi - row.value]],
-                ecolor=INK,
-                elinewidth=1.2,
-                capsize=3,
-            )
-            figures = f"{row.value:.1f}" if abs(row.value) >= 1 else f"{row.value:.2f}"
-            ax.annotate(
-                figures.replace("-", "−"),
-                (max(0.0, row.hi), i),
-                (5, 0),
-                textcoords="offset points",
-                va="center",
-                fontsize=10,
-            )
-            if i < last:
-                ax.plot([row.value] * 2, [i, i + 1], color=INK, linewidth=0.8)
-        ax.set_yticks(range(len(frame)), frame["label"])
-        ax.invert_yaxis()
-        ax.axvline(0, color=INK, linewidth=0.8)
-        ax.grid(axis="y", visible=False)
-        ax.set_title(title, loc="left")
-    axes[-1].margins(x=0.12)  # room for the figures
-    axes[-1].set_xlabel(ylabel)
-    return figure
 
 
 def tuning(frame: pd.DataFrame) -> Axes:
