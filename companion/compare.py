@@ -5,12 +5,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from companion import places, results
-from companion.verdicts import number
+from companion import estimates, places, results
 from featint.config import at_least
 
 TOLERANCE = 0.01  # relative; for numbers that come without an interval
-KEYS = ["chapter", "value"]
+KEYS = ["chapter", "id"]
 
 
 @dataclass(frozen=True)
@@ -18,9 +17,10 @@ class Comparison:
     """What came of comparing run B with run A."""
 
     common: pd.DataFrame
-    """One row per value that both runs have: chapter, value, unit, A, B, `judged by` and whether it `moved`."""
+    """One row per value that both runs have: chapter, id, unit, A, B, `judged by`, `moved`."""
     only: dict[str, dict[str, list[str]]]
-    """By run, "A" and "B": the values that the other lacks, by chapter; an empty list stands for a whole chapter."""
+    """By run, "A" and "B": the values that the other lacks, by chapter; an empty list stands for
+    a whole chapter."""
 
     @property
     def moved(self) -> pd.DataFrame:
@@ -28,108 +28,94 @@ class Comparison:
 
 
 def folder(run: str) -> Path:
-    """The results of a run, given as a folder or as a label under `data/results`. Raises ValueError naming the labels that there are."""
+    """The results of a run, given as a folder or as a label under `data/results`.
+
+    Raises ValueError naming the labels that there are.
+    """
     home = places.DATA / "results"
     for place in (home / run, Path(run)):
         if any(f.stem != "ledger" for f in place.glob("*.json")):
             return place
-    labels = sorted(
-        {str(f.parent.relative_to(home)) for f in home.glob("**/*.json") if f.stem != "ledger"}
-    )
+    files = [f for f in home.glob("**/*.json") if f.stem != "ledger"]
+    labels = sorted({str(f.parent.relative_to(home)) for f in files})
     raise ValueError(
-        f"run = {run!r} is neither a folder with results nor a label; labels: {', '.join(labels) or 'none yet'}"
+        f"run = {run!r} is neither a folder with results nor a label; "
+        f"labels: {', '.join(labels) or 'none yet'}"
     )
 
 
 def load(place: Path) -> pd.DataFrame:
-    """All values of a folder of results, indexed by chapter and value: value, ci, unit, protocol. Raises StoreError for a damaged file."""
-    rows = [
-        {"chapter": file.stem, "value": name, "number": found["value"]}
-        | {x: found[x] for x in ("ci", "unit", "protocol")}
-        for file in sorted(place.glob("*.json"))
-        if file.stem != "ledger"
-        for name, found in results.read(file)["values"].items()
-    ]
-    return pd.DataFrame(
-        rows, columns=[*KEYS, "number", "ci", "unit", "protocol"], dtype=object
-    ).set_index(KEYS)
+    """All estimates of a folder of results, with columns `chapter` and `id`.
+
+    Raises StoreError for a damaged file.
+    """
+    files = sorted(f for f in place.glob("*.json") if f.stem != "ledger")
+    tables = {f.stem: results.table(f) for f in files}
+    return pd.concat(tables, names=KEYS).reset_index()
 
 
-def judge(a: pd.Series, b: pd.Series, tolerance: float) -> tuple[str, bool]:
+def judge(a, b, tolerance: float) -> tuple[str, bool]:
     """By what two values of one name are compared, and whether B moved.
 
-    `intervals`: each value lies outside the interval of the other (of the only one, if there is one). `tolerance`: two numbers without interval
-    differ by more than this share of the larger. `equality`: settings, words, lists, and values that are missing.
+    `intervals`: each value lies outside the interval of the other (of the only one, if there is
+    one). `tolerance`: two numbers without interval differ by more than this share of the larger.
+    `equality`: settings, words, lists, and values that are missing.
     """
-    if a["unit"].split(";")[0].strip() != b["unit"].split(";")[0].strip():
+    if a.unit != b.unit:
         return "unit", True
-    if a["protocol"] == "setting" or not all(isinstance(v["number"], int | float) for v in (a, b)):
-        return "equality", a["number"] != b["number"]
-    intervals = [
-        (ours["ci"], other["number"]) for ours, other in ((a, b), (b, a)) if ours["ci"] is not None
-    ]
-    if intervals:
-        return "intervals", not any(low <= value <= high for (low, high), value in intervals)
-    return "tolerance", abs(a["number"] - b["number"]) > tolerance * max(
-        abs(a["number"]), abs(b["number"])
-    )
+    if a.protocol == "setting" or not all(isinstance(v.value, int | float) for v in (a, b)):
+        return "equality", a.value != b.value
+    known = [(x, other.value) for x, other in ((a, b), (b, a)) if x.lo is not None]
+    if known:
+        return "intervals", not any(x.lo <= value <= x.hi for x, value in known)
+    return "tolerance", abs(a.value - b.value) > tolerance * max(abs(a.value), abs(b.value))
 
 
 def compare(a: pd.DataFrame, b: pd.DataFrame, tolerance: float = TOLERANCE) -> Comparison:
-    """Compare two tables of `load`. Raises ValueError for a tolerance below 0, or if no chapter is in both."""
+    """Compare two tables of `load`. Raises ValueError for a tolerance below 0, or if no chapter
+    is in both."""
     at_least("tolerance", tolerance, 0)
-    chapters = {
-        run: set(table.index.get_level_values("chapter")) for run, table in (("A", a), ("B", b))
-    }
-    shared = chapters["A"] & chapters["B"]
-    if not shared:
-        raise ValueError(
-            f"the runs share no chapter: A has {', '.join(sorted(chapters['A']))}, B has {', '.join(sorted(chapters['B']))}"
-        )
-    rows = []
-    for key in a.index[a.index.isin(b.index)]:
-        ours, theirs = a.loc[key], b.loc[key]
-        by, moved = judge(ours, theirs, tolerance)
-        unit = " / ".join(dict.fromkeys(v["unit"].split(";")[0].strip() for v in (ours, theirs)))
-        rows.append((*key, unit, said(ours), said(theirs), by, moved))
+    chapters = {"A": set(a.chapter), "B": set(b.chapter)}
+    if not (shared := chapters["A"] & chapters["B"]):
+        names = {run: ", ".join(sorted(c)) for run, c in chapters.items()}
+        raise ValueError(f"the runs share no chapter: A has {names['A']}, B has {names['B']}")
+    both = a.merge(b, on=KEYS, how="outer", indicator=True, suffixes=(" A", " B"), sort=False)
     only = {}
-    for run, table, other in (("A", a, b), ("B", b, a)):
+    for run, side in (("A", "left_only"), ("B", "right_only")):
+        alone = both[both._merge == side]
         only[run] = {chapter: [] for chapter in sorted(chapters[run] - shared)}
-        for chapter, value in table.index[~table.index.isin(other.index)]:
-            if chapter in shared:
-                only[run].setdefault(chapter, []).append(value)
-    common = pd.DataFrame(rows, columns=[*KEYS, "unit", "A", "B", "judged by", "moved"]).astype(
-        {"moved": bool}
-    )
-    return Comparison(common, only)
+        for chapter, ids in alone[alone.chapter.isin(shared)].groupby("chapter")["id"]:
+            only[run][chapter] = list(ids)
+    rows = []
+    known = b.set_index(KEYS)
+    for ours in a[a.set_index(KEYS).index.isin(known.index)].itertuples():
+        theirs = known.loc[(ours.chapter, ours.id)]
+        by, moved = judge(ours, theirs, tolerance)
+        unit = " / ".join(dict.fromkeys((ours.unit, theirs.unit)))
+        said = [estimates.interval(v.value, v.lo, v.hi) for v in (ours, theirs)]
+        rows.append((ours.chapter, ours.id, unit, *said, by, moved))
+    columns = [*KEYS, "unit", "A", "B", "judged by", "moved"]
+    return Comparison(pd.DataFrame(rows, columns=columns).astype({"moved": bool}), only)
 
 
-def said(value: pd.Series) -> str:
-    """A value with its interval: `0.31 [0.30, 0.32]`."""
-    text = "–" if value["number"] is None else number(value["number"])
-    return text if value["ci"] is None else f"{text} [{', '.join(map(number, value['ci']))}]"
-
-
-def report(found: Comparison, a: Path, b: Path, tolerance: float = TOLERANCE) -> str:
+def report(comparison: Comparison, a: Path, b: Path, tolerance: float = TOLERANCE) -> str:
     """The comparison in words and a table."""
-    counts = found.common["judged by"].value_counts()
+    counts = comparison.common["judged by"].value_counts()
     how = ", ".join(
-        f"{counts[by]} by {by}" + (f" ({tolerance:g})" if by == "tolerance" else "")
-        for by in counts.index
+        f"{n} by {by}" + (f" ({tolerance:g})" if by == "tolerance" else "")
+        for by, n in counts.items()
     )
-    lines = [
-        f"A: {a}",
-        f"B: {b}",
-        f"{len(found.common)} values in both ({how}); {len(found.moved)} moved.",
-    ]
-    if len(found.moved):
-        lines += ["", found.moved.drop(columns="moved").to_string(index=False)]
-    for run, chapters in found.only.items():
-        if whole := [chapter for chapter, values in chapters.items() if not values]:
+    moved = comparison.moved
+    lines = [f"A: {a}", f"B: {b}"]
+    lines += [f"{len(comparison.common)} values in both ({how}); {len(moved)} moved."]
+    if len(moved):
+        lines += ["", moved.drop(columns="moved").to_string(index=False)]
+    for run, chapters in comparison.only.items():
+        if whole := [chapter for chapter, ids in chapters.items() if not ids]:
             lines += ["", f"Chapters only in {run}: {', '.join(whole)}"]
         lines += [
-            f"Only in {run}, {chapter}: {', '.join(values)}"
-            for chapter, values in chapters.items()
-            if values
+            f"Only in {run}, {chapter}: {', '.join(ids)}"
+            for chapter, ids in chapters.items()
+            if ids
         ]
     return "\n".join(lines)

@@ -31,16 +31,23 @@ def tidy(rows: pd.DataFrame | Sequence[Mapping], **same) -> pd.DataFrame:
     Raises ValueError for an unknown column or protocol, a value that is not finite (None where
     there is nothing to report), a value outside its interval, or two rows of the same names.
     """
-    frame = pd.DataFrame(rows).assign(**same)
+    if not isinstance(rows, pd.DataFrame):
+        rows = pd.DataFrame(list(rows), dtype=object)  # else pandas makes None a NaN
+    frame = rows.assign(**same)
     if unknown := set(frame) - set(COLUMNS):
         raise ValueError(
             f"column {sorted(unknown)[0]!r} is not known; there are {', '.join(COLUMNS)}"
         )
-    defaults = dict.fromkeys(COLUMNS, "") | {"lo": None, "hi": None, "protocol": "controlled"}
+    defaults = dict.fromkeys(COLUMNS, "") | {
+        "lo": None,
+        "hi": None,
+        "n": None,
+        "protocol": "controlled",
+    }
     frame = frame.assign(**{c: defaults[c] for c in COLUMNS if c not in frame})[COLUMNS]
     frame = frame.reset_index(drop=True).astype(dict.fromkeys(("value", "lo", "hi"), object))
-    for end in ("lo", "hi"):
-        frame[end] = frame[end].where(frame[end].notna(), None)
+    for column in set(defaults) - {"value"}:
+        frame[column] = frame[column].where(frame[column].notna(), defaults[column])
     for row in frame.itertuples():
         where = identifier(row)
         if row.protocol not in PROTOCOLS:
@@ -56,9 +63,11 @@ def tidy(rows: pd.DataFrame | Sequence[Mapping], **same) -> pd.DataFrame:
 
 
 def identifier(row) -> str:
-    """What names a row in a results file: `joint/gain_vs_sae/controlled`, `sae/fvu/all/controlled`."""
+    """What names a row in a results file: `joint/gain_vs_sae/controlled`, `sae/fvu/all/controlled`,
+    and without protocol, since they have none, `setting/k`."""
     against = f"_vs_{row.baseline}" if row.baseline else ""
-    parts = [row.model, f"{row.quantity}{against}", row.part, row.protocol]
+    protocol = "" if row.protocol == "setting" else row.protocol
+    parts = [row.model, f"{row.quantity}{against}", row.part, protocol]
     return "/".join(part for part in parts if part).replace(" ", "_")
 
 

@@ -5,11 +5,13 @@ import operator
 from collections.abc import Callable
 from pathlib import Path
 
+import jsonschema
 import pandas as pd
 
 from companion import places, results, variants
+from companion.estimates import number, sentence
 from companion.profiles import Profile
-from companion.verdicts import RULES, VERDICTS, in_paper_units, number
+from companion.verdicts import RULES, VERDICTS
 from featint import store
 from featint.config import choose
 
@@ -24,33 +26,24 @@ CLAIMS = {
     "C7": "parameter efficiency",
     "setting": "settings",
 }
-FIELDS = (
-    "id",
-    "claim",
-    "chapter",
-    "label",
-    "paper",
-    "unit",
-    "where",
-    "definition",
-    "rule",
-    "as_published",
-    "controlled",
-)
+PROTOCOLS = {"as_published": "as_published", "controlled": "controlled", "p_value": "controlled"}
+"""An entry's fields that name a result, with the protocol that the result must be of."""
 NEEDS = {
-    "sign": ("side",),
-    "reading": ("side",),
-    "arithmetic": ("step",),
-    "significance": ("p_value",),
-    "untestable": ("reason",),
+    "sign": ["side"],
+    "reading": ["side"],
+    "arithmetic": ["step"],
+    "significance": ["p_value"],
+    "untestable": ["reason"],
 }
-
-ADAM_BETAS = (
-    0.9,
-    0.999,
-)  # PyTorch's default, which training leaves as it is; a test compares the two
-
-# Settings that no config holds as such; the others are named in the entry as `<model>:<path in its ModelConfig>`.
+"""What an entry must hold besides, by rule."""
+COMPARED = {
+    "effect": ("as_published", "controlled"),
+    "size": ("as_published", "controlled"),
+    "arithmetic": ("as_published", "controlled"),
+    "reading": ("as_published",),
+}
+"""By rule the fields whose number is held against the paper's, in the paper's unit."""
+ADAM_BETAS = (0.9, 0.999)  # PyTorch's default, which training leaves as it is; a test compares them
 DERIVED: dict[str, Callable[[Profile], float]] = {
     "adam_beta1": lambda _: ADAM_BETAS[0],
     "adam_beta2": lambda _: ADAM_BETAS[1],
@@ -62,18 +55,55 @@ DERIVED: dict[str, Callable[[Profile], float]] = {
     ),
     "train_percent": lambda p: 100 - DERIVED["held_out_percent"](p),
 }
+"""Settings that no config holds as such; the others are `<model>:<path in its ModelConfig>`."""
 
 
-def split_key(key: str) -> tuple[str, str]:
-    """A key `chapter:value_id` in its two parts; the second is `<model>/<metric>/<protocol>` or `setting/<name>`."""
-    chapter, _, name = key.partition(":")
-    return chapter, name
+def schema() -> dict:
+    """The JSON schema of one entry: what each rule needs, and how keys of results read."""
+
+    def key(protocol: str) -> dict:
+        return {"type": ["string", "null"], "pattern": rf"^\w+:\w+/\w+(/\w+)?/{protocol}$"}
+
+    def needs(rule: str) -> dict:
+        properties = {}
+        for field in RULES[rule].reads:
+            if not (field == "controlled" and rule in ("size", "arithmetic")):
+                properties[field] = {"type": "string"}
+        asked = {"required": NEEDS.get(rule, []), "properties": properties}
+        if rule in COMPARED:  # held against one number of the paper
+            number = {"properties": {"paper": {"type": "number"}}}
+            asked["anyOf"] = [{"required": ["compare"]}, number]
+        if rule == "setting":
+            own, ours = {"controlled": {"type": "null"}}, {"controlled": {"type": "string"}}
+            asked["oneOf"] = [
+                {"required": ["config"], "properties": own},
+                {"not": {"required": ["config"]}, "properties": ours},
+            ]
+            del asked["properties"]
+        else:
+            properties |= {
+                field: key(protocol) | properties.get(field, {})
+                for field, protocol in PROTOCOLS.items()
+            }
+        return asked
+
+    text = "id chapter label unit where definition".split()
+    return {
+        "type": "object",
+        "required": [*text, "claim", "rule", "paper", "as_published", "controlled"],
+        "properties": {name: {"type": "string"} for name in text}
+        | {"claim": {"enum": list(CLAIMS)}, "rule": {"enum": list(RULES)}},
+        "allOf": [
+            {"if": {"properties": {"rule": {"const": rule}}}, "then": needs(rule)} for rule in RULES
+        ],
+    }
 
 
 def entries(file: Path = FILE) -> list[dict]:
-    """The paper's numbers: what each is, where it stands, which rule judges it, and under which keys our results hold its counterparts.
+    """The paper's numbers: what each is, where it stands, which rule judges it, and under which
+    keys, `chapter:id of the result`, our results hold its counterparts.
 
-    Raises StoreError, naming the entry and the field, if the file is missing or an entry is not as the rules need it.
+    Raises StoreError, naming file and entry, if one is not as `schema` asks.
     """
     try:
         content = json.loads(file.read_text())
@@ -85,200 +115,135 @@ def entries(file: Path = FILE) -> list[dict]:
         raise store.StoreError(f"{file} is not JSON: {e}") from e
     if not isinstance(content, list) or not all(isinstance(entry, dict) for entry in content):
         raise store.StoreError(f"{file} must be a list of objects, one per number of the paper")
-    seen = set()
+    validator, seen = jsonschema.Draft202012Validator(schema()), set()
     for i, entry in enumerate(content):
         name = entry.get("id", f"number {i}")
-        try:
-            check(entry)
-            if name in seen:
-                raise ValueError("its id appears twice")
-        except ValueError as e:
-            raise store.StoreError(f"{file}, entry {name}: {e}") from e
+        wrong = jsonschema.exceptions.best_match(validator.iter_errors(entry))
+        if wrong is not None:
+            where = wrong.json_path.removeprefix("$.")
+            raise store.StoreError(f"{file}, entry {name}, {where}: {wrong.message}")
+        if name in seen:
+            raise store.StoreError(f"{file}, entry {name}: its id appears twice")
         seen.add(name)
     return content
-
-
-def check(entry: dict) -> None:
-    """Raise a ValueError if an entry lacks what its rule needs, or names an unknown claim, rule or kind of key."""
-    if lacks := [f for f in FIELDS if f not in entry]:
-        raise ValueError(f"it lacks {', '.join(lacks)}")
-    choose("claim", entry["claim"], tuple(CLAIMS))
-    choose("rule", entry["rule"], tuple(RULES))
-    if lacks := [f for f in NEEDS.get(entry["rule"], ()) if f not in entry]:
-        raise ValueError(f"the rule {entry['rule']!r} needs {', '.join(lacks)}")
-    if entry["rule"] == "setting":
-        if ("config" in entry) == (entry["controlled"] is not None):
-            raise ValueError("a setting has either `config` or a result key in `controlled`")
-        return
-    if entry["rule"] in ("effect", "size", "arithmetic", "reading") and not isinstance(
-        in_paper_units(entry), int | float
-    ):
-        raise ValueError(
-            f"the rule {entry['rule']!r} needs one number, got paper = {entry['paper']!r}"
-        )
-    for field in RULES[entry["rule"]].reads:
-        optional = field == "controlled" and entry["rule"] in ("size", "arithmetic")
-        if entry.get(field) is None and not optional:
-            raise ValueError(f"the rule {entry['rule']!r} needs a result key in {field!r}")
-    for field, protocol in (
-        ("as_published", "as_published"),
-        ("controlled", "controlled"),
-        ("p_value", "controlled"),
-    ):
-        key = entry.get(field)
-        if key is not None and (
-            key.count(":") != 1 or key.count("/") not in (2, 3) or not key.endswith(f"/{protocol}")
-        ):
-            raise ValueError(
-                f"{field} = {key!r} must read 'chapter:model/quantity[/part]/{protocol}'"
-            )
 
 
 def expected_unit(entry: dict, field: str) -> str | None:
     """The unit in which a result must come for the rule to compare it; None if any will do."""
     if field == "p_value":
         return "p"
-    both = ("as_published", "controlled")
-    compares = {"effect": both, "size": both, "arithmetic": both, "reading": ("as_published",)}
-    if field not in compares.get(entry["rule"], ()):
+    if field not in COMPARED.get(entry["rule"], ()):
         return None
-    return entry["compare"]["unit"] if "compare" in entry else entry["unit"]
+    return entry.get("compare", entry)["unit"]
 
 
-def chapters(profile: Profile) -> dict[str, dict]:
-    """The values of each chapter that has results in this profile."""
+def measured_here(profile: Profile) -> dict[str, pd.DataFrame]:
+    """The estimates of each chapter that has results in this profile, indexed by id."""
     files = sorted(results.folder(profile).glob("*.json"))
-    return {file.stem: results.read(file)["values"] for file in files if file.stem != "ledger"}
+    return {f.stem: results.frame(profile.label, f.stem) for f in files if f.stem != "ledger"}
 
 
-def measured(entry: dict, field: str, found: dict[str, dict]) -> dict | None:
-    """The result that an entry's field names as {"value", "ci", "n", "unit"}, or None if it is not there.
+def measured(key: str, here: dict[str, pd.DataFrame]) -> pd.Series | None:
+    """The estimate under a key `chapter:id`, None if it is not there."""
+    chapter, _, name = key.partition(":")
+    known = chapter in here and name in here[chapter].index
+    return here[chapter].loc[name] if known else None
 
-    Raises StoreError if its unit is not the one that the rule compares with, or a number is expected and something else is there.
-    """
-    chapter, name = split_key(entry[field])
-    if name not in found.get(chapter, {}):
-        return None
-    value = {x: found[chapter][name][x] for x in ("value", "ci", "n", "unit")}
-    unit, wanted = value["unit"].split(";")[0].strip(), expected_unit(entry, field)
-    if value["value"] is None:
-        return value
-    if wanted is not None and unit != wanted:
+
+def check_unit(entry: dict, field: str, ours: pd.Series) -> None:
+    """Raise StoreError unless a value that a rule compares is one number in the rule's unit."""
+    wanted = expected_unit(entry, field)
+    if wanted is not None and ours.unit != wanted:
         raise store.StoreError(
-            f"results of {entry[field]} are in {unit!r}, but the ledger compares them with {entry['id']} in {wanted!r}"
+            f"results of {entry[field]} are in {ours.unit!r}, but the ledger compares them with "
+            f"{entry['id']} in {wanted!r}"
         )
-    if (
-        field in RULES[entry["rule"]].reads
-        and entry["rule"] != "setting"
-        and not isinstance(value["value"], int | float)
-    ):
+    read = field in RULES[entry["rule"]].reads and entry["rule"] != "setting"
+    if read and not isinstance(ours.value, int | float):
         raise store.StoreError(
-            f"results of {entry[field]} must be one number to judge {entry['id']}, got {value['value']!r}"
+            f"results of {entry[field]} must be one number to judge {entry['id']}, "
+            f"got {ours.value!r}"
         )
-    return value
 
 
-def said(value: dict) -> str:
-    """A measured value as words: `26.1 % (95 % interval 25 to 27, n = 1505 articles)`."""
-    unit, _, of = (part.strip() for part in value["unit"].partition(";"))
-    known = (
-        []
-        if value["ci"] is None
-        else [f"95 % interval {number(value['ci'][0])} to {number(value['ci'][1])}"]
-    )
-    of = of.removeprefix("n ").removesuffix("s" if value["n"] == 1 else "")
-    known += [] if value["n"] is None else [f"n = {number(value['n'])} {of}".strip()]
-    return f"{number(value['value'])} {unit}".strip() + (f" ({', '.join(known)})" if known else "")
+def paper_sentence(entry: dict) -> str:
+    """The paper's number as words, with its counterpart in our unit where that differs."""
+    if isinstance(entry["paper"], str):
+        text = entry["paper"]
+    else:
+        text = f"{number(entry['paper'])} {entry['unit']}".strip()
+    other = entry.get("compare")
+    return text + (f", i.e. {number(other['value'])} {other['unit']}" if other else "")
 
 
-def said_by_paper(entry: dict) -> str:
-    """The paper's number as words, with its counterpart in our unit where that differs; what the paper says in words has no unit."""
-    text = (
-        entry["paper"]
-        if isinstance(entry["paper"], str)
-        else f"{number(entry['paper'])} {entry['unit']}".strip()
-    )
-    return text + (
-        f", i.e. {number(entry['compare']['value'])} {entry['compare']['unit']}"
-        if "compare" in entry
-        else ""
-    )
-
-
-def judge(entry: dict, profile: Profile, found: dict[str, dict]) -> dict:
-    """One row of the ledger."""
-    row = {"id": entry["id"], "paper": entry["paper"], "as_published": None, "controlled": None}
-
-    def verdict(verdict: str, why: str) -> dict:
-        choose("verdict", verdict, VERDICTS)
-        return row | {
-            "verdict": verdict,
-            "why": why[0].upper() + why[1:] + ".",
-            "chapter": entry["chapter"],
-        }
-
-    if "config" in entry:
-        value = ours(entry["config"], profile)
-        row["controlled"] = {
-            "value": value,
-            "ci": None,
-            "n": None,
-            "unit": "" if isinstance(value, str) else entry["unit"],
-        }
-        return verdict("setting", f"paper: {said_by_paper(entry)}; here: {said(row['controlled'])}")
-    values = {
-        field: measured(entry, field, found)
-        for field in ("as_published", "controlled", "p_value")
-        if entry.get(field)
-    }
-    row |= {field: value for field, value in values.items() if field in row}
-    rule = RULES[entry["rule"]]
-    if entry["rule"] != "untestable":
-        for field, value in values.items():
-            if value is None:
-                chapter, name = split_key(entry[field])
-                return verdict(
-                    "pending",
-                    f"chapter {chapter} has not "
-                    + (f"reported {name}" if chapter in found else "been run")
-                    + " in this profile",
-                )
-        for field in rule.reads:
-            if (value := values.get(field)) is not None and value["value"] is None:
-                return verdict(
-                    "not testable here", f"there is no value for {entry[field]} ({value['unit']})"
-                )
-    outcome, reason = rule.judge(entry, *(values.get(field) for field in rule.reads))
-    words = [f"paper: {said_by_paper(entry)}"]
-    names = {
-        "as_published": "as published",
-        "controlled": "here" if outcome == "setting" else "controlled",
-    }
-    words += [
-        f"{name}: {said(row[field])}"
-        for field, name in names.items()
-        if row[field] and row[field]["value"] is not None
-    ]
-    why = "; ".join(words) + (f". {reason[0].upper()}{reason[1:]}" if reason else "")
-    for key, label in entry.get("beside", {}).items():
-        chapter, name = split_key(key)
-        if name in found.get(chapter, {}):
-            why += f". Beside it, {label}: {said(found[chapter][name])}"
-    return verdict(outcome, why.removesuffix("."))
-
-
-def ours(config: str, profile: Profile):
+def setting(config: str, profile: Profile):
     """A setting of this profile: a name in `DERIVED`, or `<model>:<path in its ModelConfig>`."""
     if config in DERIVED:
         return results.rounded(float(DERIVED[config](profile)))
-    model, path = split_key(config)
+    model, _, path = config.partition(":")
     return operator.attrgetter(path)(variants.get(model, profile))
 
 
+def judge(entry: dict, profile: Profile, here: dict[str, pd.DataFrame]) -> dict:
+    """One row of the ledger."""
+    rule, ours = RULES[entry["rule"]], {}
+    if "config" in entry:
+        value = setting(entry["config"], profile)
+        unit = "" if isinstance(value, str) else entry["unit"]
+        about = {"value": value, "lo": None, "hi": None, "n": None, "of": "", "unit": unit}
+        ours["controlled"] = pd.Series(about, dtype=object)  # else pandas makes None a NaN
+    else:
+        ours = {field: measured(entry[field], here) for field in PROTOCOLS if entry.get(field)}
+
+    def row(verdict: str, *why: str) -> dict:
+        choose("verdict", verdict, VERDICTS)
+        shown = {f: plain(ours.get(f)) for f in ("as_published", "controlled")}
+        reason = ". ".join(text[0].upper() + text[1:] for text in why if text).removesuffix(".")
+        about = {"verdict": verdict, "why": f"{reason}.", "chapter": entry["chapter"]}
+        return {"id": entry["id"], "paper": entry["paper"]} | shown | about
+
+    for field, estimate in ours.items() if entry["rule"] != "untestable" else ():
+        if estimate is None:
+            chapter, _, name = entry[field].partition(":")
+            what = f"reported {name}" if chapter in here else "been run"
+            return row("pending", f"chapter {chapter} has not {what} in this profile")
+        if estimate.value is None and field in rule.reads:
+            return row(
+                "not testable here", f"there is no value for {entry[field]} ({estimate.unit})"
+            )
+        if estimate.value is not None and "config" not in entry:
+            check_unit(entry, field, estimate)
+    verdict, reason = rule.judge(entry, *(ours.get(field) for field in rule.reads))
+    words = [f"paper: {paper_sentence(entry)}"]
+    names = {
+        "as_published": "as published",
+        "controlled": "here" if verdict == "setting" else "controlled",
+    }
+    for field, name in names.items():
+        if ours.get(field) is not None and ours[field].value is not None:
+            words.append(f"{name}: {sentence(ours[field])}")
+    beside = [
+        f"Beside it, {label}: {sentence(estimate)}"
+        for key, label in entry.get("beside", {}).items()
+        if (estimate := measured(key, here)) is not None
+    ]
+    return row(verdict, "; ".join(words), reason, *beside)
+
+
+def plain(estimate: pd.Series | None) -> dict | None:
+    """An estimate as JSON: value, ci, n, of, unit."""
+    if estimate is None:
+        return None
+    ci = None if estimate.lo is None else [estimate.lo, estimate.hi]
+    n = None if estimate.n is None else int(estimate.n)
+    return {"value": estimate.value, "ci": ci, "n": n, "of": estimate.of, "unit": estimate.unit}
+
+
 def build(profile: Profile) -> list[dict]:
-    """The ledger of a profile, one row per number of the paper, in the paper's order: {id, paper, as_published, controlled, verdict, why, chapter}."""
-    found = chapters(profile)
-    return [judge(entry, profile, found) for entry in entries()]
+    """The ledger of a profile, one row per number of the paper, in the paper's order:
+    {id, paper, as_published, controlled, verdict, why, chapter}."""
+    here = measured_here(profile)
+    return [judge(entry, profile, here) for entry in entries()]
 
 
 def write(profile: Profile) -> Path:
@@ -288,47 +253,24 @@ def write(profile: Profile) -> Path:
     return file
 
 
-def frame(profile: Profile) -> pd.DataFrame:
-    """The ledger for readers: claim, label, where, definition, paper, as_published, controlled (as words), verdict, why, chapter; indexed by id."""
-    rows = []
-    for entry, row in zip(entries(), build(profile), strict=True):
-        words = {
-            field: said(row[field]) if row[field] and row[field]["value"] is not None else ""
-            for field in ("as_published", "controlled")
-        }
-        about = {
-            field: entry[field] for field in ("id", "claim", "label", "where", "definition", "rule")
-        }
-        rows.append(
-            about
-            | {"note": entry.get("note", ""), "paper": said_by_paper(entry)}
-            | words
-            | {f: row[f] for f in ("verdict", "why", "chapter")}
-        )
-    return pd.DataFrame(rows).set_index("id")
-
-
 def chapter(profile: Profile, name: str) -> pd.DataFrame:
-    """The ledger's rows of one chapter, as a table for its last page: what, paper, as published, controlled, verdict."""
-    rows = frame(profile)
-    columns = {
-        "label": "what",
-        "paper": "paper",
-        "as_published": "ours, as published",
-        "controlled": "ours, controlled",
-        "verdict": "verdict",
-    }
-    return (
-        rows.loc[rows["chapter"] == name, list(columns)]
-        .rename(columns=columns)
-        .replace("", None)
-        .reset_index(drop=True)
-    )
+    """The ledger's rows of one chapter, as a table for its last page: what, paper, ours, verdict."""
+    here, rows = measured_here(profile), []
+    for entry in entries():
+        if entry["chapter"] == name:
+            row = judge(entry, profile, here)
+            ours = {
+                f"ours, {protocol.replace('_', ' ')}": short(row[protocol])
+                for protocol in ("as_published", "controlled")
+            }
+            about = {"what": entry["label"], "paper": paper_sentence(entry)}
+            rows.append(about | ours | {"verdict": row["verdict"]})
+    return pd.DataFrame(rows)
 
 
-def summary(profile: Profile) -> pd.DataFrame:
-    """How many numbers of each claim got each verdict: rows are claims, columns verdicts."""
-    rows = frame(profile)
-    return pd.crosstab(rows["claim"], rows["verdict"]).reindex(
-        index=list(CLAIMS), columns=list(VERDICTS), fill_value=0
-    )
+def short(value: dict | None) -> str | None:
+    """What a table's cell says of a ledger's value: as `estimates.sentence`."""
+    if value is None or value["value"] is None:
+        return None
+    lo, hi = value["ci"] or (None, None)
+    return sentence(pd.Series(value | {"lo": lo, "hi": hi}, dtype=object))

@@ -26,6 +26,7 @@ from matplotlib.figure import Figure
 from matplotlib_inline import backend_inline
 
 from companion import places
+from companion.estimates import number
 
 WIDTH = 5.0
 """Inches. A phone shows 350 px of it, so that 11 pt letters are still some 10 px high there; stack panels instead of widening."""
@@ -211,13 +212,8 @@ def table(
 
 
 def cell(value, spec: str | None = None) -> str:
-    """A table cell as MyST: numbers formatted, missing ones as a dash, pipes made harmless."""
-    if value is None or value is pd.NA or value != value:
-        return "–"
+    """A table cell as MyST: numbers as `estimates.number` has them (`.3g` unless `spec` says
+    otherwise), pipes made harmless."""
     if isinstance(value, numbers.Number) and not isinstance(value, bool):
-        return (
-            format(value, spec or ("," if isinstance(value, numbers.Integral) else ".3g"))
-            .replace("-", "−")
-            .replace("%", " %")
-        )
-    return str(value).replace("|", "\\|")
+        return number(value, spec or ("," if isinstance(value, numbers.Integral) else ".3g"))
+    return number(value) if value is None or value is pd.NA else str(value).replace("|", "\\|")

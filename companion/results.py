@@ -1,44 +1,14 @@
-"""The small JSON files that readers see: one per chapter and profile, every value with its interval, n, unit and protocol."""
+"""The small JSON files that readers see: one per chapter and profile, every estimate with its interval, n, unit and protocol."""
 
 import json
-import math
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from companion import estimates, places
 from featint import store
-from featint.config import choose
-
-PROTOCOLS = ("as published", "controlled", "setting")
-
-
-@dataclass(frozen=True)
-class Value:
-    """One measured number."""
-
-    value: float | int | str | list | None
-    """None where there is nothing to report; `unit` or the chapter then says why."""
-    n: int
-    """How many independent units stand behind it."""
-    unit: str
-    """Unit of the value, and after a semicolon what a unit of n is: `%; n articles`."""
-    protocol: str
-    """`as published`, `controlled` or `setting`."""
-    ci: tuple[float, float] | None = None
-    """95 % interval."""
-
-    def __post_init__(self):
-        choose("protocol", self.protocol, PROTOCOLS)
-        numbers = [x for x in (self.value, *(self.ci or ())) if isinstance(x, float)]
-        if not all(map(math.isfinite, numbers)):
-            raise ValueError(
-                f"a result must be finite, or None with the reason in its unit; got value {self.value!r}, ci {self.ci!r}"
-            )
-        if self.ci is not None and not self.ci[0] <= self.value <= self.ci[1]:
-            raise ValueError(f"value {self.value} lies outside its interval {self.ci}")
 
 
 def folder(profile) -> Path:
@@ -46,56 +16,26 @@ def folder(profile) -> Path:
     return places.DATA / "results" / profile.label
 
 
-def write(
-    profile, chapter: str, values: dict[str, Value], seed: int, seconds: float | None = None
-) -> Path:
-    """Write a chapter's results, stamped, and return the file's path."""
-    file = folder(profile) / f"{chapter}.json"
-    store.write_json(
-        file,
-        {
-            "chapter": chapter,
-            "profile": profile.label,
-            "provenance": store.provenance(seed=seed, seconds=seconds and round(seconds, 1)),
-            "values": {name: plain(value) for name, value in values.items()},
-        },
-    )
-    return file
-
-
 def save(
     profile, chapter: str, frame: pd.DataFrame, seed: int, seconds: float | None = None
 ) -> Path:
-    """Write a chapter's estimates, a frame of `estimates.tidy`, stamped; returns the file's path."""
-    file = folder(profile) / f"{chapter}.json"
-    rows = {
-        estimates.identifier(row): {
+    """Write a chapter's estimates, a frame of `estimates.tidy`, stamped; returns the file's path.
+
+    This is where estimates get their ids.
+    """
+    values = {}
+    for row in estimates.tidy(frame).itertuples():
+        values[estimates.identifier(row)] = {
             "value": rounded(row.value),
             "ci": None if row.lo is None else rounded([row.lo, row.hi]),
             "n": None if row.n is None else int(row.n),
             **{name: getattr(row, name) for name in ("of", "unit", *estimates.NAMES)},
         }
-        for row in estimates.tidy(frame).itertuples()
-    }
     stamp = store.provenance(seed=seed, seconds=seconds and round(seconds, 1))
-    store.write_json(
-        file, {"chapter": chapter, "profile": profile.label, "provenance": stamp, "values": rows}
-    )
+    content = {"chapter": chapter, "profile": profile.label, "provenance": stamp, "values": values}
+    file = folder(profile) / f"{chapter}.json"
+    store.write_json(file, content)
     return file
-
-
-def frame(profile_label: str, chapter: str) -> pd.DataFrame:
-    """A chapter's results as they were given to `save`. Raises as `read`."""
-    values = read(places.DATA / "results" / profile_label / f"{chapter}.json")["values"]
-    rows = [
-        v | dict(zip(("lo", "hi"), v["ci"] or (None, None), strict=True)) for v in values.values()
-    ]
-    return estimates.tidy(pd.DataFrame(rows).drop(columns="ci"))
-
-
-def plain(value: Value) -> dict:
-    """A value as JSON, its numbers cut to eight significant digits (beyond that machines differ)."""
-    return {name: rounded(x) for name, x in asdict(value).items()}
 
 
 def rounded(x):
@@ -119,18 +59,76 @@ def read(file: Path) -> dict:
         raise store.StoreError(
             f"{file} is not JSON ({e}); delete it and run `make book` again"
         ) from e
-    lacks = {"chapter", "profile", "provenance", "values"} - set(content)
-    if lacks:
+    if lacks := {"chapter", "profile", "provenance", "values"} - set(content):
         raise store.StoreError(
             f"{file} lacks {', '.join(sorted(lacks))}; delete it and run `make book` again"
         )
     return content
 
 
-def lookup(profile_label: str, chapter: str, name: str) -> dict:
-    """One value of one chapter. Raises StoreError naming the keys there are."""
-    file = places.DATA / "results" / profile_label / f"{chapter}.json"
+def table(file: Path) -> pd.DataFrame:
+    """The estimates of a results file as they were given to `save`, indexed by id. Raises as `read`."""
     values = read(file)["values"]
-    if name not in values:
-        raise store.StoreError(f"{file} has no value {name!r}; it has {', '.join(sorted(values))}")
-    return values[name]
+    rows = []
+    for value in values.values():
+        lo, hi = value["ci"] or (None, None)
+        rows.append({name: value[name] for name in value if name != "ci"} | {"lo": lo, "hi": hi})
+    return estimates.tidy(rows).set_axis(pd.Index(values, name="id"))
+
+
+def frame(profile_label: str, chapter: str) -> pd.DataFrame:
+    """The estimates of one chapter. Raises as `read`."""
+    return table(places.DATA / "results" / profile_label / f"{chapter}.json")
+
+
+def lookup(profile_label: str, chapter: str, name: str) -> pd.Series:
+    """One estimate of one chapter. Raises StoreError naming the ids there are."""
+    values = frame(profile_label, chapter)
+    if name not in values.index:
+        file = places.DATA / "results" / profile_label / f"{chapter}.json"
+        raise store.StoreError(
+            f"{file} has no value {name!r}; it has {', '.join(sorted(values.index))}"
+        )
+    return values.loc[name]
+
+
+# --- the form of before, until the last chapter has moved ---
+
+
+class Value(NamedTuple):
+    """One measured number."""
+
+    value: object
+    n: int
+    unit: str
+    protocol: str
+    ci: tuple | None = None
+
+
+def write(profile, chapter: str, values: dict, seed: int, seconds=None) -> Path:
+    """As `save`, from values by id."""
+    rows = []
+    for name, v in values.items():
+        unit, _, of = (part.strip() for part in v.unit.partition(";"))
+        lo, hi = v.ci or (None, None)
+        rows.append(
+            columns_of(name, v.protocol)
+            | {
+                "value": v.value,
+                "lo": lo,
+                "hi": hi,
+                "n": v.n,
+                "of": of.removeprefix("n "),
+                "unit": unit,
+            }
+        )
+    return save(profile, chapter, pd.DataFrame(rows), seed, seconds)
+
+
+def columns_of(name: str, protocol: str) -> dict:
+    """An id taken apart."""
+    parts = name.split("/")
+    if parts[-1] == protocol.replace(" ", "_"):
+        parts = parts[:-1]
+    model, quantity, *part = [*parts, ""] if len(parts) == 1 else parts
+    return {"model": model, "quantity": quantity, "part": "/".join(part), "protocol": protocol}

@@ -1,12 +1,14 @@
 """The rules by which a number of the paper is compared with ours. They were written before the first result was computed.
 
 A rule is a paragraph for readers and a function that does what the paragraph says. It sees an entry of `data/paper_values.json` and the
-measured values, each `{"value", "ci", "n", "unit"}`, and returns a verdict and the half-sentence that explains it.
+measured values, each a row of `estimates.tidy`, and returns a verdict and the half-sentence that explains it.
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from companion.estimates import number
 
 VERDICTS = ("reproduced", "partly", "not reproduced", "not testable here", "setting", "pending")
 TOLERANCE = 0.25
@@ -42,23 +44,12 @@ def rule(text: str, *reads: str):
     return register
 
 
-def number(x: float | str | list | None) -> str:
-    """A number as readers see it: four significant digits, from 1000 on whole, from 100,000 on with commas; lists are joined."""
-    if isinstance(x, list | tuple):
-        return ", ".join(map(number, x))
-    if isinstance(x, str) or x is None:
-        return str(x)
-    if abs(x) >= 1000:
-        return f"{x:,.0f}" if abs(x) >= 100_000 else f"{x:.0f}"
-    return f"{x:.4g}"
-
-
-def bounds(ours: dict) -> tuple[float, float]:
+def bounds(ours) -> tuple[float, float]:
     """The interval; without one, nothing is known beyond the value, and every bound is open."""
-    return tuple(ours["ci"]) if ours["ci"] is not None else (-math.inf, math.inf)
+    return (-math.inf, math.inf) if ours.lo is None else (ours.lo, ours.hi)
 
 
-def wholly_on(side: int, ours: dict) -> bool:
+def wholly_on(side: int, ours) -> bool:
     """Whether the whole interval lies on that side (+1 or -1) of zero. A value without an interval never does."""
     low, high = bounds(ours)
     return low > 0 if side > 0 else high < 0
@@ -69,12 +60,12 @@ def in_paper_units(entry: dict) -> float | str | list:
     return entry["compare"]["value"] if "compare" in entry else entry["paper"]
 
 
-def closeness(entry: dict, ours: dict) -> Judgement:
+def closeness(entry: dict, ours) -> Judgement:
     """`agrees`, `undecided` or `differs`, as the rule `size` says."""
     paper = in_paper_units(entry)
     band = TOLERANCE * abs(paper)
-    low, high = ours["ci"] or (ours["value"], ours["value"])
-    near = abs(ours["value"] - paper) <= band
+    low, high = (ours.value, ours.value) if ours.lo is None else bounds(ours)
+    near = abs(ours.value - paper) <= band
     if near and max(abs(low - paper), abs(high - paper)) <= 2 * band:
         return "agrees", f"within {100 * TOLERANCE:.0f} % of the paper's {number(paper)}"
     if near or (low <= paper + band and high >= paper - band):
@@ -92,12 +83,12 @@ def closeness(entry: dict, ours: dict) -> Judgement:
     decide: it answers another question.""",
     "controlled",
 )
-def effect(entry: dict, controlled: dict) -> Judgement:
+def effect(entry: dict, controlled) -> Judgement:
     side = 1 if in_paper_units(entry) > 0 else -1
     half = HALF * in_paper_units(entry)
     low, high = sorted(side * x for x in bounds(controlled))
-    if controlled["ci"] is None:
-        claimed = side * controlled["value"] > 0
+    if controlled.lo is None:
+        claimed = side * controlled.value > 0
         return (
             "partly" if claimed else "not reproduced",
             f"the controlled value lies {'on' if claimed else 'off'} the claimed side, without an interval",
@@ -126,7 +117,7 @@ def effect(entry: dict, controlled: dict) -> Judgement:
     *Reproduced* if the whole 95 % interval of the controlled difference lies on the claimed side of zero, else *not reproduced*.""",
     "controlled",
 )
-def sign(entry: dict, controlled: dict) -> Judgement:
+def sign(entry: dict, controlled) -> Judgement:
     if wholly_on(entry["side"], controlled):
         return "reproduced", "the controlled interval lies wholly on the claimed side of zero"
     return (
@@ -143,7 +134,7 @@ def sign(entry: dict, controlled: dict) -> Judgement:
     "as_published",
     "controlled",
 )
-def size(entry: dict, as_published: dict, controlled: dict | None) -> Judgement:
+def size(entry: dict, as_published, controlled) -> Judgement:
     found = {"the value as published": closeness(entry, as_published)}
     if controlled is not None:
         found["the controlled value"] = closeness(entry, controlled)
@@ -161,7 +152,7 @@ def size(entry: dict, as_published: dict, controlled: dict | None) -> Judgement:
     "as_published",
     "controlled",
 )
-def reading(entry: dict, as_published: dict, controlled: dict) -> Judgement:
+def reading(entry: dict, as_published, controlled) -> Judgement:
     state, reason = closeness(entry, as_published)
     supported = wholly_on(entry["side"], controlled)
     verdict = ("not reproduced", "partly", "reproduced")[(state == "agrees") + supported]
@@ -177,9 +168,9 @@ def reading(entry: dict, as_published: dict, controlled: dict) -> Judgement:
     "as_published",
     "controlled",
 )
-def arithmetic(entry: dict, as_published: dict, controlled: dict | None) -> Judgement:
+def arithmetic(entry: dict, as_published, controlled) -> Judgement:
     given = [x for x in (as_published, controlled) if x is not None]
-    exact = sum(abs(x["value"] - entry["paper"]) <= entry["step"] for x in given)
+    exact = sum(abs(x.value - entry["paper"]) <= entry["step"] for x in given)
     verdict = "reproduced" if exact == len(given) else "partly" if exact else "not reproduced"
     return verdict, f"{exact} of {len(given)} ways of counting come out as printed"
 
@@ -189,8 +180,8 @@ def arithmetic(entry: dict, as_published: dict, controlled: dict | None) -> Judg
     tests, rejects at 5 %; else *not reproduced*, which is no proof of absence.""",
     "p_value",
 )
-def significance(entry: dict, p_value: dict) -> Judgement:
-    rejects = p_value["value"] < ALPHA
+def significance(entry: dict, p_value) -> Judgement:
+    rejects = p_value.value < ALPHA
     return (
         "reproduced" if rejects else "not reproduced",
         f"the controlled test {'rejects' if rejects else 'does not reject'} at {100 * ALPHA:.0f} % (corrected p = {number(p_value['value'])})",
@@ -203,7 +194,7 @@ def significance(entry: dict, p_value: dict) -> Judgement:
     it includes zero and reaches beyond, or is missing: then nothing is shown either way.""",
     "controlled",
 )
-def absence(entry: dict, controlled: dict) -> Judgement:
+def absence(entry: dict, controlled) -> Judgement:
     low, high = bounds(controlled)
     if -1 < low and high < 1:
         return (
@@ -222,7 +213,7 @@ def absence(entry: dict, controlled: dict) -> Judgement:
     """A hyperparameter of the paper, with the one used here; there is nothing to judge.""",
     "controlled",
 )
-def setting(entry: dict, controlled: dict) -> Judgement:
+def setting(entry: dict, controlled) -> Judgement:
     return "setting", ""
 
 

@@ -28,7 +28,10 @@ FVU = {
     "value": 0.31234,
     "ci": [0.305, 0.32],
     "n": 1502,
-    "unit": "FVU; n articles",
+    "of": "articles",
+    "unit": "FVU",
+    "model": "joint",
+    "quantity": "fvu",
     "protocol": "controlled",
 }
 RUN = {

@@ -2,8 +2,7 @@
 
 import pytest
 
-from companion import cli, compare, places, results
-from companion.results import Value
+from companion import cli, compare, estimates, places, results
 from featint import store
 
 
@@ -16,14 +15,20 @@ class Run:
 
 @pytest.fixture
 def write(tmp_path, monkeypatch):
+    """Saves a chapter's values, given by name, and returns the run's folder."""
     monkeypatch.setattr(places, "DATA", tmp_path)
-    return lambda label, chapter, **values: (
-        results.write(Run(label), chapter, values, seed=0).parent
-    )
+
+    def save(label, chapter, **values):
+        frame = estimates.tidy([v | {"quantity": name} for name, v in values.items()])
+        return results.save(Run(label), chapter, frame, seed=0).parent
+
+    return save
 
 
-def value(x, ci=None, unit="%; n articles", protocol="controlled"):
-    return Value(x, n=10, unit=unit, protocol=protocol, ci=ci)
+def value(x, ci=None, unit="%", of="articles", protocol="controlled"):
+    lo, hi = ci or (None, None)
+    names = {"model": "sae", "protocol": protocol}
+    return names | {"value": x, "lo": lo, "hi": hi, "n": 10, "of": of, "unit": unit}
 
 
 @pytest.mark.parametrize(
@@ -53,8 +58,8 @@ def value(x, ci=None, unit="%; n articles", protocol="controlled"):
         (value("two modes"), value("one mode"), "equality", True),
         (value([1, 2]), value([1, 2]), "equality", False),
         (value(1000, protocol="setting"), value(1001, protocol="setting"), "equality", True),
-        (value(0.5), value(0.5, unit="share; n articles"), "unit", True),
-        (value(0.5), value(0.5, unit="%; n texts"), "tolerance", False),
+        (value(0.5), value(0.5, unit="share"), "unit", True),
+        (value(0.5), value(0.5, of="texts"), "tolerance", False),
     ],
 )
 def test_moved_or_not(write, a, b, by, moved):
@@ -69,13 +74,16 @@ def test_missing_and_added_values_and_chapters(write):
     b = write("b", "norms", kept=value(1.0), new=value(3.0))
     store.write_json(b / "ledger.json", [{"id": "not a results file"}])
     found = compare.compare(compare.load(compare.folder("a")), compare.load(compare.folder(str(b))))
-    assert found.only == {"A": {"behaviour": [], "norms": ["dropped"]}, "B": {"norms": ["new"]}}
-    assert list(found.common.value) == ["kept"] and found.moved.empty
+    assert found.only == {
+        "A": {"behaviour": [], "norms": ["sae/dropped/controlled"]},
+        "B": {"norms": ["sae/new/controlled"]},
+    }
+    assert list(found.common.id) == ["sae/kept/controlled"] and found.moved.empty
     said = compare.report(found, compare.folder("a"), b)
     assert (
         "Chapters only in A: behaviour\n" in said
-        and "Only in A, norms: dropped\n" in said
-        and said.endswith("Only in B, norms: new")
+        and "Only in A, norms: sae/dropped/controlled\n" in said
+        and said.endswith("Only in B, norms: sae/new/controlled")
     )
 
 
@@ -85,7 +93,7 @@ def test_command_line(write, capsys):
     assert cli.main(["compare", "laptop", "custom/laptop-1234"]) == 0
     out = capsys.readouterr().out
     assert "2 values in both (1 by intervals, 1 by tolerance (0.01)); 1 moved." in out
-    assert "-0.5 [-0.6, -0.4]" in out and "-0.9 [-1, -0.8]" in out
+    assert "−0.5 [−0.6, −0.4]" in out and "−0.9 [−1, −0.8]" in out
     assert cli.main(["compare", "laptop", "custom/laptop-1234", "--tolerance", "0.001"]) == 0
     assert "2 moved" in capsys.readouterr().out
 

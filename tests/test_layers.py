@@ -44,7 +44,7 @@ COMPANION = {
     "crossed": "stats factorial",
     "stimuli": "places",
     "results": "estimates places",
-    "verdicts": "",
+    "verdicts": "estimates",
     "ledger": "estimates places results profiles variants verdicts",
     "compare": "estimates places results verdicts",
     "plots": "estimates places",

@@ -1,19 +1,26 @@
-"""The results format: every value with its interval, n, unit and protocol."""
+"""The results format: every value with its names, interval, n, unit and protocol."""
 
 import json
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 
-from companion import places, profiles, results
-from companion.results import Value
+from companion import estimates, places, profiles, results
 from featint.store import StoreError
 
-VALUES = {
-    "joint/fvu": Value(
-        0.1234567891234, n=120, unit="fraction; n articles", protocol="controlled", ci=(0.12, 0.13)
-    )
+GAIN = {
+    "model": "joint",
+    "quantity": "gain",
+    "baseline": "sae",
+    "value": 0.1234567891234,
+    "lo": 0.12,
+    "hi": 0.13,
+    "n": 120,
+    "of": "articles",
+    "unit": "%",
 }
+ID = "joint/gain_vs_sae/controlled"
 
 
 @pytest.fixture
@@ -22,47 +29,67 @@ def profile(tmp_path, monkeypatch):
     return replace(profiles.smoke(), name="laptop")
 
 
-def test_write_then_look_up(profile):
-    file = results.write(profile, "reconstruction", VALUES, seed=3, seconds=1.23)
+def test_save_then_look_up(profile):
+    file = results.save(profile, "reconstruction", pd.DataFrame([GAIN]), seed=3, seconds=1.23)
     content = json.loads(file.read_text())
     assert set(content) == {"chapter", "profile", "provenance", "values"}
     assert content["provenance"]["seed"] == 3 and content["provenance"]["seconds"] == 1.2
-    assert set(content["values"]["joint/fvu"]) == {"value", "ci", "n", "unit", "protocol"}
-    found = results.lookup("laptop", "reconstruction", "joint/fvu")
-    assert found["value"] == 0.12345679 and found["ci"] == [0.12, 0.13]
+    assert content["values"] == {
+        ID: {
+            "value": 0.12345679,  # eight significant digits
+            "ci": [0.12, 0.13],
+            "n": 120,
+            "of": "articles",
+            "unit": "%",
+            "model": "joint",
+            "quantity": "gain",
+            "baseline": "sae",
+            "part": "",
+            "protocol": "controlled",
+        }
+    }
+    row = results.lookup("laptop", "reconstruction", ID)
+    assert (row.value, row.lo, row.hi, row.baseline) == (0.12345679, 0.12, 0.13, "sae")
+
+
+def test_what_was_saved_comes_back_as_a_tidy_frame(profile):
+    rows = [
+        GAIN,
+        GAIN | {"baseline": "", "part": "all", "quantity": "fvu", "protocol": "as published"},
+        {"model": "setting", "quantity": "k", "protocol": "setting", "value": [1, 2], "n": 1},
+        {"model": "sae", "quantity": "valley", "value": None, "n": 7, "unit": "no valley"},
+    ]
+    saved = estimates.tidy(rows)
+    results.save(profile, "norms", saved, seed=0)
+    back = results.frame("laptop", "norms")
+    assert list(back.index) == [
+        ID,
+        "joint/fvu/all/as_published",
+        "setting/k",
+        "sae/valley/controlled",
+    ]
+    expected = saved.assign(value=[0.12345679, 0.12345679, [1, 2], None])
+    pd.testing.assert_frame_equal(back.reset_index(drop=True), expected)
 
 
 def test_turned_knobs_do_not_overwrite_the_profiles_results(profile):
-    results.write(profile, "reconstruction", VALUES, seed=0)
-    other = results.write(replace(profile, turned=("k",)), "reconstruction", VALUES, seed=0)
+    frame = pd.DataFrame([GAIN])
+    results.save(profile, "reconstruction", frame, seed=0)
+    other = results.save(replace(profile, turned=("k",)), "reconstruction", frame, seed=0)
     assert other.parent.parent.name == "custom"
 
 
-def test_missing_results_and_keys_say_what_there_is(profile):
+def test_missing_results_and_ids_say_what_there_is(profile):
     with pytest.raises(
         StoreError, match="there are no results at .*reconstruction.json; `make book` computes them"
     ):
-        results.lookup("laptop", "reconstruction", "joint/fvu")
-    file = results.write(profile, "reconstruction", VALUES, seed=0)
-    with pytest.raises(StoreError, match="has no value 'joint/fv'; it has joint/fvu"):
+        results.lookup("laptop", "reconstruction", ID)
+    file = results.save(profile, "reconstruction", pd.DataFrame([GAIN]), seed=0)
+    with pytest.raises(StoreError, match=f"has no value 'joint/fv'; it has {ID}"):
         results.lookup("laptop", "reconstruction", "joint/fv")
     file.write_text("{}")
     with pytest.raises(StoreError, match="lacks chapter"):
-        results.lookup("laptop", "reconstruction", "joint/fvu")
+        results.lookup("laptop", "reconstruction", ID)
     file.write_text("{")
     with pytest.raises(StoreError, match="is not JSON"):
-        results.lookup("laptop", "reconstruction", "joint/fvu")
-
-
-@pytest.mark.parametrize(
-    "change, complaint",
-    [
-        ({"value": float("nan"), "ci": None}, "must be finite"),
-        ({"ci": (0.0, float("inf"))}, "must be finite"),
-        ({"ci": (0.2, 0.3)}, "outside its interval"),
-        ({"protocol": "guess"}, "protocol = 'guess' is not known"),
-    ],
-)
-def test_a_value_that_cannot_be_is_refused(change, complaint):
-    with pytest.raises(ValueError, match=complaint):
-        replace(VALUES["joint/fvu"], **change)
+        results.lookup("laptop", "reconstruction", ID)

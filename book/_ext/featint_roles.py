@@ -26,30 +26,20 @@ from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 from companion import places, results
+from companion.estimates import interval, number
 from companion.ledger import CLAIMS
-from companion.verdicts import RULES, VERDICTS, number
+from companion.verdicts import RULES, VERDICTS
 from featint import store
 
 STATISTICS = ("t", "F", "p", "Spearman r")
 """Units that are names: F = 5.06, not 5.06 F."""
 
 
-def shown(value, spec: str | None = None) -> str:
-    """A number for readers: four significant digits unless `spec` says otherwise, a true minus, a dash where there is none."""
+def in_short(value: dict | None) -> str:
+    """A number of the ledger, with its interval."""
     if value is None:
-        return "–"
-    if isinstance(value, dict):  # a value with its interval
-        return with_interval(value, spec)
-    if isinstance(value, str):
-        return value
-    return (format(value, spec) if spec else number(value)).replace("-", "−")
-
-
-def with_interval(value: dict, spec: str | None) -> str:
-    low_high = value.get("ci")
-    return shown(value["value"], spec) + (
-        f" [{shown(low_high[0], spec)}, {shown(low_high[1], spec)}]" if low_high else ""
-    )
+        return number(None)
+    return interval(value["value"], *(value["ci"] or (None, None)))
 
 
 def load(env, file: Path, remedy: str):
@@ -102,17 +92,18 @@ class Result(SphinxRole):
         spec = next((option for option in options if option not in ("ci", "n", "unit")), None)
         try:
             if "n" in options or "unit" in options:
-                text = shown(value["n"]) if "n" in options else value["unit"]
+                text = number(value.n) if "n" in options else value.unit
+            elif "ci" in options:
+                text = interval(value.value, value.lo, value.hi, spec)
             else:
-                text = (
-                    with_interval(value, spec) if "ci" in options else shown(value["value"], spec)
-                )
+                text = number(value.value, spec)
         except ValueError as e:
             raise ExtensionError(
-                f"{self.env.docname}: {{result}}`{self.text}`: {spec!r} does not format {value['value']!r} ({e})"
+                f"{self.env.docname}: {{result}}`{self.text}`: "
+                f"{spec!r} does not format {value.value!r} ({e})"
             ) from e
-        unit, _, of = value["unit"].partition(";")
-        origin = f"{unit.strip() or 'no unit'}; n = {value['n']:,}{of.strip().removeprefix('n').rjust(1)}; {value['protocol']}; from {where}: {name}"
+        of = f"n = {value.n:,} {value.of}".strip()
+        origin = f"{value.unit or 'no unit'}; {of}; {value.protocol}; from {where}: {name}"
         return [nodes.abbreviation(text, text, explanation=origin, classes=["result"])], []
 
 
@@ -126,7 +117,7 @@ class Paper(SphinxRole):
                 f"{self.env.docname}: {{paper}}`{self.text}`: the only option is `value`, got {':'.join(options)!r}"
             )
         entry = pick(self.env, paper_values(self.env), key, "data/paper_values.json")
-        value, unit = shown(entry["paper"]), entry["unit"]
+        value, unit = number(entry["paper"]), entry["unit"]
         if options or isinstance(entry["paper"], str):
             text = value
         else:
@@ -247,7 +238,7 @@ class Ledger(Markdown):
             label = row["entry"]["label"]
             if targets:
                 label = f'<span id="{anchor(row["id"])}"></span>{label}'
-            ours = [shown(row[protocol]) for protocol in ("as_published", "controlled")]
+            ours = [in_short(row[protocol]) for protocol in ("as_published", "controlled")]
             cells = [
                 label,
                 f"{{badge}}`{row['verdict']}`",
@@ -287,7 +278,7 @@ class Disagreements(Markdown):
                     "|", "\\|"
                 )
                 ours = [
-                    f"{{badge}}`{row['verdict']}`<br>{shown(row['controlled'] or row['as_published'])}"
+                    f"{{badge}}`{row['verdict']}`<br>{in_short(row['controlled'] or row['as_published'])}"
                     for row in (a, b)
                 ]
                 lines.append(f"| {label} | " + " | ".join(ours) + " |")
@@ -330,7 +321,7 @@ class Status(Markdown):
             run = load(self.env, file, "run it again")["metadata"]["papermill"]
             given = ", ".join(f"`{k} = {v!r}`" for k, v in run["parameters"].items())
             runs.append(
-                f"| {file.stem} | {moment(run['start_time'])} | {shown(run['duration'], '.0f')} | {given} |"
+                f"| {file.stem} | {moment(run['start_time'])} | {number(run['duration'], '.0f')} | {given} |"
             )
         chapters = [
             "| results of | written (UTC) | commit | seed | computed on |",
