@@ -149,13 +149,9 @@ def sae_fast_decoder(p: Profile, seed: int) -> ModelConfig:
 
 
 def short(config: ModelConfig) -> ModelConfig:
-    """The same model trained on a quarter of the tokens, for comparisons among models that are all short."""
-    return replace(
-        config,
-        train=replace(
-            config.train, n_tokens=max(config.train.batch_tokens, config.train.n_tokens // 4)
-        ),
-    )
+    """The same model trained on a quarter of the tokens, to be compared with others that are short."""
+    n_tokens = max(config.train.batch_tokens, config.train.n_tokens // 4)
+    return replace(config, train=replace(config.train, n_tokens=n_tokens))
 
 
 @variant
@@ -233,93 +229,47 @@ def secondary_published(p: Profile, seed: int) -> ModelConfig:
     return _secondary(sequential_published(p, seed))
 
 
-CHAPTERS: dict[str, tuple[str, ...]] = {
+CHAPTERS = {
     "reconstruction": (
-        "sae",
-        "sae_bias",
-        "sae_tuned",
-        "sequential",
-        "joint",
-        "joint_no_interaction",
-        "sae_published",
-        "sequential_published",
-        "joint_published",
-    ),
-    "interactions": ("sequential", "secondary", "sequential_published", "secondary_published"),
-    "norms": ("sae", "joint", "sae_published", "joint_published"),
-    "two_decoders": ("sae", "joint", "joint_no_interaction", "joint_masked"),
+        "sae sae_bias sae_tuned sequential joint joint_no_interaction sae_published "
+        "sequential_published joint_published"
+    ).split(),
+    "interactions": "sequential secondary sequential_published secondary_published".split(),
+    "norms": "sae joint sae_published joint_published".split(),
+    "two_decoders": "sae joint joint_no_interaction joint_masked".split(),
     "behaviour": (
-        "sae",
-        "sae_tuned",
-        "sae_matched",
-        "sequential",
-        "joint",
-        "joint_no_interaction",
-        "sae_published",
-        "sequential_published",
-        "joint_published",
-    ),
-    "reading_a_splice": ("sae", "sequential", "joint"),
-    "efficiency": (
-        "sae_short",
-        "joint",
-        "joint_published",
-        "sae_published",
-        "sequential_published",
-    ),
+        "sae sae_tuned sae_matched sequential joint joint_no_interaction sae_published "
+        "sequential_published joint_published"
+    ).split(),
+    "reading_a_splice": "sae sequential joint".split(),
+    "efficiency": "sae_short joint joint_published sae_published sequential_published".split(),
     "waterfall": (
-        "sae",
-        "sae_tuned",
-        "joint_no_interaction",
-        "joint",
-        "joint_masked",
-        "sae_published",
-        "joint_published",
-    ),
-    "best_chance": ("sae_short", "joint", "sae_interaction", "sequential"),
-    "seeds": (
-        "sae",
-        "sae_tuned",
-        "sae_fast_decoder",
-        "joint_no_interaction",
-        "joint",
-        "sae_interaction",
-    ),
+        "sae sae_tuned joint_no_interaction joint joint_masked sae_published joint_published"
+    ).split(),
+    "best_chance": "sae_short joint sae_interaction sequential".split(),
+    "seeds": "sae sae_tuned sae_fast_decoder joint_no_interaction joint sae_interaction".split(),
     "baselines": (
-        "sae",
-        "sae_bias",
-        "sae_tuned",
-        "sae_fast_decoder",
-        "sae_matched",
-        "joint_no_interaction",
-        "sae_interaction",
-        "joint",
-        "sequential",
-        "residual_sae",
-        "sae_cut",
-        "sequential_cut",
-        "sae_short",
-        "sae_frozen_decoder",
-        "sae_soft_decoder",
-        "sae_frozen_encoder",
-        "sae_published",
-    ),
+        "sae sae_bias sae_tuned sae_fast_decoder sae_matched joint_no_interaction "
+        "sae_interaction joint sequential residual_sae sae_cut sequential_cut sae_short "
+        "sae_frozen_decoder sae_soft_decoder sae_frozen_encoder sae_published"
+    ).split(),
 }
-
-"""The models that each results chapter reads. A notebook that is not listed, such as a walkthrough on toy data, needs none."""
-SEEDED: dict[str, tuple[str, ...]] = {
+"""The models that each results chapter reads, which the flow trains beforehand. A notebook that is
+not listed, such as a walkthrough on toy data, needs none."""
+SEEDED = {
     "seeds": CHAPTERS["seeds"],
-    "behaviour": ("sae", "sequential", "joint", "joint_no_interaction"),
-    "norms": ("joint",),
+    "behaviour": "sae sequential joint joint_no_interaction".split(),
+    "norms": ["joint"],
 }
-"""Those of them that a chapter reads from every seed of the profile. All others are read from the first seed only."""
+"""Those of them that a chapter reads from every seed of the profile; all others from the first."""
 
 
 def of_chapter(chapter: str, profile: Profile) -> list[ModelConfig]:
-    """The configs of all models that a chapter reads at a profile's size; none for a notebook that is not listed."""
-    seeded = SEEDED.get(chapter, ())
+    """The configs of all models that a chapter reads at a profile's size; none for a notebook that
+    is not listed."""
+    seeded = SEEDED.get(chapter, [])
     return [
         get(name, profile, seed)
-        for name in CHAPTERS.get(chapter, ())
+        for name in CHAPTERS.get(chapter, [])
         for seed in (profile.seeds if name in seeded else profile.seeds[:1])
     ]
