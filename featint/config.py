@@ -4,7 +4,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 
-FirstPosition = str  # "drop" or "keep"
+SPLITS = ("train", "validation", "test")
+FIRST_POSITIONS = ("drop", "keep")
 
 
 def choose(name: str, value: object, allowed) -> None:
@@ -76,7 +77,7 @@ class HarvestConfig:
 
     def __post_init__(self):
         choose("dtype", self.dtype, PRECISIONS)
-        for split in ("train", "validation", "test"):
+        for split in SPLITS:
             if (n := getattr(self, f"{split}_windows")) is not None:
                 at_least(f"{split}_windows", n, 1)
 
@@ -154,8 +155,9 @@ class TrainConfig:
     """Largest norm of the whole gradient."""
     dead_after_tokens: int = 100_000
     """A feature that has not fired for so many tokens counts as dead."""
-    first_position: FirstPosition = "drop"
-    """Whether windows' first positions, the attention sinks, are trained on."""
+    first_position: str = "drop"
+    """`drop` leaves out all attention sinks, not windows' first positions alone: separators wherever
+    they stand, and tokens as large (`lm.LanguageModel.sinks`). `keep` trains on every position."""
     holdout_share: float = 0.0
     """Share of the training split's tokens, drawn at random, that is left out: the released code's validation set (0.1 there)."""
     seed: int = 0
@@ -169,7 +171,7 @@ class TrainConfig:
             at_least(f"lr_scale[{prefix!r}]", factor, 0)
         at_least("clip_norm", self.clip_norm, 0)
         at_least("dead_after_tokens", self.dead_after_tokens, 1)
-        choose("first_position", self.first_position, ("drop", "keep"))
+        choose("first_position", self.first_position, FIRST_POSITIONS)
         if not 0 <= self.holdout_share < 1:
             raise ValueError(f"holdout_share = {self.holdout_share!r} must lie in [0, 1)")
         if not 0 < self.decay_fraction <= 1:
@@ -232,7 +234,8 @@ class ModelConfig:
         """Raise ValueError if this model cannot build on `base`."""
         if (base.harvest, base.train.first_position) != (self.harvest, self.train.first_position):
             raise ValueError(
-                "a model must be trained on its base's activations, first positions dropped or kept as there"
+                "a model must be trained on its base's activations, attention sinks (first_position) "
+                "dropped or kept as there"
             )
         if base.target != "x" and base.nfm is None:
             raise ValueError(f"base must reconstruct x, but is an SAE on target = {base.target!r}")

@@ -12,10 +12,9 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from featint import assets, store
-from featint.config import CorpusConfig, LMConfig, to_json
+from featint.config import SPLITS, CorpusConfig, LMConfig, to_json
 
 KIND = "windows"
-SPLITS = ("train", "validation", "test")
 PACKAGED = "wikipedia-summaries"
 
 
@@ -177,7 +176,8 @@ def windows(
     if not store.exists(KIND, config_of):
         if tokenizer is None:
             raise store.StoreError(
-                f"the text {config.name!r} has not been cut into windows for {lm.name!r}; run `featint windows`"
+                f"the text {config.name!r} has not been cut into windows for {lm.name!r}; "
+                "call featint.harvest.windows(config), or run `featint windows`"
             )
         make(config, lm, *tokenizer())
     artefact = store.load(KIND, config_of)

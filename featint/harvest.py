@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from featint import activations, corpora, lm, store
-from featint.config import HarvestConfig
+from featint.config import FIRST_POSITIONS, SPLITS, HarvestConfig
 
 SHARD_WINDOWS = 512
 
@@ -32,10 +32,7 @@ def harvest(config: HarvestConfig, *more: HarvestConfig) -> store.Artefact:
     """
     corpus = windows(config)
     wanted = {
-        c: {
-            split: corpus.windows[split].first(getattr(c, f"{split}_windows"))
-            for split in corpora.SPLITS
-        }
+        c: {split: corpus.windows[split].first(getattr(c, f"{split}_windows")) for split in SPLITS}
         for c in (config, *more)
     }
     if len(passes := dict.fromkeys((c.lm, c.corpus, c.dtype) for c in wanted)) > 1:
@@ -52,13 +49,13 @@ def harvest(config: HarvestConfig, *more: HarvestConfig) -> store.Artefact:
             split: write_shards(
                 model, {c: parts[split].tokens for c, parts in missing.items()}, split
             )
-            for split in corpora.SPLITS
+            for split in SPLITS
         }
         for c, parts in missing.items():
             meta = {
                 "d_in": model.d_model,
                 "dtype": dtype,
-                "shards": {split: shards[split][c] for split in corpora.SPLITS},
+                "shards": {split: shards[split][c] for split in SPLITS},
             }
             finish(model, c, parts, meta, corpus)
     return store.load(activations.KIND, config)
@@ -163,7 +160,7 @@ def sinks_of(
 def statistics(files: list[Path], sinks: Bool[Tensor, "n_windows seq"]) -> dict[str, Tensor]:
     """Mean and standard deviation per dimension, float64 sums: without the sinks (`drop`) and over all positions (`keep`)."""
     found = {}
-    for first_position in ("drop", "keep"):
+    for first_position in FIRST_POSITIONS:
         n, total, squares = 0, 0.0, 0.0
         for file, sink in zip(files, sinks.split(SHARD_WINDOWS), strict=True):
             x = load_file(file)["x"]

@@ -18,7 +18,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from featint import assets, store
-from featint.config import PRECISIONS, LMConfig, choose
+from featint.config import FIRST_POSITIONS, PRECISIONS, LMConfig, choose
 from featint.kernels import loops
 
 PACKAGED = "smollm2-135m-instruct"
@@ -224,10 +224,11 @@ def resume(
 ) -> Float[Tensor, "batch seq d_vocab"]:
     """Run the model on from a reading, with the activation x replaced by `edit(x)`; None runs it clean. Returns the logits.
 
-    `edit` takes and returns (batch, seq, d_model) in float32. `first_position="drop"` leaves the attention sinks,
-    every window's first position among them, as they were. The hooks are gone afterwards, whatever happens.
+    `edit` takes and returns (batch, seq, d_model) in float32. `first_position="drop"` leaves all
+    attention sinks (`LanguageModel.sinks`; every window's first position is one) as they were,
+    `"keep"` replaces them too. The hooks are gone afterwards, whatever happens.
     """
-    choose("first_position", first_position, ("drop", "keep"))
+    choose("first_position", first_position, FIRST_POSITIONS)
     block = block_of(lm, reading.hook_point)
 
     def replace(x: Tensor, hook) -> Tensor:
@@ -241,17 +242,6 @@ def resume(
         return lm.bridge.run_with_hooks(
             reading.entering, fwd_hooks=hooks, start_at_layer=block, return_type="logits"
         )
-
-
-def splice(
-    lm: LanguageModel,
-    tokens: Int[Tensor, "batch seq"],
-    hook_point: str,
-    edit: Callable[[Tensor], Tensor],
-    first_position: str = "drop",
-) -> Float[Tensor, "batch seq d_vocab"]:
-    """Logits of the model with the activation x at the hook point replaced by `edit(x)`; see `resume`."""
-    return resume(lm, read(lm, tokens, hook_point), edit, first_position)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from companion import profiles
 from featint import activations, harvest, lm, store
-from featint.config import HarvestConfig
+from featint.config import SPLITS, HarvestConfig
 from featint.store import StoreError
 
 
@@ -48,7 +48,7 @@ def test_rows_are_the_models_activations(harvested, split, first_position):
 @pytest.mark.parametrize("first_position", ["drop", "keep"])
 def test_statistics_are_the_training_splits(harvested, first_position):
     x = direct(harvested, "train", first_position).double().numpy()
-    for split in activations.SPLITS:
+    for split in SPLITS:
         acts = activations.load(harvested, split, first_position)
         np.testing.assert_allclose(acts.mean, x.mean(0), rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(acts.std, x.std(0), rtol=1e-5)
@@ -82,7 +82,7 @@ def test_every_row_knows_its_origin(harvested):
 def test_window_counts_are_obeyed_and_too_many_refused(tiny_harvest):
     config = replace(tiny_harvest, train_windows=5, validation_windows=2, test_windows=3)
     harvest.harvest(config)
-    assert [len(activations.load(config, split, "keep")) for split in activations.SPLITS] == [
+    assert [len(activations.load(config, split, "keep")) for split in SPLITS] == [
         5 * 16,
         2 * 16,
         3 * 16,
@@ -132,7 +132,7 @@ def test_one_pass_reads_several_hook_points(tiny_harvest, monkeypatch):
     n_batches = sum(-(-len(w.tokens) // 8) for w in harvest.windows(tiny_harvest).windows.values())
     assert len(calls) == n_batches
     for config in (tiny_harvest, second):
-        for split in activations.SPLITS:
+        for split in SPLITS:
             acts, x = activations.load(config, split, "keep"), direct(config, split, "keep")
             got = acts.raw(torch.arange(len(acts))).float()
             assert len(acts) == 16 * (getattr(config, f"{split}_windows") or len(x) // 16)

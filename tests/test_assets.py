@@ -71,7 +71,7 @@ def test_wrong_hash_is_refused(wheelhouse):
     wheelhouse(sha256="0" * 64)
     with pytest.raises(
         StoreError,
-        match="tiny-text==1.0 does not have the sha256 written in data/assets.txt(.|\n)*Nothing was kept",
+        match="tiny-text==1.0 does not have the sha256 written in assets.txt(.|\n)*Nothing was kept",
     ):
         assets.path("tiny")
     assert nothing_is_left()

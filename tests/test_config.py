@@ -91,7 +91,7 @@ SAE, JOINT, SEQUENTIAL, RESIDUAL, SECONDARY = (
         (
             SEQUENTIAL,
             {"train": replace(P.train, first_position="keep")},
-            "first positions dropped or kept as there",
+            r"attention sinks \(first_position\) dropped or kept as there",
         ),
         (
             RESIDUAL,

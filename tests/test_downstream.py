@@ -63,7 +63,7 @@ def test_evaluate_against_a_plain_computation(site):
     )
     logits = {
         "clean": model.bridge(windows.tokens),
-        "noisy": lm.splice(model, windows.tokens, config.hook_point, noisy),
+        "noisy": lm.resume(model, lm.read(model, windows.tokens, config.hook_point), noisy),
     }
     x = lm.read(model, windows.tokens, config.hook_point).x
     assert len(frame) == 2 * (windows.tokens[:, :-1] != 0).sum()

@@ -38,6 +38,11 @@ def tokens():
     return tokens
 
 
+def splice(model, tokens, hook_point, edit, first_position="drop"):
+    """Logits with the activation x at the hook point replaced by `edit(x)`."""
+    return lm.resume(model, lm.read(model, tokens, hook_point), edit, first_position)
+
+
 @contextmanager
 def replaced(module, edit):
     """transformers' own way: a forward hook on a module of a plain model."""
@@ -74,7 +79,7 @@ def test_clean_logits_are_those_of_transformers(model, plain, tokens):
 def test_identity_leaves_logits_bit_equal(model, tokens, hook_point):
     clean = model.bridge(tokens)
     for first_position in ("drop", "keep"):
-        assert torch.equal(lm.splice(model, tokens, hook_point, lambda x: x, first_position), clean)
+        assert torch.equal(splice(model, tokens, hook_point, lambda x: x, first_position), clean)
 
 
 def test_the_site_is_the_output_of_its_block(model, plain, tokens):
@@ -103,7 +108,7 @@ def test_splice_does_what_a_plain_hook_does(model, plain, tokens, hook_point, mo
     with replaced(module_of(plain), edit):
         wanted = plain(tokens).logits
     torch.testing.assert_close(
-        lm.splice(model, tokens, hook_point, edit, "keep"), wanted, rtol=1e-4, atol=1e-4
+        splice(model, tokens, hook_point, edit, "keep"), wanted, rtol=1e-4, atol=1e-4
     )
 
 
@@ -144,15 +149,15 @@ def test_sinks_are_separators_and_tokens_of_outstanding_norm(model):
 def test_edit_may_change_its_argument_in_place(model, tokens):
     hook_point = "blocks.1.hook_resid_post"
     assert torch.equal(
-        lm.splice(model, tokens, hook_point, lambda x: x.mul_(2)),
-        lm.splice(model, tokens, hook_point, lambda x: 2 * x),
+        splice(model, tokens, hook_point, lambda x: x.mul_(2)),
+        splice(model, tokens, hook_point, lambda x: 2 * x),
     )
 
 
 def test_hooks_are_gone_after_an_exception(model, tokens):
     before, clean = n_hooks(model), model.bridge(tokens)
     with pytest.raises(RuntimeError, match="on purpose"):
-        lm.splice(
+        splice(
             model,
             tokens,
             "blocks.1.hook_resid_post",
@@ -186,7 +191,7 @@ def test_splice_receives_what_harvest_stored(tiny_harvest, dtype):
         harvest.windows(config).windows["test"].tokens[: lm.BATCH_WINDOWS],
     )
     seen = []
-    lm.splice(model, tokens, config.hook_point, lambda x: seen.append(x) or x)
+    splice(model, tokens, config.hook_point, lambda x: seen.append(x) or x)
     assert torch.equal(seen[0].half().flatten(0, 1), stored.raw(torch.arange(tokens.numel())))
 
 
@@ -217,12 +222,12 @@ def test_other_architectures(lm_folder, tmp_path, tokens, config, block):
         (tmp_path / file.name).write_bytes(file.read_bytes())
     model = lm.load(LMConfig(name=str(tmp_path)))
     clean = model.bridge(tokens)
-    assert torch.equal(lm.splice(model, tokens, "blocks.1.hook_resid_post", lambda x: x), clean)
+    assert torch.equal(splice(model, tokens, "blocks.1.hook_resid_post", lambda x: x), clean)
     by_hook = model.bridge.run_with_hooks(
         tokens, fwd_hooks=[("blocks.1.hook_resid_post", lambda x, hook: 0 * x)]
     )
     assert torch.equal(
-        lm.splice(model, tokens, "blocks.1.hook_resid_post", lambda x: 0 * x, "keep"), by_hook
+        splice(model, tokens, "blocks.1.hook_resid_post", lambda x: 0 * x, "keep"), by_hook
     )
 
 
@@ -264,7 +269,7 @@ def test_unknown_dtype_and_first_position(model, tokens):
     ):
         lm.load(model.config, "float16")
     with pytest.raises(ValueError, match="first_position = 'skip' is not known"):
-        lm.splice(model, tokens, "blocks.1.hook_resid_post", lambda x: x, "skip")
+        splice(model, tokens, "blocks.1.hook_resid_post", lambda x: x, "skip")
 
 
 @pytest.mark.smoke
@@ -274,7 +279,7 @@ def test_the_packaged_model():
     model, windows = lm.load(config.lm), harvest.windows(config).windows["train"].first(8)
     assert (model.d_model, model.n_layers, model.separator) == (576, 30, 0)
     clean = model.bridge(windows.tokens)
-    assert torch.equal(lm.splice(model, windows.tokens, config.hook_point, lambda x: x), clean)
+    assert torch.equal(splice(model, windows.tokens, config.hook_point, lambda x: x), clean)
     loss = torch.nn.functional.cross_entropy(
         clean[:, :-1].flatten(0, 1), windows.tokens[:, 1:].flatten()
     )

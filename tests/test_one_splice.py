@@ -29,7 +29,7 @@ def test_kl_by_token(site):
         Categorical(logits=logits.double())
         for logits in (
             model.bridge(found.tokens[None])[0],
-            lm.splice(model, found.tokens[None], hook, halved)[0],
+            lm.resume(model, lm.read(model, found.tokens[None], hook), halved)[0],
         )
     )
     torch.testing.assert_close(

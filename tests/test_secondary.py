@@ -52,5 +52,5 @@ def test_a_base_without_interactions_or_with_other_statistics_is_refused(p):
             ValueError, match="is the hidden layer of an interaction path, which the base"
         ):
             runs.fit(replace(config, base=variants.get(change, p))), name
-    with pytest.raises(ValueError, match="first positions dropped or kept as there"):
+    with pytest.raises(ValueError, match="dropped or kept as there"):
         runs.fit(replace(config, train=replace(config.train, first_position="keep")))
