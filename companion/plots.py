@@ -103,6 +103,7 @@ ROLES = {
     "joint_interaction": "interaction",
     "sequential_interaction": "interaction",
     "joint_own_path": "published",
+    "true_codes": "controlled",
 }
 """Which colour a model has; one that is not listed has that of the first word of its name."""
 

@@ -47,17 +47,13 @@ def test_a_notebook_is_touched_by_what_it_imports(tmp_path):
     file = tmp_path / "a.ipynb"
     cells = [
         nbformat.v4.new_code_cell(
-            "from companion.toys import features as toy\nfrom featint.metrics import fvu"
+            "from companion import verdicts\nfrom featint.metrics import fvu"
         ),
         nbformat.v4.new_markdown_cell("from featint import lm"),
     ]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), file)
     touched = {str(f.relative_to(places.PROJECT)) for f in dependencies.of_notebook(file)}
-    assert touched == {
-        "companion/toys/__init__.py",
-        "companion/toys/features.py",
-        "featint/metrics.py",
-    }
+    assert touched == {"companion/verdicts.py", "featint/metrics.py"}
 
 
 def test_a_module_in_a_room_depends_on_the_room_itself():

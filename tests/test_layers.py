@@ -28,7 +28,8 @@ FEATINT = {
     "interventions": "store activations joint lm secondary kernels",
     "geometry": "",
     "contributions": "geometry",
-    "pairs": "nfm kernels",
+    "pair_effects": "nfm kernels",
+    "planted": "config kernels metrics nfm sae train",
     "effects": "contributions joint sae kernels",
 }
 """What each module of the library may import of the library; of the companion, nothing."""

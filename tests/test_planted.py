@@ -1,18 +1,14 @@
-"""The planted truth is what it says, pair scores agree with slow formulas, and sweeps are checked before anything trains."""
+"""The planted truth is what its formula says, and what is measured against it is worked out by hand."""
 
 import numpy as np
 import pytest
 import torch
 
-from companion.chapters import recovery
-from companion.chapters.recovery import Trial
-from companion.toys import features as toy
-from companion.toys import planted
-from companion.toys.planted import Batches, World, WorldConfig
-from featint import pairs
-from featint.config import NFMConfig
-from featint.kernels.sparse import Codes
+from featint import planted, train
+from featint.config import NFMConfig, SAEConfig, TrainConfig
 from featint.nfm import NFM
+from featint.planted import Batches, OnTrueCodes, World, WorldConfig
+from featint.sae import TopKSAE
 
 SMALL = WorldConfig(n_features=6, d_in=5, n_active=3, n_products=2, noise=0.0)
 
@@ -23,19 +19,29 @@ def generator(seed=0):
 
 @pytest.mark.parametrize("order", ["none", "pairs", "triples"])
 def test_activations_follow_the_formula(order):
-    world = World(
-        WorldConfig(
-            n_features=6, d_in=5, n_active=4, order=order, n_products=2, strength=0.7, noise=0.0
-        )
-    )
+    size = {"n_features": 6, "d_in": 5, "n_active": 4, "n_products": 2}
+    world = World(WorldConfig(**size, order=order, strength=0.7, noise=0.0))
     sample = world.draw(50, generator())
     for codes, x in zip(sample.codes, sample.x, strict=True):
         expected = sum(codes[i] * world.directions[i] for i in range(6))
         for term, direction in zip(world.products.tolist(), world.product_directions, strict=True):
             expected = expected + 0.7 * np.prod([codes[i].item() for i in term]) * direction
         assert torch.allclose(x, expected, atol=1e-6)
-    assert ((sample.codes > 0).sum(1) == 4).all()
     assert len(world.products) == (0 if order == "none" else 2)
+    for directions in (world.directions, world.product_directions):
+        assert directions.norm(dim=1).tolist() == pytest.approx([1] * len(directions))
+
+
+def test_tokens_have_as_many_features_as_they_should_each_of_its_strength():
+    """With the unit vectors as directions the codes can be read off x."""
+    config = WorldConfig(n_features=6, d_in=6, n_active=2, order="none", noise=0.0)
+    x = World(config, torch.eye(6)).draw(2000, generator()).x
+    assert ((x > 0).sum(1) == 2).all()
+    strengths = x[x > 0]
+    assert 0.5 <= strengths.min() < 0.51 and 1.49 < strengths.max() <= 1.5
+    assert (x > 0).double().mean(0) == pytest.approx([2 / 6] * 6, abs=0.05)
+    with pytest.raises(ValueError, match=r"directions have shape \(5, 6\), not \(6, 6\)"):
+        World(config, torch.eye(6)[:5])
 
 
 def test_noise_has_its_size_and_the_floor_is_the_noise():
@@ -56,9 +62,12 @@ def test_without_products_both_floors_agree_and_without_noise_they_vanish():
 def test_batches_repeat_exactly_and_hold_the_codes_first():
     batches = Batches(World(SMALL), 3, 10, seed=4, with_codes=True)
     assert torch.equal(batches[1], batches[1]) and not torch.equal(batches[1], batches[2])
-    sample = World(SMALL).draw(10, toy.step_generator(4, 1))
+    sample = World(SMALL).draw(10, planted.step_generator(4, 1))
     assert torch.equal(batches[1], torch.cat([sample.codes, sample.x], 1))
+    assert torch.equal(Batches(World(SMALL), 3, 10, seed=4)[1], sample.x)
     assert len(list(batches)) == 3
+    other_seed, other_step = Batches(World(SMALL), 3, 10, seed=5)[1], batches[2][:, 6:]
+    assert not torch.equal(other_seed, sample.x) and not torch.equal(other_step, sample.x)
 
 
 @pytest.mark.parametrize(
@@ -77,148 +86,66 @@ def test_impossible_worlds_are_refused(wrong, message):
         WorldConfig(**{"n_features": 6, "d_in": 5, "n_active": 3, "n_products": 2} | wrong)
 
 
-def an_nfm():
-    nfm = NFM(5, 6, NFMConfig(d_factor=4, dropout=0.0), generator())
+def test_on_true_codes_the_nfm_reads_the_largest_codes_and_is_judged_by_x():
+    nfm = NFM(1, 3, NFMConfig(d_factor=1, dropout=0.0, interaction=False))
     with torch.no_grad():
-        for p in nfm.parameters():
-            p.normal_(generator=generator(3))
-    return nfm
+        nfm.W_lin.copy_(torch.tensor([[1.0], [10.0], [100.0]]))
+    model = OnTrueCodes(nfm, d_sae=3, k=2)
+    rows = torch.tensor([[0.5, 0.0, 2.0, 200.0], [1.0, 1.5, 0.0, 20.0]])  # three codes, then x
+    x_hat = model(rows).x_hat
+    assert x_hat.squeeze(1).tolist() == pytest.approx([200.5, 16.0])  # 0.5 + 200; 1 + 15
+    # errors 0.5 and 4
+    assert model.loss(x_hat, rows).item() == pytest.approx((0.25 + 16) / 2)
 
 
-def test_second_differences_are_those_of_the_whole_nfm():
-    """Against f(i and j) - f(i) - f(j) + f(neither), with f the sum of both paths on dense codes."""
-    nfm, levels = an_nfm(), torch.rand(6, generator=generator(1)) + 0.5
-    every = torch.combinations(torch.arange(6))
-
-    def f(*on):
-        acts = torch.zeros(1, 6)
-        acts[0, list(on)] = levels[list(on)]
-        return sum(nfm.parts(Codes(acts, torch.arange(6)[None])).values())[0]
-
-    expected = [(f(i, j) - f(i) - f(j) + f()).norm().item() for i, j in every.tolist()]
-    assert pairs.second_differences(nfm, every, levels).tolist() == pytest.approx(
-        expected, rel=1e-4
-    )
+def test_fvu_by_hand():
+    x, x_hat = torch.tensor([[0.0, 0], [2, 0], [4, 0]]), torch.tensor([[0.0, 1], [2, 0], [3, 0]])
+    assert planted.fvu(x, x_hat) == pytest.approx(
+        2 / 8
+    )  # errors 1 + 0 + 1; around the mean 4 + 0 + 4
 
 
-def test_factor_effects_are_the_products_of_the_weights():
-    nfm, levels = an_nfm(), torch.rand(6, generator=generator(1)) + 0.5
-    codes = Codes(
-        torch.rand(40, 3, generator=generator(2)),
-        torch.rand(40, 6, generator=generator(4)).topk(3).indices,
-    )
-    gate = (nfm.hidden(codes) > 0).double().mean(0)
-    every = torch.combinations(torch.arange(6))
-    expected = []
-    for i, j in every.tolist():
-        pooled = levels[i] * levels[j] * nfm.V[i] * nfm.V[j]
-        expected.append(((pooled @ nfm.W_hidden) * gate.float() @ nfm.W_out).norm().item())
-    assert pairs.factor_effects(nfm, every, levels, codes).tolist() == pytest.approx(
-        expected, rel=1e-4
-    )
+def test_least_squares_fits_on_one_sample_and_is_judged_on_the_other():
+    c, x = torch.tensor([[0.0], [1], [2]]), torch.tensor([[1.0], [3], [5]])  # x = 1 + 2 c
+    test_c, test_x = torch.tensor([[0.0], [2]]), torch.tensor([[1.0], [7]])
+    # predicted 1 and 5: errors 0 and 4; around the mean of 4 they are 9 and 9
+    assert planted.least_squares(c, x, test_c, test_x) == pytest.approx(4 / 18)
+    # given parts leave 1 and 2 c to the map; those of the test are right and leave nothing else
+    given = torch.tensor([[0.0], [0], [0]]), torch.tensor([[0.0], [2]])
+    assert planted.least_squares(c, x, test_c, test_x, given) == pytest.approx(0, abs=1e-12)
+    # parts that hold half of what depends on c leave x = 1 + c to the map: 1 and 3, plus 0 and 4
+    given = c.clone(), torch.tensor([[0.0], [4]])
+    assert planted.least_squares(c, x, test_c, test_x, given) == pytest.approx(0, abs=1e-12)
+    dead = torch.cat([c, torch.zeros(3, 1)], 1)  # a dead feature is no matter
+    found = planted.least_squares(dead, x, torch.cat([test_c, test_c * 0], 1), test_x)
+    assert found == pytest.approx(4 / 18)
 
 
-def test_agreement_by_hand():
-    planted_pairs = torch.tensor([True, True, True, False, False])
-    assert pairs.agreement(torch.tensor([5.0, 4, 3, 2, 1]), planted_pairs) == (1.0, 1.0)
-    area, recall = pairs.agreement(
-        torch.tensor([5.0, 4, 2, 3, 1]), planted_pairs
-    )  # the third of the list is false
-    assert area == pytest.approx((1 + 1 + 3 / 4) / 3) and recall == pytest.approx(2 / 3)
-    assert pairs.agreement(torch.ones(5), planted_pairs)[1] == 0  # no order at all finds nothing
-    assert pairs.agreement(torch.tensor([5.0, 4, 2, 3, 1]), planted_pairs, false_share=0.25)[1] == 1
-
-
-def test_matching_is_one_to_one_and_bought_counts_products():
+def test_matching_is_one_to_one_and_the_nearest_need_not_be():
     true = torch.eye(3)
-    cosine, match = recovery.matched(
-        torch.tensor([[0.0, 0, 2], [1, 0, 0], [0.9, 0.1, 0], [0, 3, 0]]), true
-    )
-    assert match.tolist() == [1, 3, 0] and cosine == pytest.approx(1)
-    products = torch.rand(100, 2, generator=generator())
-    codes = torch.stack(
-        [3 * products[:, 1] + 1, torch.rand(100, generator=generator(1)), torch.zeros(100)], 1
-    )
-    assert recovery.bought(codes, products) == 0.5
+    learned = torch.tensor([[0.0, 0, 2], [1, 0, 0], [0.8, 0.6, 0], [0, 0, 0]])
+    # to feature 1 the third learned one is nearest; to feature 0 the second
+    assert planted.nearest(learned, true).tolist() == pytest.approx([1, 0.6, 1])
+    cosine, match = planted.matched(learned, true)
+    assert match.tolist() == [1, 2, 0] and cosine.tolist() == pytest.approx([1, 0.6, 1])
+    # feature 0 is nearest to both of them, feature 1 takes the other
+    shared = torch.tensor([[0.8, 0.6], [0.96, 0.28]])
+    assert planted.nearest(shared, torch.eye(2)).tolist() == pytest.approx([0.96, 0.6])
+    assert planted.matched(torch.tensor([[0.8, 0.6], [0.6, 0.8]]), torch.eye(2))[1].tolist() == [
+        0,
+        1,
+    ]
 
 
-def test_sweeps_are_refused_before_anything_trains(monkeypatch):
-    monkeypatch.setattr(recovery, "run", lambda trial: pytest.fail("a trial ran"))
-    base = Trial(world=SMALL)
-    assert (
-        len(
-            recovery.trials(
-                base, strength=[0.5, 1.0], setting=["joint", "sequential"], seed=[0, 1, 2]
-            )
-        )
-        == 12
-    )
-    with pytest.raises(ValueError, match="the sweep over strength is empty"):
-        recovery.trials(base, setting=["joint"], strength=[])
-    with pytest.raises(
-        ValueError,
-        match="the sweep cannot run order = 'triples', n_active = 2: order = 'triples' needs n_active",
-    ):
-        recovery.trials(base, order=["triples"], n_active=[2])
-    with pytest.raises(
-        ValueError, match="sweep parameter = 'strengths' is not known; allowed: 'batch_tokens'"
-    ):
-        recovery.trials(base, strengths=[1.0])
-    with pytest.raises(
-        ValueError, match="the sweep cannot run n_tokens = 10: n_tokens = 10 must be"
-    ):
-        recovery.trials(base, n_tokens=[10])
-
-
-def test_a_planted_pair_is_found_on_true_codes_and_none_where_none_is():
-    base = Trial(
-        world=WorldConfig(n_features=10, d_in=12, n_active=3, n_products=3, noise=0.02),
-        n_tokens=120_000,
-        d_factor=8,
-    )
-    row = recovery.run(base)
-    assert row["recall_difference"] == 1 and row["false"] == 0 and row["reported"] == 3
-    assert row["fvu_floor"] * 0.95 < row["fvu"] < (row["fvu_floor"] + row["fvu_linear_floor"]) / 2
-    (nothing,) = recovery.trials(base, order=["none"])
-    row = recovery.run(nothing)
-    assert (
-        row["reported"] == row["false"] == 0
-        and "auprc_difference" not in row
-        and "bought" not in row
-    )
-
-
-def test_the_matched_sae_has_the_joint_models_parameters():
-    counts = {}
-    for setting in ("joint", "SAE, matched", "SAE"):
-        model = recovery.untrained(Trial(world=SMALL, setting=setting, d_factor=4), World(SMALL))
-        counts[setting] = sum(p.numel() for p in model.parameters())
-    assert abs(counts["SAE, matched"] - counts["joint"]) <= 11  # within one feature: 2 d_in + 1
-    assert counts["SAE"] < counts["joint"]
-
-
-def test_splitting_the_sum_moves_the_gain_but_not_the_whole():
-    trial = Trial(world=SMALL, setting="joint, no interaction", n_tokens=20_000)
-    world = World(SMALL)
-    model = recovery.fitted(trial, world)
-    x = world.draw(500, generator(9)).x
-    table = recovery.gain_by_split(model, x, [0.0, 0.5, 1.0]).set_index("split").gain
-    errors = recovery.path_fvu(model, x)
-    with torch.no_grad():  # put all of it into the decoder, by hand
-        model.sae.W_dec += model.nfm.W_lin
-        model.nfm.W_lin.zero_()
-    moved = recovery.path_fvu(model, x)
-    assert moved["whole model"] == pytest.approx(errors["whole model"], rel=1e-5)
-    assert table[0.0] == pytest.approx(
-        100 * (1 - moved["whole model"] / moved["own path"]), abs=1e-3
-    )
-    assert table[0.0] < table[0.5] < table[1.0]
-
-
-def test_share_unexplained_is_sklearns():
-    from sklearn.metrics import r2_score
-
-    x, x_hat = (torch.randn(30, 4, generator=generator(s)) for s in (0, 1))
-    assert planted.share_unexplained(x, x_hat) == pytest.approx(
-        1 - r2_score(x.numpy(), x_hat.numpy(), multioutput="variance_weighted")
-    )
+def test_a_planted_dictionary_is_recovered():
+    """40 features in 20 dimensions, 2 at a time: an SAE of the right size finds nine in ten."""
+    config = WorldConfig(n_features=40, d_in=20, n_active=2, order="none", noise=0.02)
+    world, sae = World(config), TopKSAE(20, SAEConfig(d_sae=60, k=2), generator())
+    budget = TrainConfig(n_tokens=500 * 256, batch_tokens=256, lr=1e-2)
+    train.fit(sae, Batches(world, 500, 256, seed=0), budget)
+    chance = planted.random_directions(60, 20, generator(1))
+    shares = [
+        (planted.nearest(learned, world.directions) > 0.95).double().mean().item()
+        for learned in (sae.W_dec, chance)
+    ]
+    assert shares[0] >= 0.9 and shares[1] < 0.05

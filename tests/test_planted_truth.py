@@ -1,94 +1,253 @@
-"""The chapter's tables and results follow from its rows."""
+"""What the chapter measures, on models whose weights are set by hand; sweeps, means and readings."""
+
+from dataclasses import replace
 
 import pandas as pd
 import pytest
+import torch
 
-from companion import profiles
-from companion.chapters import planted_truth, recovery
+from companion import estimates
+from companion.chapters import planted_truth
+from companion.chapters.planted_truth import Attempt
+from featint.config import NFMConfig
+from featint.kernels.sparse import Codes
+from featint.nfm import NFM
+from featint.planted import OnTrueCodes, World
 
-
-def rows(**columns):
-    return pd.DataFrame(columns)
-
-
-def test_a_plan_is_checked_before_anything_trains(monkeypatch):
-    monkeypatch.setattr(recovery, "run", lambda trial: pytest.fail("a trial ran"))
-    p = profiles.get("laptop")
-    plan = planted_truth.plan(p, planted_truth.base(p), first_seed=3, n_seeds=2)
-    assert {t.world.seed for todo in plan.values() for t in todo} == {3, 4}
-    assert {t.setting for t in plan["settings"]} == set(recovery.SETTINGS)
-    assert all(todo for todo in plan.values())
-    with pytest.raises(
-        ValueError,
-        match="the sweep cannot run setting = 'true codes', order = 'triples'.*needs n_active of at least 3",
-    ):
-        planted_truth.plan(p, planted_truth.base(p, n_active=2))
-    with pytest.raises(ValueError, match="n_seeds = 0"):
-        planted_truth.plan(p, planted_truth.base(p), n_seeds=0)
-    with pytest.raises(ValueError, match="knob = 'strenght' is not known"):
-        planted_truth.base(p, strenght=2.0)
+TINY = {"n_features": 4, "d_in": 6, "n_active": 3, "n_products": 1, "noise": 0.0, "d_factor": 1}
 
 
-def test_a_shared_trial_is_trained_once_and_lands_in_every_sweep(monkeypatch):
-    p = profiles.get("smoke")
-    trial = planted_truth.base(p)
-    sweeps = {
-        "a": recovery.trials(trial, seed=[0, 1]),
-        "b": recovery.trials(trial, order=["pairs", "none"], seed=[1]),
-    }
-    ran = []
-
-    def sweep(todo):
-        ran.extend(todo)
-        found = {
-            "fvu_linear_floor": 0.3,
-            "fvu_floor": 0.1,
-            "fvu_refit": 0.3,
-            "fvu_refit_pairs": 0.15,
-        }
-        return pd.DataFrame([{"seed": t.world.seed, "order": t.world.order, **found} for t in todo])
-
-    monkeypatch.setattr(recovery, "sweep", sweep)
-    found = planted_truth.run(sweeps)
-    assert len(ran) == len(set(ran)) == 3
-    assert found["a"]["seed"].tolist() == [0, 1]
-    assert found["b"]["order"].tolist() == ["pairs", "none"]
-    assert found["a"]["gain"].tolist() == pytest.approx(
-        [0.75, 0.75]
-    )  # 0.15 of the 0.2 that the products carry
-    assert found["b"]["gain"].isna().tolist() == [False, True]
-    assert found["b"]["removed"].tolist() == pytest.approx([0.5, 0.5])
+def by_hand(world, pair, size=1.0):
+    """An NFM on true codes whose linear path writes every feature's direction and whose interaction
+    path writes `size` times the product of a pair along the planted one's direction."""
+    nfm = NFM(6, 4, NFMConfig(d_factor=1, dropout=0.0))
+    with torch.no_grad():
+        for p in nfm.parameters():
+            p.zero_()
+        nfm.W_lin.copy_(world.directions)
+        nfm.V[list(pair)] = 1.0
+        nfm.W_hidden.fill_(1.0)
+        nfm.W_out.copy_(size * world.product_directions)
+    return OnTrueCodes(nfm, 4, 3)
 
 
-def test_means_over_seeds_have_students_interval_and_skip_what_is_missing():
-    frame = rows(setting=["a"] * 3 + ["b"], seed=[0, 1, 2, 0], gain=[0.5, 0.75, 1.0, None])
-    (row,) = planted_truth.over_seeds(frame, ["setting"], "gain").itertuples(index=False)
-    half = 4.302653 * 0.25 / 3**0.5  # t of 2 degrees of freedom
-    assert (row.value, row.lo, row.hi, row.n) == pytest.approx((0.75, 0.75 - half, 0.75 + half, 3))
-    table = planted_truth.table(frame, "setting", {"gain": ("found", ".2f")})
-    assert table.loc["a", "found"] == "0.75 [0.13, 1.37]" and pd.isna(table.loc["b", "found"])
-    share = planted_truth.over_seeds(
-        frame.rename(columns={"gain": "bought"}), ["setting"], "bought"
-    )
-    assert share["hi"].tolist() == [1]  # a share has no more than all
+def pair_of(world, planted):
+    """The planted pair, or the one that shares nothing with it."""
+    pair = world.products[0].tolist()
+    return pair if planted else sorted({0, 1, 2, 3} - set(pair))
+
+
+def measured(monkeypatch, planted=True, size=1.0, **more):
+    attempt = Attempt(**TINY | more)
+    make = lambda a, world: by_hand(world, pair_of(World(attempt), planted), size)  # noqa: E731
+    monkeypatch.setattr(planted_truth, "fitted", make)
+    return planted_truth.measured(attempt)
+
+
+def test_a_model_that_has_the_product_leaves_nothing_and_finds_it(monkeypatch):
+    row = measured(monkeypatch)
+    assert row["fvu"] < 1e-10 and row["fvu_refit_pairs"] < 1e-10 and row["fvu_floor"] < 1e-10
+    assert row["fvu_refit"] == pytest.approx(row["fvu_linear_floor"]) and row["fvu_refit"] > 0.01
+    found = [row[m] for m in ("recall_difference", "recall_factors", "reported", "false")]
+    assert found == [1, 1, 1, 0] and row["auprc_difference"] == row["auprc_factors"] == 1
+    score, planted = row["top"][0]
+    # its features, each at its mean level of 1 where it fires, write a product of length 1
+    assert planted and score == pytest.approx(1, abs=0.03)
+    assert len(row["top"]) == 6 and not any(p or s > 1e-6 for s, p in row["top"][1:])
+    # 4 x 6 + 6 of the linear path, 4 of V, 1 + 1 and 6 + 6 of the MLP
+    assert row["parameters"] == 48 and "cosine" not in row and "bought" not in row
+
+
+def test_a_wrong_pair_is_a_false_one(monkeypatch):
+    row = measured(monkeypatch, planted=False)
+    assert [row[m] for m in ("recall_difference", "reported", "false")] == [0, 1, 1]
+    assert row["auprc_difference"] == pytest.approx(1 / 6)  # the planted one ties with the last
+    assert row["fvu_refit_pairs"] > row["fvu_refit"] * 1.5  # it writes what is not there
 
 
 @pytest.mark.parametrize(
-    ("estimate", "says"),
+    ("size", "strength", "reported"), [(0.55, 1, 1), (0.45, 1, 0), (0.55, 2, 0)]
+)
+def test_reported_is_what_has_half_of_what_is_planted(monkeypatch, size, strength, reported):
+    row = measured(monkeypatch, size=size, strength=strength)
+    assert (row["reported"], row["false"]) == (reported, 0)
+
+
+def test_where_triples_are_planted_every_reported_pair_is_false(monkeypatch):
+    attempt = Attempt(**TINY | {"order": "triples"})
+    monkeypatch.setattr(planted_truth, "fitted", lambda a, world: by_hand(world, (0, 1)))
+    row = planted_truth.measured(attempt)
+    assert (row["reported"], row["false"]) == (1, 1) and "recall_difference" not in row
+
+
+def test_learned_features_are_matched_before_their_pairs_are_asked():
+    """The NFM multiplies its features 3 and 2, which stand for the true features that are planted."""
+    world = World(Attempt(**TINY))
+    true = world.products[0]
+    match = torch.full((4,), -1)
+    match[true] = torch.tensor([3, 2])
+    match[match < 0] = torch.tensor([0, 1])
+    nfm = by_hand(world, (3, 2)).nfm
+    codes = Codes(torch.ones(5, 4), torch.arange(4).expand(5, 4))
+    row = planted_truth.pair_measures(nfm, codes, match, world)
+    assert (row["recall_difference"], row["recall_factors"], row["false"]) == (1, 1, 0)
+    straight = planted_truth.pair_measures(nfm, codes, torch.arange(4), world)
+    assert straight["false"] == (0 if set(true.tolist()) == {2, 3} else 1)
+
+
+def test_a_pair_is_bought_if_one_feature_follows_its_product():
+    products = torch.rand(200, 3, generator=torch.Generator().manual_seed(0))
+    other = torch.rand(200, generator=torch.Generator().manual_seed(1))
+    codes = torch.stack([3 * products[:, 1] + 1, other, torch.zeros(200), 1 - products[:, 2]], 1)
+    # the first has no feature, the second one, the third one that does the opposite
+    assert planted_truth.bought(codes, products) == pytest.approx(1 / 3)
+    diluted = torch.stack([products[:, 0] + 3 * other], 1)  # correlates by about 0.3
+    assert planted_truth.bought(diluted, products[:, :1]) == 0
+
+
+def test_every_model_is_what_it_is_called():
+    models = {m: planted_truth.untrained(Attempt(**TINY, model=m)) for m in planted_truth.MODELS}
+    parts = {
+        m: set() if m == "true_codes" else set(models[m].parts(models[m].encode(torch.ones(1, 6))))
+        for m in models
+    }
+    assert parts["joint"] == parts["sequential"] == {"sae_out", "linear_out", "interaction_out"}
+    assert parts["joint_no_interaction"] == {"sae_out", "linear_out"} and parts["sae"] == {
+        "sae_out"
+    }
+    n = {name: sum(p.numel() for p in model.parameters()) for name, model in models.items()}
+    # encoder 6 x 4 + 4 and decoder 4 x 6; the joint model 30 + 4 + 2 + 12 more: 4 features at 13
+    assert (n["sae"], n["joint"], n["sae_matched"]) == (52, 100, 104)
+    first, second = (planted_truth.untrained(Attempt(**TINY, model="sae")).W_dec for _ in range(2))
+    assert torch.equal(first, second)
+    assert not torch.equal(
+        first, planted_truth.untrained(Attempt(**TINY, model="sae", seed=1)).W_dec
+    )
+
+
+def test_the_sequential_models_sae_is_the_sae_and_the_bias_moves_only_if_asked():
+    few, trained = TINY | {"n_tokens": 256 * 4}, {}
+    for model in ("sae", "sequential", "joint"):
+        attempt = Attempt(**few, model=model)
+        trained[model] = planted_truth.fitted(attempt, World(attempt))
+    assert torch.equal(trained["sequential"].sae.W_dec, trained["sae"].W_dec)
+    start = planted_truth.untrained(attempt)
+    for part in (
+        trained["joint"].sae.W_dec - start.sae.W_dec,
+        trained["sequential"].nfm.V - start.nfm.V,
+    ):
+        assert part.norm() > 0.01
+    for model in ("sequential", "joint"):
+        assert not trained[model].nfm.b_hidden.any()
+    moved = planted_truth.fitted(replace(attempt, hidden_bias=True), World(attempt))
+    assert moved.nfm.b_hidden.any()
+
+
+def test_planted_pairs_are_found_on_true_codes_and_none_where_none_are():
+    size = {"n_features": 10, "d_in": 12, "n_active": 3, "n_products": 3, "noise": 0.02}
+    base = Attempt(**size, n_tokens=120_000, d_factor=8)
+    pairs, none = (
+        planted_truth.measured(a) for a in planted_truth.attempts(base, order=["pairs", "none"])
+    )
+    assert pairs["recall_difference"] == 1 and (pairs["reported"], pairs["false"]) == (3, 0)
+    between = (pairs["fvu_floor"] + pairs["fvu_linear_floor"]) / 2
+    assert pairs["fvu_floor"] * 0.95 < pairs["fvu"] < between
+    assert (none["reported"], none["false"]) == (0, 0) and "auprc_difference" not in none
+
+
+def test_sweeps_are_checked_before_anything_trains():
+    base = Attempt(**TINY)
+    made = planted_truth.attempts(
+        base, strength=[0.5, 1.0], model=["joint", "sequential"], seed=[0, 1, 2]
+    )
+    assert len(set(made)) == 12 and made[1] == Attempt(**TINY, strength=0.5, model="joint", seed=1)
+    for message, values in {
+        "the sweep over strength is empty": {"model": ["joint"], "strength": []},
+        "cannot run order = 'triples', n_active = 2: order = 'triples' needs n_active": {
+            "order": ["triples"],
+            "n_active": [2],
+        },
+        "sweep parameter = 'strengths' is not known; allowed: 'd_factor'": {"strengths": [1.0]},
+        "the sweep cannot run n_tokens = 10: n_tokens = 10 must be": {"n_tokens": [10]},
+        "the sweep cannot run model = 'SAE': model = 'SAE'": {"model": ["SAE"]},
+        "the sweep cannot run d_factor = 0": {"d_factor": [0]},
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            planted_truth.attempts(base, **values)
+
+
+def test_a_shared_attempt_is_trained_once_and_lands_in_every_sweep(monkeypatch):
+    ran = []
+    monkeypatch.setattr(
+        planted_truth, "Parallel", lambda n_jobs: lambda tasks: [f(*a) for f, a, _ in tasks]
+    )
+    monkeypatch.setattr(
+        planted_truth, "measured", lambda a: ran.append(a) or {"seed": a.seed, "order": a.order}
+    )
+    base = Attempt(**TINY)
+    sweeps = {
+        "a": planted_truth.attempts(base, seed=[0, 1]),
+        "b": planted_truth.attempts(base, order=["none", "pairs"], seed=[1]),
+    }
+    found = planted_truth.run(sweeps)
+    assert len(ran) == len(set(ran)) == 3
+    assert found["a"].to_dict("list") == {"seed": [0, 1], "order": ["pairs", "pairs"]}
+    assert found["b"].to_dict("list") == {"seed": [1, 1], "order": ["none", "pairs"]}
+
+
+SEEDS = pd.DataFrame({
+    "model": ["b", "b", "b", "a", "a", "a"], "seed": [0, 1, 2, 2, 1, 0], "fvu": [0.5, 0.75, 1.0, 1, 1, 4],
+    "bought": [0.5, 0.75, 1.0, None, None, None], "gain": [0.5, 0.75, 1.0, -0.01, 0.0, 0.01],
+})  # fmt: skip
+HALF = 4.302653 * 0.25 / 3**0.5  # Student's t of 2 degrees of freedom, standard deviation 0.25
+
+
+def test_means_over_seeds():
+    found = planted_truth.means(SEEDS, {"fvu": "FVU", "bought": "%", "gain": "%", "other": "area"})
+    assert found[["quantity", "model"]].to_numpy().tolist() == [
+        ["fvu", "b"], ["fvu", "a"], ["bought", "b"], ["gain", "b"], ["gain", "a"]
+    ]  # fmt: skip
+    row = found.set_index(["quantity", "model"]).loc
+    fvu, bought, gain = row["fvu", "b"], row["bought", "b"], row["gain", "b"]
+    assert (fvu.value, fvu.lo, fvu.hi) == pytest.approx((0.75, 0.75 - HALF, 0.75 + HALF))
+    assert (fvu.n, fvu.of, fvu.unit, fvu.protocol) == (3, "seeds", "FVU", "controlled")
+    assert (gain.value, gain.lo, gain.hi) == pytest.approx((75, 75 - 100 * HALF, 75 + 100 * HALF))
+    assert (bought.value, bought.lo) == pytest.approx((75, 75 - 100 * HALF))
+    assert bought.hi == 100  # a share has no more than all; 137 % of a gain may be
+    assert row["fvu", "a"].value == pytest.approx(2) and row["gain", "a"].value == pytest.approx(0)
+    low = planted_truth.means(SEEDS.assign(bought=1 - SEEDS["bought"]), {"bought": ""})
+    assert (low.value[0], low.lo[0], low.hi[0]) == pytest.approx((0.25, 0, 0.25 + HALF))
+    one = planted_truth.means(SEEDS[SEEDS["seed"] == 1], {"bought": "%"})
+    assert (one.value[0], one.lo[0], one.n[0]) == (75, None, 1)
+    parts = planted_truth.means(SEEDS.assign(part="none"), {"fvu": "FVU"})
+    assert [estimates.identifier(r) for r in parts.itertuples()] == [
+        "b/fvu/none/controlled",
+        "a/fvu/none/controlled",
+    ]
+
+
+def test_a_table_for_readers():
+    columns = {"gain": ("won", ".1f"), "bought": ("pairs bought", ".2f")}
+    table = planted_truth.table(SEEDS, columns)
+    assert table.index.tolist() == ["b", "a"] and table.columns.tolist() == ["won", "pairs bought"]
+    assert table.loc["b"].tolist() == ["0.8 [0.1, 1.4]", "0.75 [0.13, 1.00]"]
+    assert table.loc["a", "won"] == "0.0 [0.0, 0.0]" and pd.isna(table.loc["a", "pairs bought"])
+
+
+@pytest.mark.parametrize(
+    ("estimate", "bound", "says"),
     [
-        ((0.95, 0.92, 0.98), "yes"),
-        ((0.5, 0.4, 0.6), "no"),
-        ((0.95, 0.8, 1.0), "yes on average; the interval includes 0.9"),
-        ((0.85, 0.8, 0.95), "no on average; the interval includes 0.9"),
-        ((0.95, None, None), "yes, with the one seed that was run"),
+        ((0.95, 0.92, 0.98), 0.9, "yes"),
+        ((0.9, 0.9, 0.9), 0.9, "yes"),
+        ((0.5, 0.4, 0.6), 0.9, "no"),
+        ((0.95, 0.8, 1.0), 0.9, "yes on average; the interval includes 0.9"),
+        ((0.85, 0.8, 0.95), 0.9, "no on average; the interval includes 0.9"),
+        ((0.95, None, None), 0.9, "yes, with the one seed that was run"),
+        ((-5, None, None), 0, "no, with the one seed that was run"),
+        ((0, 0, 0), None, "no"),
+        ((0.3, -1, 1.6), None, "yes, in some seeds"),
     ],
 )
-def test_readings(estimate, says):
-    assert planted_truth.reading(*estimate, 0.9) == says
-
-
-def test_a_turned_knob_moves_the_results():
-    p = profiles.get("laptop")
-    assert planted_truth.turned(p, strength=None, n_seeds=None).label == "laptop"
-    labels = {planted_truth.turned(p, strength=s).label for s in (0.5, 2.0)}
-    assert len(labels) == 2 and all(label.startswith("custom/laptop-") for label in labels)
+def test_readings(estimate, bound, says):
+    row = pd.Series(dict(zip(("value", "lo", "hi"), estimate, strict=True)), dtype=object)
+    assert planted_truth.reading(row, bound) == says

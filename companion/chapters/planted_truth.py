@@ -1,281 +1,236 @@
-"""The chapter Planted truth: its sizes, its sweeps, and the tables, curves and results that follow from their rows."""
+"""The chapter Planted truth: do the models of this book find planted products? One attempt, sweeps
+of attempts that are checked before any of them trains, and means over seeds."""
 
-from collections.abc import Sequence
-from dataclasses import replace
-from math import comb
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from itertools import chain, product
 
 import pandas as pd
+import torch
+from joblib import Parallel, delayed
+from torch import Tensor, nn
 
-from companion import stats
-from companion.chapters import recovery
-from companion.chapters.recovery import SETTINGS, WITH_PAIRS, Trial
-from companion.profiles import Profile
-from companion.results import Value
-from companion.toys.planted import WorldConfig
-from featint.config import at_least, choose
+from companion import estimates
+from featint import pair_effects, planted, train
+from featint.config import NFMConfig, SAEConfig, TrainConfig, at_least, choose
+from featint.joint import JointSAE
+from featint.kernels.sparse import Codes
+from featint.nfm import NFM
+from featint.planted import OnTrueCodes, World
+from featint.sae import TopKSAE
 
-SIZES = {
-    "smoke": (1, 12_800),
-    "laptop": (3, 300_000),
-    "full": (5, 600_000),
-    "paper": (5, 1_200_000),
-}
-"""Seeds and training tokens by profile."""
-TARGET = 0.9
-"""Share of the strong planted pairs that a method should find among at most 5 % false ones. Strong means strength 1."""
-KNOBS = (
-    "n_features",
-    "d_in",
-    "n_active",
-    "n_products",
-    "strength",
-    "noise",
-    "n_tokens",
-    "d_factor",
-)
-MEASURES = {
-    "recall_difference": "%",
-    "recall_factors": "%",
-    "auprc_difference": "area",
-    "auprc_factors": "area",
-    "gain": "%",
-    "fvu": "FVU",
-    "bought": "%",
-    "cosine": "cosine",
-    "removed": "%",
-    "false": "pairs",
-    "reported": "pairs",
-    "parameters": "parameters",
-}
-"""What the results file holds of each setting, and in which unit."""
-
-
+MODELS = ("true_codes", "sequential", "joint", "joint_no_interaction", "sae", "sae_matched")
+"""Who meets the planted truth; `sae_matched` has as many parameters as the joint model."""
+WITH_PAIRS = MODELS[:3]
+N_TEST = 10_000
+TEST, FLOOR = 10**6, 10**6 + 1  # "steps" whose tokens no training sees
+TOP = 40  # largest differences kept for a picture
+REPORTED = 0.5  # of a planted pair's second difference: one of at least that is reported
 SHARES = ("recall_difference", "recall_factors", "auprc_difference", "auprc_factors", "bought")
 """Measures that cannot leave 0 to 1; neither do their intervals."""
 
 
-def turned(p: Profile, **knobs) -> Profile:
-    """The profile with this chapter's own knobs noted, so that a rerun with other values has a results folder of its own."""
-    return replace(
-        p,
-        turned=(
-            *p.turned,
-            *(f"{name}={value!r}" for name, value in knobs.items() if value is not None),
-        ),
-    )
+@dataclass(frozen=True, kw_only=True)
+class Attempt(planted.WorldConfig):
+    """One model in one world, both from one seed. Raises ValueError for what cannot be."""
+
+    model: str = "true_codes"
+    """One of `MODELS`."""
+    n_tokens: int = 300_000
+    """Training tokens, all different; the sequential model's SAE and NFM see as many each."""
+    d_factor: int = 32
+    """Width of the factor embedding V."""
+    hidden_bias: bool = False
+    """Train the bias of the MLP's hidden layer. At toy scale the pooled products start so small
+    that Adam's first steps on it put units below 0 on all tokens, for good; by default it stays at
+    0."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        choose("model", self.model, MODELS)
+        at_least("d_factor", self.d_factor, 1)
+        _ = self.training  # refuses what cannot be
+
+    @property
+    def training(self) -> TrainConfig:
+        """Budget and optimiser."""
+        return TrainConfig(n_tokens=self.n_tokens, batch_tokens=256, lr=0.01, seed=self.seed)
 
 
-def base(p: Profile, **knobs) -> Trial:
-    """The trial that every sweep varies: the profile's number of tokens, and whatever knob is not None. Raises ValueError for impossible ones."""
-    for name in knobs:
-        choose("knob", name, KNOBS)
-    chosen = {"n_tokens": SIZES[p.name][1]} | {
-        name: value for name, value in knobs.items() if value is not None
-    }
-    world = {
-        name: chosen.pop(name) for name in list(chosen) if name in WorldConfig.__dataclass_fields__
-    }
-    return Trial(world=WorldConfig(**world), **chosen)
+def attempts(base: Attempt, **values: Sequence) -> list[Attempt]:
+    """Every combination of the listed values of an attempt's fields, all of them checked.
 
-
-def plan(
-    p: Profile, trial: Trial, first_seed: int = 0, n_seeds: int | None = None
-) -> dict[str, list[Trial]]:
-    """The chapter's sweeps by name, checked as a whole before anything trains.
-
-    Raises ValueError for an empty sweep or a combination that cannot be, naming it.
+    Raises ValueError for an unknown field, an empty list, or a combination that cannot be, which it
+    names.
     """
-    n_seeds = SIZES[p.name][0] if n_seeds is None else n_seeds
-    at_least("n_seeds", n_seeds, 1)
-    seeds, n = range(first_seed, first_seed + n_seeds), trial.n_tokens
-    some = ["true codes", "sequential"]
-    few = p.name == "smoke"
-    lists = {
-        "settings": {"setting": list(SETTINGS)},
-        "nothing": {"setting": list(WITH_PAIRS), "order": ["none", "triples"]},
-        "bias": {"setting": some, "hidden_bias": [False, True]},
-        "tokens": {
-            "setting": some,
-            "n_tokens": [n // 2, n] if few else [n // 8, n // 4, n // 2, n],
-        },
-        "strength": {
-            "setting": ["true codes"],
-            "strength": [0.5, 1.0] if few else [0.25, 0.5, 1.0],
-        },
-        "factors": {
-            "setting": ["true codes"],
-            "d_factor": sorted({8, trial.d_factor}) if few else sorted({8, 16, trial.d_factor}),
-        },
-        "crowding": {
-            "setting": ["sequential"],
-            "d_in": [d * trial.world.d_in // 2 for d in ((2, 4) if few else (1, 2, 4))],
-        },
-    }
-    return {name: recovery.trials(trial, **values, seed=seeds) for name, values in lists.items()}
+    for name, listed in values.items():
+        choose("sweep parameter", name, sorted(f.name for f in fields(base)))
+        if not len(listed):
+            raise ValueError(f"the sweep over {name} is empty: give it at least one value")
+    made = []
+    for combination in product(*values.values()):
+        chosen = dict(zip(values, combination, strict=True))
+        try:
+            made.append(replace(base, **chosen))
+        except ValueError as e:
+            named = ", ".join(f"{name} = {value!r}" for name, value in chosen.items())
+            raise ValueError(f"the sweep cannot run {named}: {e}") from e
+    return made
 
 
-def run(sweeps: dict[str, Sequence[Trial]]) -> dict[str, pd.DataFrame]:
-    """The rows of every sweep; a trial that several of them share is trained once.
+def untrained(a: Attempt) -> nn.Module:
+    """The attempt's model with its initial values."""
+    generator = torch.Generator().manual_seed(a.seed + 1)  # another stream than the world's
+    interaction = a.model != "joint_no_interaction"
+    config = NFMConfig(d_factor=a.d_factor, dropout=0.0, interaction=interaction)
+    nfm = NFM(a.d_in, a.n_features, config, generator)
+    if a.model == "true_codes":
+        return OnTrueCodes(nfm, a.n_features, a.n_active)
+    d_sae = a.n_features
+    if a.model == "sae_matched":  # a feature has an encoder's column, a bias, a decoder's row
+        d_sae += round(sum(p.numel() for p in nfm.parameters()) / (2 * a.d_in + 1))
+    sae = TopKSAE(a.d_in, SAEConfig(d_sae=d_sae, k=a.n_active), generator)
+    return sae if a.model.startswith("sae") else JointSAE(sae, nfm)
 
-    To `recovery.run`'s columns come `removed`, the share of the error of the best affine map of the codes that the interaction path removes,
-    and `gain`, the same as a share of what the planted products explain; there is none where nothing is planted. On true codes 1 is all that
-    could be done; on learned codes the path also repairs the codes, which may be more.
+
+def fitted(a: Attempt, world: World) -> nn.Module:
+    """The attempt's model, trained."""
+    model, config, true = untrained(a), a.training, a.model == "true_codes"
+    batches = planted.Batches(world, config.n_steps, config.batch_tokens, a.seed, with_codes=true)
+    frozen = a.model in WITH_PAIRS and not a.hidden_bias
+    scale = {"nfm.b_hidden": 0.0} if frozen else {}
+    if a.model == "sequential":
+        train.fit(model.sae, batches, config)
+        scale |= {"sae": 0.0}
+    train.fit(model, batches, replace(config, lr_scale=scale), model.loss if true else train.mse)
+    return model
+
+
+def measured(a: Attempt) -> dict:
+    """Train an attempt's model and measure it on fresh tokens: one row, the attempt's fields and
+
+    - `parameters`; `fvu`, beside `fvu_linear_floor` and `fvu_floor` (`World.floors`) and
+      `fvu_refit`, that of the best affine map of the model's own codes;
+    - with learned codes `cosine`, the median match of the true directions, and, with products,
+      `bought` of them;
+    - with an interaction path `fvu_refit_pairs`, that of the path as it is and the best affine map
+      beside it, and `pair_measures`.
     """
-    unique = list(dict.fromkeys(t for todo in sweeps.values() for t in todo))
-    rows = recovery.sweep(unique)
-    carried = (rows["fvu_linear_floor"] - rows["fvu_floor"]).where(rows["order"] != "none")
-    rows["gain"] = (rows["fvu_refit"] - rows["fvu_refit_pairs"]) / carried
-    rows["removed"] = 1 - rows["fvu_refit_pairs"] / rows["fvu_refit"]
-    place = {trial: i for i, trial in enumerate(unique)}
-    return {
-        name: rows.iloc[[place[t] for t in todo]].reset_index(drop=True)
-        for name, todo in sweeps.items()
-    }
+    world, true = World(a), a.model == "true_codes"
+    samples = [world.draw(N_TEST, planted.step_generator(a.seed, s)) for s in (FLOOR, TEST)]
+    model = fitted(a, world)
+    with torch.no_grad():
+        rows = [torch.cat([s.codes, s.x], 1) if true else s.x for s in samples]
+        codes = [model.encode(r) for r in rows]
+        dense, test = [c.dense(model.d_sae) for c in codes], samples[1]
+        targets = dense[0], samples[0].x, dense[1], test.x
+        row = asdict(a) | {
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "fvu": planted.fvu(test.x, model(rows[1]).x_hat),
+            "fvu_refit": planted.least_squares(*targets),
+        }
+        row["fvu_linear_floor"], row["fvu_floor"] = world.floors(*samples)
+        match = torch.arange(a.n_features)
+        if not true:
+            cosine, match = planted.matched(directions(model), world.directions)
+            row["cosine"] = cosine.median().item()
+            if len(world.products):
+                row["bought"] = bought(dense[1], test.products)
+        if a.model in WITH_PAIRS:
+            paths = tuple(model.nfm.interaction_out(c) for c in codes)
+            row["fvu_refit_pairs"] = planted.least_squares(*targets, given=paths)
+            row |= pair_measures(model.nfm, codes[1], match, world)
+    return row
 
 
-def setup(trial: Trial, sweeps: dict[str, Sequence[Trial]]) -> pd.DataFrame:
-    """The sizes of the chapter as readers see them: columns setting, value."""
-    w = trial.world
-    sizes = {
-        "features": w.n_features,
-        "dimensions": w.d_in,
-        "active per token": w.n_active,
-        "planted pairs": w.n_products,
-        "possible pairs": comb(w.n_features, 2),
-        "noise": w.noise,
-        "strength": w.strength,
-        "training tokens": trial.n_tokens,
-        "d_factor": trial.d_factor,
-        "seeds": len({t.world.seed for t in sweeps["settings"]}),
-        "different trials": len({t for todo in sweeps.values() for t in todo}),
-    }
-    return pd.DataFrame(
-        {"setting": list(sizes), "value": [f"{value:,}" for value in sizes.values()]}
-    )
+def directions(model: TopKSAE | JointSAE) -> Tensor:
+    """What each feature writes: its row of the decoder, and of the linear path if there is one."""
+    return model.sae.W_dec + model.nfm.W_lin if isinstance(model, JointSAE) else model.W_dec
 
 
-def over_seeds(rows: pd.DataFrame, by: list[str], measure: str) -> pd.DataFrame:
-    """Mean of a measure over seeds with its 95 % t interval, a row per group that has it: columns by, value, lo, hi, n."""
-    kept = rows.dropna(subset=[measure])
-    found = [
-        (*key, *stats.interval_over_seeds(group[measure].astype(float).tolist())[:4])
-        for key, group in kept.groupby(by, sort=False)
-    ]
-    summary = pd.DataFrame(found, columns=[*by, "value", "lo", "hi", "n"])
-    if measure in SHARES:
-        summary[["lo", "hi"]] = summary[["lo", "hi"]].astype(float).clip(0, 1)
-    return summary
+def bought(codes: Tensor, products: Tensor) -> float:
+    """Share of the planted products, columns of (n, n_products), that correlate by more than 0.5
+    with the code of some one feature, columns of (n, d_sae)."""
+    n = products.shape[1]
+    together = torch.corrcoef(torch.cat([products, codes], 1).T)[:n, n:]
+    return (together.nan_to_num(0.0).amax(1) > 0.5).double().mean().item()
 
 
-def table(rows: pd.DataFrame, by: str, measures: dict[str, tuple[str, str]]) -> pd.DataFrame:
-    """Means over seeds as readers see them: a row per value of `by`, a column per measure -> (label, format); a dash where there is none."""
-    columns = {}
-    for measure, (label, spec) in measures.items():
-        summary = over_seeds(rows, [by], measure).set_index(by)
-        columns[label] = {name: shown(row, spec) for name, row in summary.iterrows()}
-    return pd.DataFrame(columns, index=pd.Index(rows[by].unique(), name=by))
+def pair_measures(nfm: NFM, codes: Codes, match: Tensor, world: World) -> dict:
+    """How well the NFM's pairs are the planted ones, over all pairs of true features, feature i
+    being the NFM's `match[i]`, each at its mean level where it fires.
+
+    For the scores `difference` and `factors` the `pair_effects.agreement` with what is planted, as
+    `auprc_*` and `recall_*`; of the pairs whose difference is at least `REPORTED` of a planted
+    one's, how many are `reported` and how many of these `false`; `top`, the largest differences,
+    each with whether it is planted.
+    """
+    every = torch.combinations(torch.arange(len(match)))
+    dense, pairs = codes.dense(len(nfm.V)), match[every]
+    levels = dense.sum(0) / (dense > 0).sum(0).clamp(min=1)
+    difference = pair_effects.alone(nfm, pairs, levels)
+    factors = pair_effects.by_weights(nfm, pairs, levels, codes)
+    truth = torch.zeros(len(match), len(match), dtype=torch.bool)
+    if world.products.shape[-1] == 2:
+        truth[tuple(world.products.T)] = True
+    truth = truth[tuple(every.T)]
+    row = {}
+    if truth.any():
+        for name, score in {"difference": difference, "factors": factors}.items():
+            agreement = pair_effects.agreement(score, truth)
+            row[f"auprc_{name}"], row[f"recall_{name}"] = agreement
+    reported = difference >= REPORTED * world.config.strength
+    top = difference.sort(descending=True).indices[:TOP]
+    row["top"] = list(zip(difference[top].tolist(), truth[top].tolist(), strict=True))
+    return row | {"reported": int(reported.sum()), "false": int((reported & ~truth).sum())}
 
 
-def shown(e: pd.Series, spec: str) -> str:
-    """`0.93 [0.85, 1.01]`, without the interval for one seed; what rounds to zero has no sign."""
-    interval = "" if pd.isna(e.lo) else f" [{e.lo:z{spec}}, {e.hi:z{spec}}]"
-    return f"{e.value:z{spec}}{interval}".replace("-", "−")
+def run(sweeps: Mapping[str, Sequence[Attempt]]) -> dict[str, pd.DataFrame]:
+    """The rows of `measured` of every sweep, as many at a time as there are processors; an attempt
+    that several sweeps share is trained once."""
+    todo = list(dict.fromkeys(chain.from_iterable(sweeps.values())))
+    rows = dict(zip(todo, Parallel(n_jobs=-1)(map(delayed(measured), todo)), strict=True))
+    return {name: pd.DataFrame([rows[a] for a in sweep]) for name, sweep in sweeps.items()}
 
 
-def values(sweeps: dict[str, pd.DataFrame]) -> dict[str, Value]:
-    """The chapter's results: `<setting>/<measure>/controlled`, and for worlds without pairs `<setting>/<order>/<measure>/controlled`."""
-    found = {}
-    for name, by in (
-        ("settings", ["setting"]),
-        ("nothing", ["setting", "order"]),
-        ("bias", ["setting", "hidden_bias"]),
-    ):
-        rows = (
-            sweeps[name]
-            if name != "bias"
-            else sweeps[name][sweeps[name]["hidden_bias"]].assign(hidden_bias="trained_bias")
-        )
-        for measure, unit in MEASURES.items():
-            if name == "nothing" and measure not in ("reported", "removed", "fvu"):
-                continue
-            for row in over_seeds(rows, by, measure).itertuples(index=False):
-                key = "/".join(map(slug, row[: len(by)]))
-                scale = 100 if unit == "%" else 1
-                ci = None if pd.isna(row.lo) else (scale * row.lo, scale * row.hi)
-                found[f"{key}/{measure}/controlled"] = Value(
-                    scale * row.value, int(row.n), f"{unit}; n seeds", "controlled", ci
-                )
+def means(rows: pd.DataFrame, units: Mapping[str, str]) -> pd.DataFrame:
+    """Means over seeds of the measures in `units`, per model (and per part, if rows have one), as
+    `estimates.tidy`; a measure whose unit is % is multiplied by 100. Left out is what a model does
+    not have."""
+    by = ["model", "part"] if "part" in rows else ["model"]
+    table = rows.set_index(["seed", *by])[[m for m in units if m in rows]].astype(float)
+    table = table.unstack(by, sort=False).dropna(axis=1, how="all")
+    table = table.rename_axis(columns=["quantity", *by])
+    scale = [100 if units[quantity] == "%" else 1 for quantity, *_ in table]
+    found = estimates.over_seeds(table * scale)
+    found["unit"] = found["quantity"].map(units)
+    known = found["lo"].notna() & found["quantity"].isin(SHARES)
+    most = found["unit"].map(lambda unit: 100 if unit == "%" else 1)
+    found.loc[known, "lo"] = found["lo"][known].clip(lower=0)
+    found.loc[known, "hi"] = found["hi"][known].clip(upper=most[known])
     return found
 
 
-def slug(setting: str) -> str:
-    """A setting's name as part of a key."""
-    return str(setting).lower().replace(", ", "_").replace(" ", "_")
+def table(rows: pd.DataFrame, columns: Mapping[str, tuple[str, str]]) -> pd.DataFrame:
+    """Means over seeds as readers see them: a row per model, a column per measure in `columns`, as
+    label and format."""
+    found = means(rows, dict.fromkeys(columns, ""))
+    cells = {label: {} for label, _ in columns.values()}
+    for row in found.itertuples():
+        label, spec = columns[row.quantity]
+        # what rounds to zero has no sign
+        cells[label][row.model] = estimates.interval(row.value, row.lo, row.hi, f"z{spec}")
+    return pd.DataFrame(cells, index=pd.Index(rows["model"].unique(), name="model"))
 
 
-def reading(value: float, lo: float | None, hi: float | None, bound: float) -> str:
-    """Whether a mean over seeds lies above a bound, as far as its interval can tell."""
-    side = "yes" if value >= bound else "no"
-    if pd.isna(lo):
+def reading(row, bound: float | None) -> str:
+    """Whether an estimate reaches a bound, as far as its interval can tell; without a bound,
+    whether it is anything but 0."""
+    if bound is None:
+        return "no" if row.value == 0 else "yes, in some seeds"
+    side = "yes" if row.value >= bound else "no"
+    if row.lo is None:
         return f"{side}, with the one seed that was run"
-    return (
-        side
-        if (lo >= bound or hi < bound)
-        else f"{side} on average; the interval includes {bound:g}"
-    )
-
-
-def claims(sweeps: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """The chapter's last table: claim, ours, reading; every number from the rows."""
-    found = []
-    recall = over_seeds(sweeps["settings"], ["setting"], "recall_difference").set_index("setting")
-    for setting in WITH_PAIRS:
-        e = recall.loc[setting]
-        found.append(
-            (
-                f"{SETTINGS[setting]}: finds 90 % of strong pairs at 5 % false",
-                shown(e, ".2f"),
-                reading(e.value, e.lo, e.hi, TARGET),
-            )
-        )
-    e = over_seeds(sweeps["settings"], ["setting"], "gain").set_index("setting").loc["true codes"]
-    found.append(
-        (
-            f"{SETTINGS['true codes']}: wins half of what the products carry",
-            shown(e, ".2f"),
-            reading(e.value, e.lo, e.hi, 0.5),
-        )
-    )
-    nothing = sweeps["nothing"][sweeps["nothing"]["order"] == "none"]
-    for setting in WITH_PAIRS:
-        reported, removed = (
-            over_seeds(nothing[nothing["setting"] == setting], ["setting"], m).iloc[0]
-            for m in ("reported", "removed")
-        )
-        text = "no" if reported.value == 0 else "yes, in some seeds"
-        found.append(
-            (
-                f"{SETTINGS[setting]}: reports pairs where none are planted",
-                f"{shown(reported, '.1f')} pairs",
-                text,
-            )
-        )
-        found.append(
-            (
-                f"{SETTINGS[setting]}: removes over 1 % of the error where nothing is planted",
-                shown(removed, ".3f"),
-                reading(*removed[["value", "lo", "hi"]], 0.01),
-            )
-        )
-    by_seed = sweeps["settings"].pivot(index="seed", columns="setting", values="fvu")
-    for other in ("joint, no interaction", "SAE, matched"):
-        e = stats.interval_over_seeds((100 * (1 - by_seed["joint"] / by_seed[other])).tolist())
-        row = pd.Series({"value": e.value, "lo": e.lo, "hi": e.hi}, dtype=float)
-        found.append(
-            (
-                f"joint model: less error than {SETTINGS[other]}",
-                f"{shown(row, '.1f')} %",
-                reading(row.value, row.lo, row.hi, 0),
-            )
-        )
-    return pd.DataFrame(found, columns=["claim", "ours", "reading"])
+    if row.lo >= bound or row.hi < bound:
+        return side
+    return f"{side} on average; the interval includes {bound:g}"

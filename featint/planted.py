@@ -1,0 +1,228 @@
+"""A world whose truth is known: features that add up, and chosen pairs or triples of them whose
+product adds a direction of its own. Models are trained on it to see whether they find what was
+planted."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import comb
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float, Int64
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from featint import metrics, train
+from featint.config import at_least, choose
+from featint.kernels.sparse import Codes
+from featint.nfm import NFM
+from featint.sae import Reconstruction
+
+ORDERS = {"none": 0, "pairs": 2, "triples": 3}
+"""How many features a planted product multiplies."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorldConfig:
+    """What is planted. Raises ValueError for what cannot be, such as triples of two features."""
+
+    n_features: int = 64
+    """Features, each a unit direction."""
+    d_in: int = 64
+    """Dimensions of an activation."""
+    n_active: int = 6
+    """Features present in a token, drawn without regard to each other."""
+    order: Literal["none", "pairs", "triples"] = "pairs"
+    """Products of two features, of three, or none at all."""
+    n_products: int = 16
+    """Planted products, each with a random unit direction; ignored if `order` is `none`."""
+    strength: float = 1.0
+    """Factor on the products. At 1, a product is on average as strong as a feature."""
+    noise: float = 0.05
+    """Standard deviation of the Gaussian noise in each dimension."""
+    seed: int = 0
+    """Seed of directions and of what is planted."""
+
+    def __post_init__(self):
+        choose("order", self.order, tuple(ORDERS))
+        for name in ("n_features", "d_in", "n_active", "n_products"):
+            at_least(name, getattr(self, name), 1)
+        at_least("noise", self.noise, 0)
+        at_least("strength", self.strength, 0)
+        if self.n_active > self.n_features:
+            raise ValueError(
+                f"n_active = {self.n_active} is more than n_features = {self.n_features}: "
+                "no more can be present than there are"
+            )
+        size = ORDERS[self.order]
+        if self.n_active < size:
+            raise ValueError(
+                f"order = {self.order!r} needs n_active of at least {size}, not {self.n_active}: "
+                "no product would ever occur"
+            )
+        if size and self.n_products > (most := comb(self.n_features, size)):
+            raise ValueError(
+                f"n_products = {self.n_products} is more than the {most} {self.order} "
+                f"of {self.n_features} features"
+            )
+        if size and self.strength == 0:
+            raise ValueError(
+                f"strength = 0 plants nothing, but order = {self.order!r}; use order = 'none'"
+            )
+
+
+class Sample(NamedTuple):
+    """Tokens with their true causes."""
+
+    codes: Float[Tensor, "n n_features"]
+    """How strongly each feature is present."""
+    products: Float[Tensor, "n n_products"]
+    """The planted products of these; no columns if nothing is planted."""
+    x: Float[Tensor, "n d_in"]
+    """The activations."""
+
+
+class World:
+    r"""The planted truth
+
+    .. math:: x = \sum_i c_i d_i + s \sum_p \big(\prod_{i \in p} c_i\big)\, e_p + \mathrm{noise}.
+
+    `directions` (n_features, d_in) are the d_i, `product_directions` (n_products, d_in) the e_p,
+    `products` (n_products, order) the features that each p multiplies. Directions are random
+    unless given.
+    """
+
+    def __init__(
+        self, config: WorldConfig, directions: Float[Tensor, "n_features d_in"] | None = None
+    ):
+        self.config, size = config, ORDERS[config.order]
+        shape = config.n_features, config.d_in
+        generator = torch.Generator().manual_seed(config.seed)
+        self.directions = random_directions(*shape, generator) if directions is None else directions
+        if self.directions.shape != shape:
+            raise ValueError(f"directions have shape {tuple(self.directions.shape)}, not {shape}")
+        every = torch.empty(0, 0, dtype=torch.int64)
+        if size:
+            every = torch.combinations(torch.arange(config.n_features), size)
+        chosen = torch.randperm(len(every), generator=generator)[: config.n_products]
+        self.products: Int64[Tensor, "n_products order"] = every[chosen]
+        self.product_directions = random_directions(len(self.products), config.d_in, generator)
+
+    def draw(self, n_tokens: int, generator: torch.Generator) -> Sample:
+        """Fresh tokens; codes lie between 0.5 and 1.5 where a feature is present."""
+        c = self.config
+        present = torch.rand(n_tokens, c.n_features, generator=generator).topk(c.n_active).indices
+        strengths = 0.5 + torch.rand(n_tokens, c.n_active, generator=generator)
+        codes = torch.zeros(n_tokens, c.n_features).scatter(1, present, strengths)
+        products = codes[:, self.products].prod(2) if len(self.products) else codes[:, :0]
+        x = codes @ self.directions + c.strength * products @ self.product_directions
+        return Sample(codes, products, x + c.noise * torch.randn(x.shape, generator=generator))
+
+    def floors(self, train: Sample, test: Sample) -> tuple[float, float]:
+        """The best test FVU with the true codes: of an affine map of them, and of an affine map of
+        them and of the true products."""
+        both = (torch.cat([s.codes, s.products], 1) for s in (train, test))
+        return (
+            least_squares(train.codes, train.x, test.codes, test.x),
+            least_squares(next(both), train.x, next(both), test.x),
+        )
+
+
+def random_directions(n: int, d_in: int, generator: torch.Generator) -> Float[Tensor, "n d_in"]:
+    """Unit directions drawn uniformly from the sphere."""
+    return normalize(torch.randn(n, d_in, generator=generator), dim=1)
+
+
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """A generator that depends on seed and step alone."""
+    return torch.Generator().manual_seed(seed * 1_000_003 + step)
+
+
+class Batches(Sequence):
+    """Fresh tokens of a world for `train.fit`; a step's batch depends on seed and step alone.
+
+    With `with_codes` each row holds the true codes before the activation, as `OnTrueCodes` reads.
+    """
+
+    def __init__(
+        self, world: World, n_steps: int, batch_tokens: int, seed: int, with_codes: bool = False
+    ):
+        self.world, self.n_steps, self.batch_tokens = world, n_steps, batch_tokens
+        self.seed, self.with_codes = seed, with_codes
+
+    def __len__(self) -> int:
+        return self.n_steps
+
+    def __getitem__(self, step: int) -> Tensor:
+        if not 0 <= step < self.n_steps:
+            raise IndexError(f"step {step} is not one of the {self.n_steps} steps")
+        sample = self.world.draw(self.batch_tokens, step_generator(self.seed, step))
+        return torch.cat([sample.codes, sample.x], 1) if self.with_codes else sample.x
+
+
+class OnTrueCodes(nn.Module):
+    """An NFM that is handed the true codes instead of an SAE's: rows hold d_sae codes, then x."""
+
+    def __init__(self, nfm: NFM, d_sae: int, k: int):
+        super().__init__()
+        self.nfm, self.d_sae, self.k = nfm, d_sae, k
+
+    def encode(self, rows: Tensor) -> Codes:
+        """The k features present in each token."""
+        return Codes(*rows[:, : self.d_sae].topk(self.k))
+
+    def forward(self, rows: Tensor) -> Reconstruction:
+        codes = self.encode(rows)
+        return Reconstruction(sum(self.nfm.parts(codes).values()), codes)
+
+    def loss(self, x_hat: Tensor, rows: Tensor) -> Tensor:
+        """Mean squared error on the rows' x."""
+        return train.mse(x_hat, rows[:, self.d_sae :])
+
+
+def least_squares(
+    inputs: Tensor,
+    x: Tensor,
+    test_inputs: Tensor,
+    test_x: Tensor,
+    given: tuple[Tensor, Tensor] | None = None,
+) -> float:
+    """FVU on test tokens of the affine map of the inputs that fits x best, in float64.
+
+    `given` are parts of the reconstruction of x and of test_x that are there already; the map then
+    fits what they leave.
+    """
+    known, test_known = (0.0, 0.0) if given is None else (given[0].double(), given[1].double())
+    a, target = _affine(inputs), x.double() - known
+    # gelsd: a dead feature is a column of zeros
+    weights = torch.linalg.lstsq(a.T @ a, a.T @ target, driver="gelsd").solution
+    return fvu(test_x, _affine(test_inputs) @ weights + test_known)
+
+
+def _affine(inputs: Tensor) -> Tensor:
+    return torch.cat([inputs, inputs.new_ones(len(inputs), 1)], 1).double()
+
+
+def fvu(x: Float[Tensor, "n d_in"], x_hat: Float[Tensor, "n d_in"]) -> float:
+    """Fraction of the variance of these tokens that a reconstruction leaves unexplained."""
+    around = metrics.squared_error(x, x.mean(0).expand_as(x)).sum()
+    return (metrics.squared_error(x, x_hat).sum() / around).item()
+
+
+def nearest(
+    learned: Float[Tensor, "d_sae d_in"], true: Float[Tensor, "n_features d_in"]
+) -> Float[Tensor, " n_features"]:
+    """The largest cosine between each true direction, of length 1, and any learned one; a learned
+    row of zeros counts as 0."""
+    return (true @ normalize(learned.detach(), dim=1).T).max(1).values
+
+
+def matched(
+    learned: Float[Tensor, "d_sae d_in"], true: Float[Tensor, "n_features d_in"]
+) -> tuple[Float[Tensor, " n_features"], Int64[Tensor, " n_features"]]:
+    """One learned direction for each true one such that the cosines add up to the most: the
+    cosines, and which."""
+    cosine = true @ normalize(learned, dim=1).T
+    rows, columns = linear_sum_assignment(cosine.numpy(), maximize=True)
+    return cosine[rows, columns], torch.from_numpy(columns)
