@@ -104,8 +104,11 @@ ROLES = {
     "sequential_interaction": "interaction",
     "joint_own_path": "published",
     "true_codes": "controlled",
+    "decoder": "sae",
+    "linear": "linear",
+    "interaction": "interaction",
 }
-"""Which colour a model has; one that is not listed has that of the first word of its name."""
+"""Which colour a model has, or a path; one that is not listed has that of the first word of its name."""
 
 
 def role(model: str, baseline: str = "") -> str:

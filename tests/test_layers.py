@@ -27,10 +27,9 @@ FEATINT = {
     "downstream": "config activations corpora lm reconstruction runs",
     "interventions": "store activations joint lm secondary kernels",
     "geometry": "",
-    "contributions": "geometry",
     "pair_effects": "nfm kernels",
     "planted": "config kernels metrics nfm sae train",
-    "effects": "contributions joint sae kernels",
+    "path_effects": "joint kernels nfm sae",
 }
 """What each module of the library may import of the library; of the companion, nothing."""
 COMPANION = {

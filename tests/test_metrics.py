@@ -7,6 +7,7 @@ from sklearn.metrics import r2_score
 from featint import metrics
 from featint.config import NFMConfig, SAEConfig
 from featint.joint import JointSAE
+from featint.kernels.sparse import Codes
 from featint.nfm import NFM
 from featint.sae import TopKSAE
 
@@ -87,3 +88,44 @@ def test_a_broken_reconstruction_and_a_wrong_length_are_named():
         frame(x_hat=X / 0)
     with pytest.raises(ValueError, match="the batches have 500 rows, but article has 3"):
         metrics.by_article(lambda x: {"model": x}, [X], ARTICLE[:3])
+
+
+def fires(rows):
+    """Codes in which column i says on which tokens feature i is active."""
+    acts = torch.tensor(rows, dtype=torch.float32)
+    return Codes(acts, torch.arange(acts.shape[1]).expand(len(acts), -1))
+
+
+def test_selectivity_by_hand():
+    """Topics 0 and 1 on four tokens of each half, 2 in one half only. Feature 0 fires on topic 0
+    alone. Feature 1: in half 0 on 2 of 2 and 1 of 2 tokens, in half 1 on 1 of 2 and 2 of 2: topic 0
+    chosen in half 0 has 1/3 of the rates in half 1, topic 1 chosen there 1/3 in half 0. Feature 2:
+    1 of 2 and 0 of 2, then 1 of 2 and 1 of 2 (the first topic is chosen): 1/2 and 1. Feature 3
+    fires in half 0 only, 4 only where there is no topic, 5 never."""
+    half = torch.tensor([0, 0, 0, 0, 0, 1, 1, 1, 1, 1])
+    topic = torch.tensor([0, 0, 1, 1, 2, 0, 0, 1, 1, -1])
+    active = [
+        [1, 1, 1, 1, 0, 0],
+        [1, 1, 0, 0, 0, 0],
+        [0, 1, 0, 0, 0, 0],
+        [0, 0, 0, 0, 0, 0],
+        [1, 1, 1, 1, 0, 0],
+        [1, 1, 1, 0, 0, 0],
+        [1, 0, 0, 0, 0, 0],
+        [0, 1, 1, 0, 0, 0],
+        [0, 1, 0, 0, 0, 0],
+        [1, 1, 0, 0, 1, 0],
+    ]
+    pieces = [fires(active[:3]), fires(active[3:])]
+    found = metrics.selectivity(pieces, topic, half, 6)
+    assert found[:3].tolist() == pytest.approx([1, 1 / 3, 0.75]) and found[3:].isnan().all()
+
+
+def test_selectivity_of_noise_is_chance_even_if_rare():
+    """Forty tokens per feature: the best topic on the same text would have far more than 1/8."""
+    g = torch.Generator().manual_seed(0)
+    article = torch.arange(20_000) // 20
+    topic = torch.randint(8, (1000,), generator=g)[article]
+    rare = (torch.rand(20_000, 60, generator=g) < 0.002).tolist()
+    found = metrics.selectivity([fires(rare)], topic, article % 2, 60)
+    assert found.nanmean().item() == pytest.approx(1 / 8, abs=0.03)

@@ -1,408 +1,321 @@
-"""The chapter on norms: effects against brute force, tests on planted features, and what happens where something is missing."""
+"""The chapter on norms: histories, modes, what norms predict, half precision; and its toy data."""
 
-import json
+import math
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
-import statsmodels.api as sm
 import torch
-from scipy import stats as st
 
-from companion import profiles
-from companion.chapters import norm_heldout, norm_results, norm_sweep, norms
-from companion.chapters.norm_heldout import Observed
-from companion.places import DATA
-from companion.stats import Estimate
+from companion import estimates
+from companion.chapters import norms
 from companion.toys import norms as toy_norms
-from featint import effects, runs, train
+from featint import path_effects, runs, train
 from featint.activations import Activations
 from featint.config import HarvestConfig, ModelConfig, NFMConfig, SAEConfig, TrainConfig
-from featint.joint import JointSAE
-from featint.kernels.sparse import Codes
-from featint.nfm import NFM
 from featint.runs import Trained
-from featint.sae import TopKSAE
 
-D_IN, D_SAE, K, D_FACTOR = 6, 40, 4, 3
-
-
-def model(kind="joint", seed=0, **nfm):
-    g = torch.Generator().manual_seed(seed)
-    sae = TopKSAE(D_IN, SAEConfig(d_sae=D_SAE, k=K), g)
-    if kind == "sae":
-        return sae.double().requires_grad_(False)
-    factors = NFM(D_IN, D_SAE, NFMConfig(d_factor=D_FACTOR, dropout=0.0, **nfm), g)
-    with torch.no_grad():  # a path that matters, and a ReLU that bends
-        for p in factors.parameters():
-            p.add_(0.4 * torch.randn(p.shape, generator=g))
-    return JointSAE(sae, factors).double().requires_grad_(False)
+D_IN, D_SAE, K = 6, 40, 4
 
 
-def trained(kind="joint", seed=0, grow=0.5):
+def trained(nfm=True, grow=0.5):
     """A model with its records, as if training had added the same to decoder and linear path."""
     config = ModelConfig(
         harvest=HarvestConfig(),
         sae=SAEConfig(d_sae=D_SAE, k=K),
-        nfm=NFMConfig(d_factor=D_FACTOR) if kind == "joint" else None,
-        train=TrainConfig(n_tokens=1000, batch_tokens=100, seed=seed),
+        nfm=NFMConfig(d_factor=3) if nfm else None,
+        train=TrainConfig(n_tokens=1000, batch_tokens=100),
     )
     built = runs.build(config, D_IN).requires_grad_(False)
-    moved = (
-        grow
-        * torch.rand(D_SAE, 1, generator=torch.Generator().manual_seed(9))
-        * torch.randn(D_SAE, D_IN, generator=torch.Generator().manual_seed(8))
-    )
-    (built if kind == "sae" else built.sae).W_dec.add_(moved)
-    if kind == "joint":
+    moved = grow * torch.randn(D_SAE, D_IN, generator=torch.Generator().manual_seed(8))
+    (built.sae if nfm else built).W_dec.add_(moved)
+    if nfm:
         built.nfm.W_lin.add_(moved)
     fired = torch.arange(D_SAE) * 10
     return Trained(config, built, pd.DataFrame(), fired, fired, 0.0, {}, "")
 
 
-def tokens(n=60, seed=1):
-    return torch.randn(n, D_IN, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+def tokens(n, seed=1):
+    return torch.randn(n, D_IN, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("kind", ["joint", "sae"])
-def test_effects_of_a_feature_are_those_of_switching_it_off(monkeypatch, kind):
-    """Each feature switched off in turn: the outputs that disappear by path, their covariances, and the squared error that is added."""
-    monkeypatch.setattr(effects, "ROWS", 17)
-    m, x = model(kind), tokens()
-    codes = m.encode(x)
-    found = effects.by_feature(
-        m,
-        x.split(25),
-        [Codes(a, i) for a, i in zip(codes.acts.split(25), codes.indices.split(25), strict=True)],
-    )
-    spread = float(((x - x.mean(0)) ** 2).sum() / len(x))
-    for feature in range(0, D_SAE, 3):
-        without = Codes(codes.acts * (codes.indices != feature), codes.indices)
-        lost = {
-            name: (part - m.parts(without)[name]).numpy() for name, part in m.parts(codes).items()
-        }
-        on = ((codes.indices == feature) & (codes.acts > 0)).any(1)
-        assert found.fired[feature] == int(on.sum())
-        if not on.any():
-            assert found.loc[feature, ["ablation", "decoder"]].isna().all()
-            continue
-        output = sum(lost.values())
-        centred = output - output.mean(0)
-        for part, path in (
-            ("sae_out", "decoder"),
-            ("linear_out", "linear"),
-            ("interaction_out", "interaction"),
-        ):
-            if part in lost:
-                assert found.loc[feature, path] == pytest.approx(
-                    (lost[part] * centred).sum() / (centred**2).sum(), abs=1e-9
-                )
-        added = ((x - m.decode(without)) ** 2).sum() - ((x - m.decode(codes)) ** 2).sum()
-        assert found.ablation[feature] == pytest.approx(
-            float(added) / int(on.sum()) / spread, abs=1e-9
-        )
+class TestHistory:
+    def test_starts_where_the_seed_did(self):
+        m = trained(nfm=False, grow=0.0)
+        features = norms.history(m.config, m.model, m.fired_tokens)
+        assert features.s.tolist() == pytest.approx(features.start.tolist())
+        assert features.cosine.min() == pytest.approx(1)
+        # rows of U(-1/sqrt(d_sae), 1/sqrt(d_sae)) have variance 1/(3 d_sae) in each dimension
+        assert features.start.mean() == pytest.approx(6 / 120, rel=0.1)
+        # of 1,000 training tokens the average feature has 100; rare is less than a twentieth, 5
+        assert features.updates.tolist() == list(range(0, 400, 10))
+        assert features.rare.tolist() == [True] + 39 * [False]
+
+    def test_by_hand(self):
+        m = trained()
+        m.model.sae.W_dec.copy_(norms.decoder(runs.build(m.config, D_IN)))
+        m.model.sae.W_dec[0] *= -3  # thrice as long, the other way
+        features = norms.history(m.config, m.model, m.fired_tokens)
+        assert features.s[0] == pytest.approx(9 * features.start[0])
+        assert features.cosine[:2].tolist() == pytest.approx([-1, 1])
+
+    def test_training_moves_both_decoders_alike(self):
+        m = trained(grow=0.0)
+        m.model.requires_grad_(True)
+        train.fit(m.model, [tokens(100, seed) for seed in range(10)], m.config.train)
+        assert norms.apart(m) < 1e-5
+        initial = norms.decoder(runs.build(m.config, D_IN))
+        with torch.no_grad():  # the linear path's move is undone: it is apart by a whole length
+            m.model.nfm.W_lin.sub_(m.model.sae.W_dec - initial)
+        assert norms.apart(m) == pytest.approx(1, abs=1e-3)
 
 
-def test_effects_of_groups_add_up_to_what_the_model_explains():
-    m, x = model(), tokens(400)
-    pieces, low = x.split(100), torch.arange(D_SAE) % 3 == 0
-    table = effects.by_group(m, pieces, [m.encode(part) for part in pieces], low)
-    x_hat = m(x).x_hat
-    error = (x - x.mean(0)) - (x_hat - x_hat.mean(0))
-    assert table.value.sum() == pytest.approx(
-        float(1 - error.square().sum() / (x - x.mean(0)).square().sum()), abs=1e-10
-    )
-    # all features in one group: the other group has nothing, and the decoder's share is that of its whole output
-    alone = effects.by_group(
-        m, pieces, [m.encode(part) for part in pieces], torch.ones(D_SAE, dtype=torch.bool)
-    )
-    assert alone.xs("high", level="group").value.abs().max() < 1e-12
-    assert alone.value["decoder"]["low"] == pytest.approx(table.value["decoder"].sum(), abs=1e-10)
-    assert (table.lo <= table.value).all() and (table.value <= table.hi).all()
-
-
-def test_jackknife_of_a_mean_is_the_t_interval():
-    values = np.random.default_rng(0).normal(3, 2, 12)
-    left_out = pd.DataFrame({"mean": [(values.sum() - v) / 11 for v in values]})
-    row = effects.jackknife(pd.Series({"mean": values.mean()}), left_out, 12).loc["mean"]
-    assert (row.lo, row.hi) == pytest.approx(st.ttest_1samp(values, 0).confidence_interval())
-
-
-def test_effects_refuse():
-    with pytest.raises(ValueError, match="top_n = 2"):
-        effects.by_feature(model(top_n=2), [tokens()], [])
-    with pytest.raises(ValueError, match="interaction = False"):
-        effects.parted(model(interaction=False))
-    with pytest.raises(ValueError, match="at least 2 batches, got JointSAE and 1"):
-        effects.by_group(model(), [tokens()], [], torch.ones(D_SAE, dtype=torch.bool))
-
-
-def test_history_starts_where_the_seed_did():
-    m = trained("sae", grow=0.0)
-    table = norms.history(m)
-    assert table.s.tolist() == pytest.approx(
-        table.start.tolist()
-    ) and table.cosine.min() == pytest.approx(1)
-    assert table.start.mean() == pytest.approx(
-        D_IN / (3 * D_SAE), rel=0.1
-    )  # rows of U(-1/sqrt(d_sae), 1/sqrt(d_sae))
-    assert table.rare.tolist() == [f / 1000 < 0.05 * K / D_SAE for f in range(0, 10 * D_SAE, 10)]
-
-
-@pytest.mark.parametrize(
-    ("value", "message"), [(0.0, "zero in row 3"), (float("nan"), "not finite in row 3")]
-)
-def test_broken_decoders_are_named(value, message):
-    m = trained()
-    m.model.sae.W_dec[3] = value
-    with pytest.raises(ValueError, match=message):
-        norms.history(m)
-
-
-def lognormal(seed=0, n=900, second=True):
-    rng = np.random.default_rng(seed)
-    s = np.exp(
-        np.concatenate(
-            [
-                rng.normal(np.log(0.05), 0.3, n // 3),
-                rng.normal(np.log(0.37 if second else 0.05), 0.3, n - n // 3),
-            ]
-        )
-    )
-    return pd.DataFrame(
-        {"s": s, "start": 0.0213, "rare": np.arange(n) < n // 3, "updates": np.arange(n)}
-    )
-
-
-def test_split_is_the_valley_the_papers_multiple_or_the_median():
-    tables = {
-        "two": lognormal(),
-        "one": lognormal(second=False),
-        "high": lognormal(second=False).assign(s=lambda t: 8 * t.s),
-    }
-    modes = norms.modes(tables)
-    at = norms.split(modes, "two", tables["two"])
-    assert at.how.startswith("the valley") and 0.08 < at.value < 0.25
-    assert norms.split(
-        modes, "high", tables["high"].assign(start=2 * 3200 / 150_000)
-    ) == norms.Split(pytest.approx(0.4), "the paper's multiple of the initial squared norm")
-    at = norms.split(modes, "one", tables["one"])
-    assert at.how.startswith("the median") and (tables["one"].s < at.value).mean() == 0.5
-    # without its rare features the first has one mode: they were the second
-    assert (
-        modes.loc[("two", "all", "log s"), "p_holm"] < 0.01
-        and modes.loc[("two", "not rare", "log s"), "p"] > 0.05
-    )
-    assert (modes.p_holm >= modes.p).all()
-
-
-def test_a_handful_of_outliers_is_no_mode():
-    table = lognormal(second=False)
-    table.loc[:9, "s"] = 5.0
-    modes = norms.modes({"one": table})
-    assert modes.loc[("one", "all", "log s"), "bic_gain"] > 0 and not norms.two_modes(
-        modes.loc[("one", "all", "log s")]
-    )
-
-
-def test_too_few_features_for_a_mixture_give_a_reason():
-    few = lognormal(n=900).iloc[::90]
-    modes = norms.modes({"few": few})
-    assert (
-        modes.reason.str.contains("features: the tests need 20").all()
-        and modes[norms.NUMBERS].isna().all().all()
-    )
-    assert norms.split(modes, "few", few).how.startswith("the paper's multiple")
-    assert (
-        "nan" not in norms.mode_table(modes).map(lambda x: "" if pd.isna(x) else str(x)).to_string()
-    )
-
-
-def test_training_moves_both_decoders_alike():
-    """What training really does to the two rows of a feature, on toy data."""
-    m = trained(grow=0.0)
-    batches = [tokens(100, seed=i).float() for i in range(10)]
-    m.model.requires_grad_(True)
-    train.fit(m.model, batches, m.config.train)
-    found = norms.weights(m, norms.Split(0.05, ""), seed=0)
-    assert found.apart < 1e-5
-    assert (
-        found.ratios.s.to_numpy() > 0
-    ).all() and found.spearman.predicted.tolist() == pytest.approx([-1, -1, -1, 1])
-
-
-def activations(article, topic, topics):
-    n = len(article)
-    zeros = torch.zeros(n, dtype=torch.int64)
-    return Activations(
-        HarvestConfig(),
-        "drop",
-        (torch.zeros(n, D_IN, dtype=torch.float16),),
-        torch.tensor([0]),
-        torch.arange(n),
-        torch.zeros(D_IN),
-        torch.ones(D_IN),
-        token=zeros,
-        article=article,
-        topic=topic,
-        position=zeros,
-        titles=[],
-        topics=topics,
-    )
-
-
-def test_selectivity_of_planted_features():
-    """Feature 0 fires in one topic only, 1 everywhere, 2 in half of the articles, 3 in the unlabelled rest; 4 never."""
-    n = 4000
-    article = torch.arange(n) // 10
-    topic = (article // 2) % 4
-    acts = activations(article, topic, ["A", "B", "C", norm_heldout.NO_TOPIC])
-    fires = torch.stack(
-        [topic == 1, torch.ones(n, dtype=torch.bool), article % 2 == 0, topic == 3], 1
-    )
-    codes = Codes(fires.double(), torch.arange(4).expand(n, 4))
-    pieces = [
-        Codes(a, i) for a, i in zip(codes.acts.split(333), codes.indices.split(333), strict=True)
-    ]
-    found = norm_heldout.selectivity(pieces, acts, 5)
-    assert found[:2] == pytest.approx([1, 1 / 3]) and np.isnan(found[2:]).all()
-
-
-def test_selectivity_of_noise_is_chance_even_if_rare():
+def lognormal(second=0.37, n=900):
+    """A third of the features around 0.05, rare, and the others around `second`."""
     rng = np.random.default_rng(0)
-    n, topics = 20_000, 8
-    article = torch.arange(n) // 20
-    acts = activations(
-        article,
-        torch.from_numpy(rng.integers(topics, size=n // 20)).repeat_interleave(20),
-        list("ABCDEFGH"),
-    )
-    fires = torch.from_numpy(
-        rng.random((n, 60)) < 0.002
-    )  # forty tokens each: the best topic on the same data has far more than 1/8
-    found = norm_heldout.selectivity(
-        [Codes(fires.double(), torch.arange(60).expand(n, 60))], acts, 60
-    )
-    assert np.nanmean(found) == pytest.approx(1 / topics, abs=0.03)
+    middles = np.repeat([0.05, second], [n // 3, n - n // 3])
+    s = np.exp(rng.normal(np.log(middles), 0.3))
+    return pd.DataFrame({"s": s, "start": 0.0213, "rare": np.arange(n) < n // 3})
 
 
-def confounded(effect, n=2000, seed=0):
-    """Norm and outcome both follow the firing rate; beyond that, low norm adds `effect`."""
-    rng = np.random.default_rng(seed)
-    rate = rng.uniform(0.01, 1, n)
-    s = rate + rng.normal(0, 0.3, n)
-    low = s < 0.5
-    return pd.DataFrame(
-        {
-            "s": s,
-            "rate": rate,
-            "low": low,
-            "outcome": 2 * rate + effect * low + rng.normal(0, 0.2, n),
-        }
-    )
+class TestModes:
+    def test_two_that_are_rare_and_frequent_features(self):
+        tests = norms.modes({"two": lognormal(), "one": lognormal(second=0.05)})
+        everything, frequent = (
+            tests.loc["two", "all", "log s"],
+            tests.loc["two", "not rare", "log s"],
+        )
+        assert norms.two_modes(everything) and not norms.two_modes(frequent)
+        assert everything.p_holm < 0.01 and frequent.dip_p > 0.05
+        assert (everything.n, frequent.n) == (900, 600)
+        # places are squared norms on either scale
+        assert (everything.low, everything.high) == pytest.approx((0.05, 0.37), rel=0.1)
+        assert 0.08 < everything.valley < 0.25
+        assert tests.loc["two", "all", "s"].high == pytest.approx(0.37, rel=0.15)
+        # Holm: the smallest p times the number of tests, eight
+        smallest = tests.dip_p.idxmin()
+        assert tests.p_holm[smallest] == pytest.approx(8 * tests.dip_p[smallest])
+
+    def test_a_handful_of_outliers_is_no_mode(self):
+        features = lognormal(second=0.05)
+        features.loc[:9, "s"] = 5.0
+        test = norms.modes({"one": features}).loc["one", "all", "log s"]
+        assert test.bic_gain > 0 and not np.isnan(test.valley) and not norms.two_modes(test)
+
+    def test_split_is_the_valley_the_papers_multiple_or_the_median(self):
+        two = lognormal()
+        valley = norms.modes({"two": two}).loc["two", "all", "log s"]
+        assert norms.split(valley, two) == norms.Split(
+            valley.valley, "the valley between two modes"
+        )
+        one_mode = valley.copy()
+        one_mode.valley = np.nan
+        # 0.2 * 150,000 / 3200 = 9.375 times the start
+        doubled = two.assign(start=2 * 3200 / 150_000)
+        found = norms.split(one_mode, doubled)
+        assert found == norms.Split(
+            pytest.approx(0.4), "the paper's multiple of the initial squared norm"
+        )
+        low = two.assign(start=0.0001)
+        found = norms.split(one_mode, low)
+        assert found.how.startswith("the median, since") and (low.s < found.value).mean() == 0.5
+
+    def test_places(self):
+        two = lognormal()
+        test = norms.modes({"two": two}).loc["two", "all", "log s"]
+        found = norms.places(test, two.s)
+        assert {k: v["value"] for k, v in found.items()} == {"low": test.low, "high": test.high}
+        test.low_weight = 0.01
+        found = norms.places(test, pd.Series([0.1, 0.5, 0.5, 0.5, 0.9]))
+        assert found["high"] == {"value": pytest.approx(0.5, abs=1e-3), "unit": "squared norm"}
+        assert found["low"] == {"value": None, "unit": "a mixture does not support two modes"}
+
+    def test_too_few_features_give_a_reason(self):
+        few = norms.modes({"few": lognormal(n=9)})
+        assert few.reason.str.endswith("features: the tests need 20 to 72000").all()
+        assert few[["dip", "dip_p", "p_holm", "valley"]].isna().all().all()
+        reason = few.reason.iloc[0]
+        assert norms.known(few.dip.iloc[0], "dip", reason) == {"value": None, "unit": reason}
+        assert norms.known(0.1, "dip", reason) == {"value": 0.1, "unit": "dip"}
 
 
-def test_matching_removes_what_the_firing_rate_explains():
-    plain = confounded(0.0)
-    assert plain.outcome[plain.low].mean() - plain.outcome[~plain.low].mean() < -0.5
-    null, real = (
-        norm_heldout.matched(plain, "outcome"),
-        norm_heldout.matched(confounded(0.3), "outcome", factor=100),
-    )
-    assert null.lo < 0 < null.hi and abs(null.value) < 0.05
-    assert real.lo < 30 < real.hi and real.lo > 20
-    assert (
-        norm_heldout.spearman(plain, "s", "outcome").lo > 0.4
-        and abs(norm_heldout.partial(plain, "outcome").value) < 0.06
-    )
+def test_flatter_by_hand():
+    """Centred spectra: (+-2, 0, 0) and (0, +-1, 0), each twenty times, 80 and 20 %; and three axes
+    +-1, a third each. The first holds 46.7 points less, the first two 33.3."""
+
+    def decoder(*lengths):
+        rows = [s * length * torch.eye(3)[i] for i, length in enumerate(lengths) for s in (1, -1)]
+        return torch.stack(rows).repeat_interleave(20, dim=0)
+
+    sae, joint = decoder(2, 1), decoder(1, 1, 1)
+    found = norms.flatter(torch.cat([sae, sae[:40]]), joint, leading=2).set_index("quantity")
+    # (+-2) forty times more: squares 320 and 40, 88.9 and 11.1 %
+    assert found.value["pca_first_drop"] == pytest.approx(100 * (320 / 360 - 1 / 3))
+    assert found.value["pca_leading_drop"] == pytest.approx(100 * (1 - 2 / 3))
+    assert set(found.baseline) == {"sae"} and set(found.model) == {"joint"}
+    assert set(found.unit) == {"points"} and set(found.n) == {120}
 
 
-def test_matched_is_least_squares_with_an_intercept_per_bin():
-    data = confounded(0.3, n=400)
-    bins = pd.get_dummies(pd.qcut(data.rate, norm_heldout.BINS, labels=False)).astype(float)
-    both = data.groupby(bins.to_numpy().argmax(1)).low.transform("nunique") == 2
-    design = np.column_stack([data.low[both].astype(float), bins[both]])
-    reference = sm.OLS(data.outcome[both], design[:, design.any(0)]).fit(cov_type="HC3")
-    found = norm_heldout.matched(data, "outcome")
-    assert (found.value, found.lo, found.hi) == pytest.approx(
-        (reference.params.iloc[0], *reference.conf_int().iloc[0])
-    )
-    assert found.n == both.sum()
+class TestObserved:
+    def acts(self, article, topic, topics):
+        zeros = torch.zeros(len(article), dtype=torch.int64)
+        rows = tokens(len(article)).to(torch.float16)
+        return Activations(
+            HarvestConfig(),
+            "drop",
+            (rows,),
+            torch.tensor([0]),
+            torch.arange(len(article)),
+            torch.zeros(D_IN),
+            torch.ones(D_IN),
+            token=zeros,
+            article=article,
+            topic=topic,
+            position=zeros,
+            titles=[],
+            topics=topics,
+        )
+
+    def test_features_on_text(self):
+        m = trained()
+        features = norms.history(m.config, m.model, m.fired_tokens)
+        article = torch.arange(600) // 30
+        acts = self.acts(article, (article // 2) % 3, ["A", norms.NO_TOPIC, "C"])
+        at = norms.Split(float(features.s.median()), "")
+        found = norms.observe(m, features, at, acts)
+        codes = m.model.encode(acts.pieces()[0])
+        fired = torch.bincount(codes.indices[codes.acts > 0], minlength=D_SAE).numpy()
+        assert found.n_tokens == 600 and found.features.fired.tolist() == fired.tolist()
+        assert found.features.rate.tolist() == pytest.approx((fired / 600).tolist())
+        assert (found.features.low == (features.s < at.value)).all()
+        seldom = found.features.fired < 20
+        assert 0 < seldom.sum() < 40
+        assert (found.features.ablation.isna() == seldom).all()
+        assert (found.features.decoder.isna() == seldom).all()
+        # two topics are left, a third of the text each; the unlabelled third counts for nothing
+        labelled = found.features.selectivity.dropna()
+        assert labelled.between(0, 1).all() and labelled.mean() == pytest.approx(0.5, abs=0.1)
+        moments = path_effects.by_group(
+            m.model, [acts.pieces()[0]], [codes], torch.tensor(found.features.low.to_numpy())
+        )
+        assert found.moments.shapley().tolist() == pytest.approx(
+            moments.shapley().tolist(), abs=1e-6
+        )
+        assert norms.observe(trained(nfm=False), features, at, acts).moments is None
+
+    def test_by_chance_a_longer_move_is_shared_evenly(self):
+        """Both paths move by `moved`; with start and draw both small beside it, either has half of
+        the output, and of features that did not move the decoder has what its start is beside a
+        fresh draw."""
+        m = trained(grow=100.0)
+        features = pd.DataFrame({"fired": [20] * 39 + [19]})
+        found = norms.by_chance(m, features, seed=3)
+        assert found.decoder[:39].to_numpy() == pytest.approx(0.5, abs=0.01)
+        assert found.decoder[39:].isna().all()
+        still = trained(grow=0.0)
+        found = norms.by_chance(still, features, seed=3)
+        W = still.model.sae.W_dec.double()
+        drawn = 0.01 * torch.randn(D_SAE, D_IN, generator=torch.Generator().manual_seed(3)).double()
+        whole = W + drawn
+        share = (W * whole).sum(1) / (whole * whole).sum(1)
+        assert found.decoder[:39].tolist() == pytest.approx(share[:39].tolist(), rel=1e-5)
+        assert found.linear[:39].tolist() == pytest.approx((1 - share[:39]).tolist(), abs=1e-6)
+        assert found.nfm.equals(found.linear)
 
 
-@pytest.mark.parametrize("n", [0, 3, 100])
-def test_nothing_to_compare_gives_a_reason_and_a_dash(n):
-    data = confounded(0.0, n=n).assign(low=True, outcome=1.0)
-    for found in (
-        norm_heldout.matched(data, "outcome"),
-        norm_heldout.partial(data, "outcome"),
-        norm_heldout.spearman(data, "s", "outcome"),
-    ):
-        assert found.value is None and found.reason
-        assert norm_heldout.cell(found) == "–"
-        assert norm_results.estimated(found, "points").unit.startswith(found.reason)
-
-
-def test_every_key_of_the_ledger_has_a_value():
-    """The chapter on an untrained pair of models, so small that some numbers cannot be given: keys and units are still those the ledger reads."""
-    models = {
-        name: trained(name.split("_")[0])
-        for name in ("sae", "joint", "sae_published", "joint_published")
-    }
-    tables = {name: norms.history(m) for name, m in models.items()}
-    modes = norms.modes(tables)
-    splits = {name: norms.split(modes, name, table) for name, table in tables.items()}
-    low = tables["joint"].s.to_numpy() < splits["joint"].value
-    x = tokens(600).float()
-    codes = models["joint"].model.encode(x)
-    features = (
-        tables["joint"]
-        .join(norm_heldout.known(effects.by_feature(models["joint"].model, [x], [codes])))
-        .assign(rate=np.linspace(0.01, 0.2, D_SAE), low=low)
-    )
-    measured = norm_results.Measured(
-        models,
-        tables,
-        modes,
-        splits,
-        norms.weights(models["joint_published"], splits["joint_published"], 0),
-        norms.spectra(models),
-        {"joint": Observed(features, None, len(x))},
-    )
-    values = norm_results.values(measured)
-    entries = [
-        e for e in json.loads((DATA / "paper_values.json").read_text()) if e["chapter"] == "norms"
+def like_rates(pairs):
+    """Features in 20 bins of the firing rate, in each a low and a high one with these outcomes."""
+    rows = [
+        {"rate": b + i / 10, "low": low, "y": y}
+        for b, outcome in enumerate(pairs)
+        for i, (low, y) in enumerate(zip((True, False), outcome, strict=True))
     ]
-    wanted = {
-        e[f].removeprefix("norms:")
-        for e in entries
-        for f in ("as_published", "controlled", "p_value")
-        if e.get(f)
-    }
-    assert wanted == set(values)
-    assert values["joint/pca_first_difference/controlled"].ci is not None
-    assert all(v.value is not None or " " in v.unit for v in values.values())
+    return pd.DataFrame(rows)
+
+
+class TestMatched:
+    def test_by_hand(self):
+        """Twenty pairs of like rate; low minus high is 1 in ten of them and 3 in ten, mean 2; the
+        outcome's rise with the rate takes no part. In each pair the residuals are +-1/4 and -+1/4
+        twice; with leverage 21/40 HC3 makes of each (1/2) / (1 - 21/40)."""
+        pairs = [(10 * b + (1 if b % 2 else 3), 10 * b) for b in range(20)]
+        row = norms.matched(like_rates(pairs), "y", factor=100, model="joint", unit="points").iloc[
+            0
+        ]
+        assert row.value == pytest.approx(200) and row.n == 40 and row.unit == "points"
+        # a pair's difference has the error (2 - 1 or 3) / 2 on either side, over 1 - leverage; the
+        # estimate is the mean of twenty differences
+        se = 100 * math.sqrt(40 * (0.5 / (1 - 21 / 40)) ** 2) / 20
+        assert (row.lo, row.hi) == pytest.approx((200 - 1.959964 * se, 200 + 1.959964 * se))
+
+    def test_only_bins_that_hold_both_groups_and_features_that_were_measured(self):
+        pairs = [(b + 2, b) for b in range(20)]
+        features = like_rates(pairs)
+        features.loc[0:9, "low"] = True  # five bins without a high-norm feature
+        features.loc[0:9, "y"] = 1000.0
+        unmeasured = features.iloc[[-1]].assign(y=math.nan)
+        row = norms.matched(pd.concat([features, unmeasured]), "y").iloc[0]
+        assert (row.value, row.n) == (pytest.approx(2), 30)
+
+    def test_a_norm_that_only_follows_the_rate_predicts_nothing(self):
+        rng = np.random.default_rng(0)
+        rate = rng.uniform(0.01, 1, 2000)
+        low = rate + rng.normal(0, 0.3, 2000) < 0.5
+        features = pd.DataFrame(
+            {"rate": rate, "low": low, "y": 2 * rate + rng.normal(0, 0.2, 2000)}
+        )
+        assert features.y[low].mean() - features.y[~low].mean() < -0.5
+        row = norms.matched(features, "y").iloc[0]
+        assert row.lo < 0 < row.hi and abs(row.value) < 0.05
+
+    @pytest.mark.parametrize(("n", "high"), [(0, 0), (3, 3), (40, 18)])
+    def test_too_few_give_a_reason(self, n, high):
+        features = like_rates([(1, 0)] * 20)[:n]
+        features.loc[features.index[18:], "low"] = True  # nine bins hold both
+        row = norms.matched(features, "y", unit="points").iloc[0]
+        assert row.value is None and row.unit.endswith("10 of each are needed")
+        if n == 40:
+            assert row.unit.startswith("9 low- and 9 high-norm features") and row.n == 18
+
+
+def test_estimates_in_words():
+    rows = [
+        {
+            "model": "sae",
+            "part": "rate",
+            "quantity": "plain",
+            "value": -0.5,
+            "lo": -0.6,
+            "hi": -0.4,
+        },
+        {"model": "joint", "part": "rate", "quantity": "plain", "value": None, "unit": "too few"},
+        {"model": "joint", "part": "rate", "quantity": "partial", "value": 0.25, "n": 8},
+    ]
+    frame = estimates.tidy([{"n": 10} | row for row in rows])
+    table = norms.in_words(frame, {"plain": "with the norm", "partial": "at equal rate"})
+    assert table.to_dict("records") == [
+        {"model": "sae", "part": "rate", "with the norm": "−0.500 [−0.600, −0.400]",
+         "at equal rate": "–", "n": 10, "remark": ""},
+        {"model": "joint", "part": "rate", "with the norm": "–", "at equal rate": "0.250",
+         "n": 8, "remark": "too few"},
+    ]  # fmt: skip
 
 
 class TestSweep:
-    def test_one_setting_at_a_time(self):
-        settings = norm_sweep.settings(profiles.smoke())
-        base = settings["as the chapter's"][0]
-        assert base.sae.d_sae == profiles.smoke().sae.d_sae // 4
-        assert (
-            norm_sweep.settings(replace(profiles.smoke(), name="full"))["as the chapter's"][0].sae
-            == profiles.smoke().sae
-        )
-        assert settings["batches of 64"][0] == replace(
-            base, train=replace(base.train, batch_tokens=64)
-        )
-        assert [half for _, half in settings.values()].count(True) == 2
+    def test_changed_fields_find_their_place(self):
+        config = trained().config
+        found = norms.changed(config, d_sae=20, k=2, top_n=1, lr=0.5)
+        assert found.sae == SAEConfig(d_sae=20, k=2) and found.nfm.top_n == 1
+        assert found.train == replace(config.train, lr=0.5)
+        assert norms.changed(config) == config
+        with pytest.raises(ValueError, match="'width' is not a field"):
+            norms.changed(config, width=2)
 
     def test_half_precision_rounds_everything_that_is_kept(self):
         p = torch.nn.Parameter(torch.tensor([1.0, 1.0]))
         optimizer = torch.optim.Adam([p], lr=0.1)
-        with norm_sweep.half_precision():
+        with norms.half_precision():
             p.grad = torch.tensor([1e-9, 1e-3])  # the first is 0 in float16, the second's square is
             optimizer.step()
             state = optimizer.state[p]
@@ -415,77 +328,43 @@ class TestSweep:
         assert p.grad[0] == pytest.approx(1e-9)  # the hooks are gone
 
     def test_the_store_keeps_what_was_trained(self, monkeypatch):
-        config = trained("sae").config
-        rows = tokens(300).to(torch.float16)
-        acts = replace(
-            activations(torch.arange(300), torch.zeros(300, dtype=torch.int64), ["A"]),
-            shards=(rows,),
-        )
-        monkeypatch.setattr(norm_sweep.runs, "training_tokens", lambda _: (acts, None))
-        first = norm_sweep.run(config, half=False)
-        monkeypatch.setattr(norm_sweep.train, "fit", None)  # a second training would fail
-        again = norm_sweep.run(config, half=False)
-        assert again.equals(first) and again.attrs == first.attrs and first.updates.sum() > 0
-        table = norm_sweep.summary({"a": first, "b": again})
-        assert table["features"].tolist() == [D_SAE, D_SAE] and table["dead"].between(0, 1).all()
-
-    def test_values_say_where_modes_were_found(self):
-        rows = [
-            ("as the chapter's", "no", 0.3),
-            ("half precision", "yes", 0.01),
-            ("batches of 64", "yes", None),
-        ]
-        columns = ["setting", "two by mixture", "dip's p"]
-        found = norm_sweep.values(
-            pd.DataFrame(rows, columns=columns).assign(
-                features=64, **{"Spearman with updates": 0.5}
-            )
-        )
-        assert (
-            found["sweep/two_by_dip/as_published"].value,
-            found["sweep/two_by_mixture/as_published"].value,
-        ) == (1, 2)
-        assert (
-            found["sweep/half_precision/dip_p/as_published"].value == 0.01
-            and found["sweep/as_the_chapters/corr_updates/as_published"].n == 64
-        )
-        missing = found["sweep/batches_of_64/dip_p/as_published"]
-        assert missing.value is None and missing.unit.startswith("could not be computed")
+        config = trained(nfm=False).config
+        article = torch.arange(300)
+        acts = TestObserved().acts(article, article * 0, ["A"])
+        monkeypatch.setattr(norms.runs, "training_tokens", lambda _: (acts, None))
+        first = norms.retrained(config)
+        coarse = norms.retrained(config, half=True)
+        assert first.updates.sum() > 0 and not first.s.equals(coarse.s)
+        monkeypatch.setattr(norms.train, "fit", None)  # a second training would fail
+        again = norms.retrained(config)
+        assert again.equals(first) and again.attrs == first.attrs
+        assert set(first) == {"s", "start", "cosine", "updates", "rare"}
 
 
 class TestToy:
+    config = TrainConfig(n_tokens=64_000, batch_tokens=64_000)
+
     def test_frequencies_are_those_asked_for(self):
-        config = TrainConfig(n_tokens=64_000, batch_tokens=64_000)
         sae = toy_norms.short_sae(torch.eye(3), 0.3)
-        batch = toy_norms.Batches(sae, torch.eye(3), torch.tensor([7.0, 2.0, 1.0]), config)[0]
+        batches = toy_norms.Batches(sae, torch.eye(3), torch.tensor([7.0, 2.0, 1.0]), self.config)
+        batch = batches[0]
         assert (batch > 0).double().mean(0).tolist() == pytest.approx([0.7, 0.2, 0.1], abs=0.01)
-        assert (
-            ((batch > 0).sum(1) == 1).all() and batch[batch > 0].min() >= 0.5 and batch.max() <= 1.5
-        )
+        assert ((batch > 0).sum(1) == 1).all()
+        assert batch[batch > 0].min() == pytest.approx(0.5, abs=0.01)
+        assert batch.max() == pytest.approx(1.5, abs=0.01)
+        assert batches.norms == {0: pytest.approx([0.09] * 3)}
 
     def test_the_rare_feature_stays_behind(self):
         config = TrainConfig(n_tokens=32_000, batch_tokens=64, lr=0.003)
-        norms_, updates = toy_norms.watch(
-            toy_norms.short_sae(torch.eye(2), 0.3),
-            torch.eye(2),
-            torch.tensor([1.0, 0.0005]),
-            config,
-        )
-        assert norms_.iloc[0].tolist() == pytest.approx([0.09, 0.09]) and norms_.index[-1] == 500
-        assert norms_.iloc[-1, 0] > 0.5 > 2 * norms_.iloc[-1, 1] and updates[0] > 100 * updates[1]
+        sae, weights = toy_norms.short_sae(torch.eye(2), 0.3), torch.tensor([1.0, 0.0005])
+        curve, updates = toy_norms.watch(sae, torch.eye(2), weights, config)
+        assert curve.iloc[0].tolist() == pytest.approx([0.09, 0.09]) and curve.index[-1] == 500
+        assert curve.iloc[-1, 0] > 0.5 > 2 * curve.iloc[-1, 1] and updates[0] > 100 * updates[1]
 
     def test_impossible_weights_are_refused(self):
         sae = toy_norms.short_sae(torch.eye(2), 0.3)
         for weights, n_active in ((torch.tensor([1.0, 0.0]), 1), (torch.ones(2), 3)):
             with pytest.raises(ValueError, match="must be positive and at least n_active"):
-                toy_norms.Batches(
-                    sae, torch.eye(2), weights, TrainConfig(n_tokens=64, batch_tokens=64), n_active
-                )
+                toy_norms.Batches(sae, torch.eye(2), weights, self.config, n_active)
         with pytest.raises(IndexError, match="step 5"):
-            toy_norms.Batches(
-                sae, torch.eye(2), torch.ones(2), TrainConfig(n_tokens=64, batch_tokens=64)
-            )[5]
-
-
-def test_cells_read_as_words():
-    assert norm_heldout.cell(Estimate(-0.5, -0.6, -0.4, 10)) == "−0.500 (−0.600 to −0.400)"
+            toy_norms.Batches(sae, torch.eye(2), torch.ones(2), self.config)[5]

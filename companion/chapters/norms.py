@@ -1,31 +1,103 @@
-"""Claim C4 by the weights: squared decoder norms, their modes and their history, the published weight shares with their nulls, the decoder's spectrum."""
+"""Claim C4: squared norms of directions, their history and their modes, and what they predict on
+held-out text."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import fields, replace
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import statsmodels.formula.api as smf
 import torch
+from safetensors.torch import load_file, save_file
+from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from torch import Tensor
+from torch.optim import optimizer
 
-from featint import contributions, geometry, runs
-from featint.config import ModelConfig
-from featint.effects import parted
+from companion import estimates
+from featint import geometry, metrics, path_effects, runs, store, train
+from featint.activations import Activations
+from featint.config import ModelConfig, to_json
 from featint.joint import JointSAE
 from featint.runs import Trained
 from featint.sae import TopKSAE
 
-PUBLISHED_SPLIT = 0.2
-PUBLISHED_START = 3200 / (3 * 50_000)
-"""Squared norm at which the paper parts its features, by eye, and the one at which its directions start."""
+PUBLISHED_SPLIT, PUBLISHED_START = 0.2, 3200 / (3 * 50_000)
+"""Squared norm at which the paper parts its features, by eye, and the one at which they start."""
 RARE = 0.05
-"""A feature is rare if it was active on fewer than this share of k / d_sae of the training tokens: a twentieth of the average."""
-
+"""A rare feature was active on fewer than this share of k / d_sae, the average, of its tokens."""
 MIN_WEIGHT = 0.05
 """A mode holds at least this share of the features."""
+MIN_FIRED = 20
+"""Features active on fewer held-out tokens have no measured effect."""
+BINS, MIN_GROUP = 20, 10
+"""Bins of like firing rate, and how many features of either group those that hold both need."""
+EVERY = 3
+"""Effects are measured on every third block of text; rates and selectivity on all."""
+NO_TOPIC = "Uncategorized"
+KIND = "norm-sweep"
 
-NUMBERS = ["dip", "p", "p_holm", "bic_gain", "low_weight", "low", "high", "valley"]
+
+def decoder(model: TopKSAE | JointSAE) -> Tensor:
+    """(d_sae, d_in) the SAE's directions."""
+    return (model if isinstance(model, TopKSAE) else model.sae).W_dec.detach().cpu()
+
+
+def history(config: ModelConfig, model: TopKSAE | JointSAE, fired_tokens: Tensor) -> pd.DataFrame:
+    """One row per feature: `s` its squared norm, `start` that at the start, `cosine` of its
+    direction with the initial one, `updates`, and whether it is `rare`."""
+    W = decoder(model)
+    initial = decoder(runs.build(config, W.shape[1]))
+    rate = fired_tokens.double().numpy() / (config.train.n_steps * config.train.batch_tokens)
+    cosine = torch.nn.functional.cosine_similarity(W.double(), initial.double())
+    columns = {
+        "s": geometry.norms(W) ** 2,
+        "start": geometry.norms(initial) ** 2,
+        "cosine": cosine.numpy(),
+        "updates": fired_tokens.numpy(),
+        "rare": rate < RARE * config.sae.k / config.sae.d_sae,
+    }
+    return pd.DataFrame(columns).rename_axis("feature")
+
+
+def modes(histories: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Tests of one mode against two, of all features and of those that are not rare, on both
+    scales: `geometry.bimodality` with places of modes as squared norms, and `p_holm`, the dip's p
+    corrected over all rows. Index model, features, scale."""
+    tests = {}
+    for model, features in histories.items():
+        for which, s in (("all", features.s), ("not rare", features.s[~features.rare])):
+            for scale, forth, back in (("s", np.asarray, float), ("log s", np.log, np.exp)):
+                test = geometry.bimodality(forth(s.to_numpy()))._asdict()
+                test["low"], test["high"] = test.pop("means") or (None, None)
+                places = {
+                    name: None if test[name] is None else float(back(test[name]))
+                    for name in ("low", "high", "valley")
+                }
+                tests[model, which, scale] = test | places
+    table = pd.DataFrame.from_dict(tests, orient="index")
+    table.index = pd.MultiIndex.from_tuples(tests, names=["model", "features", "scale"])
+    numbers = table.columns.difference(["n", "reason"])
+    table[numbers] = table[numbers].astype(float)  # None becomes NaN: a dash in tables
+    tested = table.dip_p.notna()
+    table.loc[tested, "p_holm"] = (
+        multipletests(table.dip_p[tested], method="holm")[1] if tested.any() else None
+    )
+    return table
+
+
+def two_modes(test: pd.Series) -> bool:
+    """Whether a row of `modes` supports two: two Gaussians fit better than one by BIC, their
+    density has a valley, and neither is a handful of outliers."""
+    holds_enough = MIN_WEIGHT <= test.low_weight <= 1 - MIN_WEIGHT
+    return bool(pd.notna(test.valley) and test.bic_gain > 0 and holds_enough)
+
+
+def multiple(features: pd.DataFrame) -> float:
+    """The paper's split on our scale: the same multiple (9.4) of the mean initial squared norm."""
+    return float(PUBLISHED_SPLIT / PUBLISHED_START * features.start.mean())
 
 
 class Split(NamedTuple):
@@ -35,179 +107,217 @@ class Split(NamedTuple):
     how: str
 
 
-def decoder(model: TopKSAE | JointSAE) -> Tensor:
-    """(d_sae, d_in) the SAE's directions."""
-    return (model if isinstance(model, TopKSAE) else model.sae).W_dec.detach().cpu()
-
-
-def history(m: Trained) -> pd.DataFrame:
-    """`describe` of a trained model."""
-    return describe(m.config, decoder(m.model), m.fired_tokens)
-
-
-def describe(config: ModelConfig, W_dec: Tensor, fired_tokens: Tensor) -> pd.DataFrame:
-    """One row per feature: `s` its squared norm, `start` that at the start, `cosine` of its direction with the initial one, `updates`, and whether it is `rare`.
-
-    Raises ValueError as `geometry.checked` if a direction is zero or not finite.
-    """
-    initial = decoder(runs.build(config, W_dec.shape[1]))
-    rate = fired_tokens.double().numpy() / (config.train.n_steps * config.train.batch_tokens)
-    return pd.DataFrame(
-        {
-            "s": geometry.squared_norms(W_dec).numpy(),
-            "start": geometry.squared_norms(initial).numpy(),
-            "cosine": torch.nn.functional.cosine_similarity(
-                W_dec.double(), initial.double()
-            ).numpy(),
-            "updates": fired_tokens.numpy(),
-            "rare": rate < RARE * config.sae.k / config.sae.d_sae,
-        }
-    ).rename_axis("feature")
-
-
-def modes(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Tests of one mode against two: for each model's `history`, of all features and of those that are not rare, on both scales.
-
-    Columns n, dip, p (of the dip), p_holm (corrected over all rows), bic_gain, low, high, low_weight, valley (as squared norms), reason.
-    """
-    rows = []
-    for model, table in tables.items():
-        for which, s in (("all", table.s), ("not rare", table.s[~table.rare])):
-            for scale, forth, back in (("s", np.asarray, float), ("log s", np.log, np.exp)):
-                found = geometry.bimodality(forth(s.to_numpy()))
-                low, high = found.means or (None, None)
-                places = {"low": low, "high": high, "valley": found.valley}
-                rows.append(
-                    {
-                        "model": model,
-                        "features": which,
-                        "scale": scale,
-                        "n": found.n,
-                        "dip": found.dip,
-                        "p": found.dip_p,
-                        "p_holm": None,
-                        "bic_gain": found.bic_gain,
-                        "low_weight": found.low_weight,
-                        "reason": found.reason,
-                    }
-                    | {name: None if x is None else float(back(x)) for name, x in places.items()}
-                )
-    frame = pd.DataFrame(rows).set_index(["model", "features", "scale"])
-    frame[NUMBERS] = frame[NUMBERS].astype(float)  # None becomes NaN: a dash in tables
-    tested = frame.p.notna()
-    if tested.any():
-        frame.loc[tested, "p_holm"] = multipletests(frame.p[tested], method="holm")[1]
-    return frame
-
-
-def two_modes(row: pd.Series) -> bool:
-    """Whether a row of `modes` supports two: two Gaussians fit better than one by BIC, their density has a valley, and neither is a handful of outliers."""
-    return bool(
-        pd.notna(row.valley) and row.bic_gain > 0 and MIN_WEIGHT <= row.low_weight <= 1 - MIN_WEIGHT
-    )
-
-
-def split(modes: pd.DataFrame, model: str, table: pd.DataFrame) -> Split:
-    """Where to part a model's features, whose `history` is `table`. The paper's 0.2 belongs to the scale of its initial norms; this is the one place that transfers it.
-
-    The valley, if the mixture on the logarithmic scale supports two modes; else the same multiple (9.4) of the mean initial squared norm; and if that
-    leaves less than a twentieth of the features on one side, the median.
-    """
-    row = modes.loc[(model, "all", "log s")]
-    if two_modes(row):
-        return Split(float(row.valley), "the valley between two modes")
-    at = float(PUBLISHED_SPLIT / PUBLISHED_START * table.start.mean())
-    if MIN_WEIGHT <= (table.s < at).mean() <= 1 - MIN_WEIGHT:
+def split(test: pd.Series, features: pd.DataFrame) -> Split:
+    """The valley, if the mixture of all log-norms, a row of `modes`, supports two; else `multiple`;
+    and if that leaves less than a twentieth of the features on one side, the median."""
+    if two_modes(test):
+        return Split(float(test.valley), "the valley between two modes")
+    at = multiple(features)
+    if MIN_WEIGHT <= (features.s < at).mean() <= 1 - MIN_WEIGHT:
         return Split(at, "the paper's multiple of the initial squared norm")
-    return Split(
-        float(table.s.median()),
-        f"the median, since the paper's multiple of the initial squared norm, {at:.3g}, has nearly all features on one side",
+    reason = (
+        "the median, since the paper's multiple of the initial squared norm, "
+        f"{at:.3g}, has nearly all features on one side"
     )
+    return Split(float(features.s.median()), reason)
 
 
-def mode_table(modes: pd.DataFrame) -> pd.DataFrame:
-    """`modes` for readers; what could not be computed is missing, with the reason in the last column."""
-    names = {
-        "n": "n",
-        "dip": "dip",
-        "p_holm": "p",
-        "bic_gain": "BIC gain",
-        "low": "low",
-        "high": "high",
-        "low_weight": "share of low",
-        "valley": "valley",
+def places(test: pd.Series, s: pd.Series) -> dict[str, dict]:
+    """`value` and `unit` of the low mode and of the high, or only, one, by a row of `modes`."""
+    if two_modes(test):
+        return {name: {"value": test[name], "unit": "squared norm"} for name in ("low", "high")}
+    grid = np.linspace(s.min(), s.max(), 1001)
+    highest = grid[stats.gaussian_kde(s)(grid).argmax()]
+    return {
+        "low": {"value": None, "unit": "a mixture does not support two modes"},
+        "high": {"value": highest, "unit": "squared norm"},
     }
-    table = modes[[*names, "reason"]].rename(columns=names | {"reason": "remark"}).reset_index()
-    return table.assign(
-        remark=table["remark"].replace("the two components have a single peak", "one peak")
+
+
+def known(value: float, unit: str, reason: str) -> dict:
+    """`value` and `unit` of a number; of one that could not be computed, None and the reason."""
+    missing = pd.isna(value)
+    return {"value": None if missing else float(value), "unit": reason if missing else unit}
+
+
+def flatter(sae: Tensor, joint: Tensor, leading: int, blocks: int = 20) -> pd.DataFrame:
+    """How much less of the decoder's variance the joint model's leading components hold than the
+    SAE's, in points, and how much less the first one holds; a jackknife over blocks of features."""
+    block = np.arange(len(sae)) % blocks
+
+    def drops(kept: np.ndarray) -> dict[str, float]:
+        a, b = (geometry.pca_shares(W[torch.from_numpy(kept[block])]) for W in (sae, joint))
+        leading_drop = 100 * (a[:leading].sum() - b[:leading].sum())
+        return {"pca_leading_drop": leading_drop, "pca_first_drop": 100 * (a[0] - b[0])}
+
+    same = {"model": "joint", "baseline": "sae", "unit": "points", "of": "features"}
+    return estimates.jackknife(drops, blocks, names="quantity", n=len(sae), **same)
+
+
+class Observed(NamedTuple):
+    """A model on held-out text."""
+
+    features: pd.DataFrame
+    """`history`; on all text firing `rate` and `selectivity`; whether the norm is `low`; and
+    `path_effects.by_feature`, NaN for features that fired too rarely to tell."""
+    moments: path_effects.GroupMoments | None
+    """Of the low and the high features; None for a model without an NFM."""
+    n_tokens: int
+    """Tokens behind the effects."""
+
+
+def observe(m: Trained, features: pd.DataFrame, at: Split, acts: Activations) -> Observed:
+    """Measure every feature on held-out activations; `features` is the model's `history`."""
+    pieces, low = acts.pieces(), features.s < at.value
+    with torch.no_grad():
+        codes = [m.model.encode(x) for x in pieces]
+    every = EVERY if len(pieces) >= 2 * EVERY else 1
+    blocks = [pieces[i] for i in range(0, len(pieces), every)], codes[::every]
+    effects = path_effects.by_feature(m.model, *blocks)
+    effects = effects.where(effects.fired >= MIN_FIRED).assign(fired=effects.fired)
+    unlabelled = acts.topics.index(NO_TOPIC) if NO_TOPIC in acts.topics else -1
+    topic = torch.where(acts.topic == unlabelled, -1, acts.topic)
+    measured = features.join(effects).assign(
+        rate=metrics.density(codes, len(features)).numpy(),
+        selectivity=metrics.selectivity(codes, topic, acts.article % 2, len(features)).numpy(),
+        low=low,
     )
+    moments = None
+    if isinstance(m.model, JointSAE):
+        moments = path_effects.by_group(m.model, *blocks, torch.tensor(low.to_numpy()))
+    return Observed(measured, moments, sum(map(len, blocks[0])))
 
 
-class Weights(NamedTuple):
-    """The published analysis of a joint model by sizes of weights, and what it gives without any training of the integration weights."""
+def matched(features: pd.DataFrame, outcome: str, factor: float = 1.0, **same) -> pd.DataFrame:
+    """Mean of an outcome over low-norm features minus that over high-norm ones of like firing rate,
+    times `factor`; a tidy frame of one row.
 
-    ratios: pd.DataFrame
-    """As `contributions.contribution_ratios`."""
-    null: pd.DataFrame
-    """The same with freshly drawn integration weights."""
-    table: pd.DataFrame
-    """By (share, group): the mean in per cent, `measured`, `drawn` anew, `predicted` from the expected initial norms; n."""
-    spearman: pd.DataFrame
-    """By share: correlation with the squared norm, `measured`, `drawn`, `predicted`."""
-    apart: float
-    """How far what training added to the linear path's matrix is from what it added to the decoder, as a share of the latter's length (Frobenius)."""
-
-
-def weights(m: Trained, at: Split, seed: int) -> Weights:
-    """The published shares, with their nulls, for the features below and above a split."""
-    sae, nfm = parted(m.model)
-    initial_sae, initial_nfm = parted(runs.build(m.config, sae.W_dec.shape[1]))
-    ratios = contributions.contribution_ratios(sae.W_dec, nfm.W_lin, nfm.V)
-    null = contributions.initial_ratios(sae.W_dec, nfm.config.d_factor, seed)
-    predicted = contributions.predicted_ratios(
-        ratios.s.to_numpy(), sae.W_dec.shape[1], nfm.config.d_factor
-    )
-    tables = {
-        name: contributions.group_means(frame, at.value)
-        for name, frame in (("measured", ratios), ("drawn", null), ("predicted", predicted))
-    }
-    rows = [
-        {"share": share, "group": group, "n": int(tables["measured"].loc[share, f"n_{side}"])}
-        | {
-            name: None if (x := table.loc[share, side]) is None else 100 * x
-            for name, table in tables.items()
-        }
-        for share in contributions.SHARES
-        for side, group in (("below", "low"), ("above", "high"))
-    ]
-    moved = [
-        (W - W_0).detach().double()
-        for W, W_0 in ((sae.W_dec, initial_sae.W_dec), (nfm.W_lin, initial_nfm.W_lin))
-    ]
-    return Weights(
-        ratios,
-        null,
-        pd.DataFrame(rows).set_index(["share", "group"]).astype(dict.fromkeys(tables, float)),
-        pd.DataFrame({name: t.spearman for name, t in tables.items()}),
-        float((moved[0] - moved[1]).norm() / moved[0].norm()),
-    )
-
-
-def leading(shares: np.ndarray, published: bool) -> float:
-    """Per cent of the variance in the components that correspond to the paper's first 50 of 3200; as published, of that of its first 1000 only."""
-    d_in = len(shares)
-    total = shares[: round(d_in * 1000 / 3200)].sum() if published else 1.0
-    return float(100 * shares[: round(d_in * 50 / 3200)].sum() / total)
-
-
-def spectra(models: Mapping[str, Trained]) -> dict[str, np.ndarray]:
-    """Exact shares of all components, uncentred as published, of each decoder, and of `random`: the first one's directions before training."""
-    first = next(iter(models.values()))
-    found = {
-        name: geometry.pca_shares(decoder(m.model), centred=False) for name, m in models.items()
-    }
-    return found | {
-        "random": geometry.pca_shares(
-            decoder(runs.build(first.config, decoder(first.model).shape[1])), centred=False
+    Least squares with one intercept per bin of the firing rate and heteroscedasticity-robust
+    errors (HC3); n counts the features in bins that hold both groups.
+    """
+    there = features[features[outcome].notna()]
+    bins = min(BINS, len(there))
+    compared = pd.DataFrame({"y": factor * there[outcome], "low": there.low.astype(float)})
+    compared["bin"] = pd.qcut(there.rate.rank(method="first"), bins, labels=False) if bins else None
+    both = compared[compared.groupby("bin").low.transform("nunique") == 2]
+    n_low = int(both.low.sum())
+    if min(n_low, len(both) - n_low) < MIN_GROUP:
+        reason = (
+            f"{n_low} low- and {len(both) - n_low} high-norm features have a like firing rate: "
+            f"{MIN_GROUP} of each are needed"
         )
+        return estimates.tidy([{"value": None}], n=len(both), **same | {"unit": reason})
+    fit = smf.ols("y ~ low + C(bin)", both).fit(cov_type="HC3")
+    lo, hi = fit.conf_int().loc["low"]
+    return estimates.tidy([{"value": fit.params["low"], "lo": lo, "hi": hi}], n=len(both), **same)
+
+
+def by_chance(m: Trained, features: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """The features of `observe` with decoder and linear shares as another draw of the linear path's
+    initial weights would have made them.
+
+    Decoder and linear path get the same gradient, so that training adds the same to both rows of a
+    feature; their difference stays as drawn. What a norm predicts about shares made with a new
+    draw, it does not predict because of anything learned. The interaction path is left out.
+    """
+    sae, nfm = path_effects.parted(m.model)
+    moved = (sae.W_dec - decoder(runs.build(m.config, sae.W_dec.shape[1])).to(sae.W_dec)).cpu()
+    generator = torch.Generator().manual_seed(seed)
+    drawn = geometry.LINEAR_STD * torch.randn(nfm.W_lin.shape, generator=generator) + moved
+    W_dec = sae.W_dec.detach().cpu().double()
+    whole = W_dec + drawn.double()
+    share = ((W_dec * whole).sum(1) / whole.square().sum(1)).detach().numpy()
+    share = np.where(features.fired >= MIN_FIRED, share, np.nan)
+    return features.assign(decoder=share, linear=1 - share, nfm=1 - share)
+
+
+@torch.no_grad()
+def apart(m: Trained) -> float:
+    """How far what training added to the linear path's matrix is from what it added to the decoder,
+    as a share of the latter's length (Frobenius)."""
+    sae, nfm = path_effects.parted(m.model)
+    initial = runs.build(m.config, sae.W_dec.shape[1]).to(sae.W_dec.device)
+    moved = (sae.W_dec - initial.sae.W_dec).double()
+    return float((moved - (nfm.W_lin - initial.nfm.W_lin)).norm() / moved.norm())
+
+
+def in_words(frame: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
+    """Estimates for readers: a row per model and part, a column per quantity in `names`, the
+    smallest n, and why something is missing."""
+    words = [estimates.interval(row.value, row.lo, row.hi, ".3f") for row in frame.itertuples()]
+    reasons = frame.unit.where(frame.value.isna(), "")
+    rows = frame.assign(words=words, reason=reasons).groupby(["model", "part"], sort=False)
+    cells = frame.assign(words=words).pivot(
+        index=["model", "part"], columns="quantity", values="words"
+    )
+    table = cells.reindex(rows.n.min().index)[list(names)].rename(columns=names).fillna("–")
+    return table.assign(n=rows.n.min(), remark=rows.reason.max()).reset_index()
+
+
+def changed(config: ModelConfig, **values) -> ModelConfig:
+    """A model's config with some fields of its SAE, its NFM or its training set anew."""
+    parts = {name: getattr(config, name) for name in ("sae", "nfm", "train")}
+    own = {
+        name: {f.name: values.pop(f.name) for f in fields(part) if f.name in values}
+        for name, part in parts.items()
     }
+    if values:
+        raise ValueError(f"{sorted(values)[0]!r} is not a field of an SAE, an NFM or a training")
+    return replace(config, **{name: replace(parts[name], **own[name]) for name in parts})
+
+
+def retrained(config: ModelConfig, half: bool = False) -> pd.DataFrame:
+    """The `history` of a model trained so, in half precision or not, with `attrs["dead"]`, the share
+    of dead features. From the store, which keeps this only, or trained."""
+    key = {"model": to_json(config), "half": half}
+    if not store.exists(KIND, key):
+        acts, _ = runs.training_tokens(config)
+        model = runs.build(config, acts.d_in).to(store.device())
+        how = config.train
+        batches = acts.batches(how.n_tokens, how.batch_tokens, how.seed)
+        checkpoint = store.cache() / "checkpoints" / f"{KIND}-{store.key(key)}.safetensors"
+        with half_precision() if half else nullcontext():
+            fitted = train.fit(model, batches, how, checkpoint=checkpoint, label=KIND)
+        columns = history(config, model, fitted.fired_tokens.cpu())
+        dead = fitted.history.dead_share.iloc[-1]
+        with store.create(KIND, key, {"dead": dead}, seed=how.seed) as folder:
+            tensors = {name: torch.tensor(columns[name].to_numpy()) for name in columns}
+            save_file(tensors, folder / "norms.safetensors")
+    artefact = store.load(KIND, key)
+    tensors = load_file(artefact.file("norms.safetensors"))
+    features = pd.DataFrame({name: column.numpy() for name, column in tensors.items()})
+    features.attrs["dead"] = artefact.meta["dead"]
+    return features
+
+
+@contextmanager
+def half_precision() -> Iterator[None]:
+    """Train with gradients, weights and Adam's moments rounded to float16 at every step, as if they
+    were kept in it; products stay in float32.
+
+    Most second moments, squares of small gradients, are then 0, and Adam becomes gradient descent
+    with momentum (released code; `adam_eps` 1e-5).
+    """
+
+    def parameters(adam) -> Iterator[Tensor]:
+        return (p for group in adam.param_groups for p in group["params"] if p.grad is not None)
+
+    def round_gradients(adam, *_) -> None:
+        for p in parameters(adam):
+            p.grad.copy_(p.grad.half())
+
+    @torch.no_grad()
+    def round_state(adam, *_) -> None:
+        for p in parameters(adam):
+            for kept in (p, adam.state[p]["exp_avg"], adam.state[p]["exp_avg_sq"]):
+                kept.copy_(kept.half())
+
+    hooks = (
+        optimizer.register_optimizer_step_pre_hook(round_gradients),
+        optimizer.register_optimizer_step_post_hook(round_state),
+    )
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
