@@ -107,6 +107,15 @@ ROLES = {
     "decoder": "sae",
     "linear": "linear",
     "interaction": "interaction",
+    "residual_sae": "sae",
+    "ridge_on_x": "linear",
+    "refit_at_cut": "linear",
+    "sae_soft_decoder": "random",
+    "sae_frozen_decoder": "random",
+    "sae_frozen_encoder": "random",
+    "nfm": "interaction",
+    "polynomial": "linear",
+    "mlp": "joint",
 }
 """Which colour a model has, or a path; one that is not listed has that of the first word of its name."""
 

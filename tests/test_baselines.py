@@ -1,45 +1,141 @@
-"""Least squares on codes and on x against scikit-learn, SAEs on an error, warm starts, and the chapter's numbers end to end."""
+"""Least squares by hand and against scikit-learn, the released code's second SAE, and the models of
+the chapter that have something frozen or cut."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from scipy import sparse
 from sklearn.linear_model import Ridge
 
 from companion import variants
-from companion.chapters import baselines, leftovers
-from featint import activations, metrics, runs
+from companion.chapters import baselines
+from featint import activations, runs, train
+from featint.config import TrainConfig
 
 
 @pytest.fixture
 def p(p):
-    return replace(p, sae=replace(p.sae, k=8), splice_windows=8)
+    return replace(p, sae=replace(p.sae, k=8))
 
 
-@pytest.mark.parametrize("as_input", [np.asarray, sparse.csr_matrix])
-def test_ridge_in_pieces_is_scikit_learns(as_input):
+def column(*numbers):
+    return torch.tensor(numbers)[:, None]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "weight", "constant"),
+    [
+        # the points (0, 1) and (2, 5): slope 4 / 2 through (1, 3), so 9 at 4
+        (9.0, 2.0, 1.0),
+        # inputs have mean square (0 + 4) / 2 = 2, which penalty 1 adds: slope 4 / (2 + 2), so 6 at 4
+        (6.0, 1.0, 2.0),
+    ],
+)
+@pytest.mark.parametrize("penalties", [(0.0, 1.0), (1.0, 0.0)])
+def test_ridge_by_hand_takes_the_penalty_that_suits_the_validation_rows(
+    wanted, weight, constant, penalties
+):
+    pieces = [(column(0.0), column(1.0)), (column(2.0), column(5.0))]
+    validation = column(4.0), column(wanted)
+    weights, constants = baselines.ridge(iter(pieces), validation, penalties)
+    assert weights == pytest.approx(np.array([[weight]])) and constants == pytest.approx(constant)
+
+
+@pytest.mark.parametrize("share_of_zeros", [0.0, 0.8])
+def test_ridge_in_pieces_is_scikit_learns(share_of_zeros):
     rng = np.random.default_rng(0)
-    rows, targets = rng.standard_normal((90, 6)) + 1, rng.standard_normal((90, 4))
-    ridge = leftovers.Ridge(6, 4)
-    for part in (slice(0, 37), slice(37, 90)):
-        ridge.add(as_input(rows[part]), targets[part])
-    weights, constant = ridge.solve(penalty=3.0)
-    reference = Ridge(alpha=3.0 * np.square(rows).mean()).fit(rows, targets)
-    assert np.allclose(weights, reference.coef_.T) and np.allclose(constant, reference.intercept_)
+    rows = (rng.standard_normal((90, 6)) + 1) * (rng.random((90, 6)) >= share_of_zeros)
+    targets = rng.standard_normal((90, 4))
+    pairs = [
+        (torch.from_numpy(rows[s]), torch.from_numpy(targets[s]))
+        for s in np.split(np.r_[:90], [37])
+    ]
+    weights, constant = baselines.ridge(pairs, pairs[0], penalties=(3.0,))
+    theirs = Ridge(alpha=3.0 * np.square(rows).mean()).fit(rows, targets)
+    assert np.allclose(weights, theirs.coef_.T) and np.allclose(constant, theirs.intercept_)
 
 
-def test_a_decoder_fitted_anew_beats_the_cut_one_and_nothing_linear_beats_it_in_sample(p):
+def test_least_squares_reads_training_text_and_chooses_on_validation_text(p, monkeypatch):
     sae = runs.get(variants.get("sae", p))
-    refit = leftovers.refitted(sae.config, 2)
-    x = activations.load(p.harvest, "train").pieces()[0]
-    cut = (x - sae.model.encode(x).top(2).dense(64) @ sae.model.W_dec).square().mean()
-    codes = refit.encode(x).dense(64)
-    design = torch.cat([codes, torch.ones(len(x), 1)], 1)
-    best = (x - design @ torch.linalg.lstsq(design, x, driver="gelsd").solution).square().mean()
-    error = (x - refit(x).x_hat).square().mean()
-    assert best <= error * (1 + 1e-5) and error < 1.2 * best and error < 0.95 * cut
+    x, held_out = (activations.load(p.harvest, s).pieces(9999)[0] for s in ("train", "validation"))
+
+    def inputs(x):
+        return sae.model.encode(x).top(2).dense(64)
+
+    rows, targets = inputs(x).double(), 2 * x.double()
+    fits = [
+        Ridge(alpha=penalty * rows.square().mean().item()).fit(rows, targets)
+        for penalty in baselines.RIDGES
+    ]
+    wrong = [np.square(f.predict(inputs(held_out)) - 2 * held_out.numpy()).sum() for f in fits]
+    weights, constant = baselines.least_squares(sae.config, inputs, lambda x: 2 * x)
+    best = fits[np.argmin(wrong)]
+    assert np.allclose(weights, best.coef_.T, atol=1e-5)
+    assert np.allclose(constant, best.intercept_, atol=1e-5)
+
+    seen = []
+
+    def ridge(pairs, _):
+        seen.extend(pairs)
+        return np.zeros((64, 32)), np.zeros(32)
+
+    monkeypatch.setattr(baselines, "FIT_TOKENS", 50)
+    monkeypatch.setattr(baselines, "ridge", ridge)
+    baselines.least_squares(sae.config, inputs, lambda x: x)
+    chosen = torch.cat([targets for _, targets in seen])
+    assert len(chosen) == 50 and not torch.equal(chosen, x[:50])
+
+
+def test_an_l1_sae_by_hand():
+    """Codes relu(x) are (1, 0) and (2, 1), directions (3, 4) and (0, 2) have lengths 5 and 2: the
+    penalty is the mean of 5, 0, 10 and 2."""
+    sae = baselines.L1SAE(2, 2)
+    sae.load_state_dict(
+        {
+            "W_enc": torch.eye(2),
+            "b_enc": torch.zeros(2),
+            "W_dec": torch.tensor([[3.0, 4.0], [0.0, 2.0]]),
+        }
+    )
+    x_hat, codes = sae(torch.tensor([[1.0, -1.0], [2.0, 1.0]]))
+    assert x_hat.tolist() == [[3, 4], [6, 10]] and sae.penalty.item() == pytest.approx(17 / 4)
+    assert codes.acts.tolist() == [[1, 0], [2, 1]] and codes.indices.tolist() == [[0, 1]] * 2
+
+
+def test_the_released_codes_second_sae_is_fitted_to_the_error_at_its_settings(p, monkeypatch):
+    config, calls = variants.get("sae_published", p), []
+
+    def fit(model, batches, settings, loss, label):
+        calls.append((model, batches, settings, loss))
+        model.W_dec.data.fill_(7)
+
+    first = runs.get(config)
+    monkeypatch.setattr(train, "fit", fit)
+    second = baselines.l1_on_error(config)
+    model, batches, settings, loss = calls[0]
+    # 64 x 60 training tokens at 0.01: a fifth of them, at a tenth of the rate, which falls to 0
+    assert settings == TrainConfig(
+        n_tokens=768,
+        batch_tokens=64,
+        lr=1e-3,
+        lr_end_factor=0.0,
+        decay_fraction=1.0,
+        adam_eps=1e-5,
+        clip_norm=1e9,
+        first_position="keep",
+        holdout_share=0.1,
+    )
+    acts = runs.training_tokens(config)[0]
+    x = acts.batches(768, 64, 0)[3]
+    assert torch.equal(batches[3], x - first.model(x).x_hat)
+    model.penalty = torch.tensor(0.5)
+    assert loss(torch.ones(2, 3), torch.zeros(2, 3)).item() == 1.5  # squared error 1, penalty 0.5
+    start = baselines.L1SAE(32, 64, torch.Generator().manual_seed(0))
+    assert torch.equal(second.W_enc, start.W_enc) and (second.W_dec == 7).all()
+    assert start.W_dec.std().item() == pytest.approx(1e-4, rel=0.1)
+    again = baselines.l1_on_error(config)
+    assert len(calls) == 1 and torch.equal(again.W_dec, second.W_dec)
 
 
 def test_an_sae_on_an_error_is_trained_on_that_error(p):
@@ -52,56 +148,14 @@ def test_an_sae_on_an_error_is_trained_on_that_error(p):
     assert sum(q.numel() for q in second.parameters()) == pytest.approx(nfm, rel=0.02)
 
 
-def test_a_warm_joint_model_starts_from_its_base(p):
-    config = replace(variants.get("sae_interaction", p), base=variants.get("sae_bias", p))
-    base = runs.get(config.base).model
-    assert torch.equal(runs.build(config, 32).sae.W_enc, base.W_enc)
-    assert torch.equal(runs.build(config, 32).sae.b_dec, base.b_dec)
-
-
 def test_frozen_parts_stay_and_the_soft_decoder_turns_less(p):
-    models = {name: runs.get(variants.get(name, p)) for name in baselines.FLOORS}
-    table = baselines.closeness(models).set_index("model")["median"]
-    assert table["`sae_frozen_decoder`"] == pytest.approx(1, abs=1e-6)
-    assert table["`sae_short`"] < table["`sae_soft_decoder`"] < 1
-    config = variants.get("sae_frozen_encoder", p)
-    assert torch.equal(models["sae_frozen_encoder"].model.W_enc, runs.build(config, 32).W_enc)
+    names = ("sae_short", "sae_soft_decoder", "sae_frozen_decoder", "sae_frozen_encoder")
+    models = {name: runs.get(variants.get(name, p)) for name in names}
+    cosines = {name: baselines.cosine_to_start(model) for name, model in models.items()}
+    assert torch.allclose(cosines["sae_frozen_decoder"], torch.ones(64))
+    assert cosines["sae_short"].median() < cosines["sae_soft_decoder"].median() < 0.99999
     assert {m.config.train.n_tokens for m in models.values()} == {p.train.n_tokens // 4}
-
-
-def test_the_published_control_hardly_moves(p):
-    """At its learning rate and from its initial values the second SAE still writes next to nothing."""
-    second = leftovers.l1_on_error(variants.get("sae_published", p))
-    again = leftovers.l1_on_error(variants.get("sae_published", p))
-    x = torch.randn(20, 32)
-    assert torch.equal(second(x).x_hat, again(x).x_hat)
-    gain = baselines.published_control(p).loc["residual_sae/gain", "value"]
-    assert abs(gain) < 5
-
-
-def test_the_chapters_numbers_end_to_end(p):
-    models = {name: runs.get(variants.get(name, p)) for name in variants.CHAPTERS["baselines"]}
-    test = activations.load(p.harvest, "test")
-    functions = baselines.reconstructions(models)
-    sums = baselines.measured(functions, models, test)
-    table = baselines.controlled(sums, p.bootstrap)
-    x = test.rows(torch.arange(len(test)))
-    sae = models["sae"].model
-    at_cut = sae.encode(x).top(models["sae_cut"].config.sae.k).dense(64) @ sae.W_dec
-    sst = metrics.squared_error(x, x.mean(0).expand_as(x)).sum().item()
-    assert table.loc["sae_at_cut/fvu", "value"] == pytest.approx(
-        metrics.squared_error(x, at_cut).sum().item() / sst, rel=1e-4
-    )
-    assert table.loc["sae_at_cut/fvu", "value"] > table.loc["sae/fvu", "value"]
-    spliced = baselines.spliced(functions, models, test, p)
-    assert (spliced.filter(like="/kl", axis=0)["n"] > 1).all()
-    found = baselines.values(table, spliced, baselines.published_control(p))
-    over, gain = (
-        found["residual_sae/gain_over_bound/controlled"],
-        found["residual_sae/gain_vs_sae/controlled"],
-    )
-    assert (
-        over.value == pytest.approx(gain.value / baselines.BOUND) and over.unit == "x; n articles"
-    )
-    assert found["residual_sae/gain/as_published"].unit == "%; n articles"
-    assert len(baselines.gain_rows(table, list(baselines.GAINS))) == len(baselines.GAINS)
+    start = runs.build(models["sae_frozen_encoder"].config, 32)
+    assert torch.equal(models["sae_frozen_encoder"].model.W_enc, start.W_enc)
+    models["sae_frozen_decoder"].model.W_dec[3] *= -1
+    assert baselines.cosine_to_start(models["sae_frozen_decoder"])[3] == pytest.approx(-1)

@@ -1,155 +1,207 @@
-"""The tuning plan, before anything is trained; then the chapter end to end; interaction weights against their formula."""
+"""The tuning plan, before anything is trained; what is measured of a trial, by hand; interaction
+weights against their formula."""
 
 from dataclasses import replace
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from companion import profiles, variants
-from companion.chapters import best_chance, interaction_path
+from companion.chapters import best_chance
+from companion.figures import best_chance as figures_best_chance
+from companion.plots import COLOURS
 from featint import activations, runs
+
+FORMS = ["nfm", "polynomial", "mlp"]
+FURTHER = [1.25, 0.8, 1.5, 0.65, 2.0]
+
+
+def test_rates_are_multiplied():
+    base = variants.get("sae_short", profiles.laptop())  # at 0.004
+    both = best_chance.tuned(base, 1.5, 2.0)
+    assert both.train.lr == pytest.approx(0.006) and both.train.lr_scale == {"W_dec": 2.0}
+    # as a whole the rate goes on from 0.006, and the decoder's factor stays
+    further = best_chance.tuned(both, 0.5)
+    assert further.train.lr == pytest.approx(0.003) and further.train.lr_scale == {"W_dec": 2.0}
+    assert best_chance.tuned(base, 1.0).train == base.train
 
 
 def test_every_family_gets_as_many_trials_of_as_many_tokens():
     p = profiles.full()
-    plain = best_chance.first_round(p)
-    best = plain[1].config
-    trials = best_chance.second_round(p, best, **best_chance.grid(p))
-    counts = pd.Series([t.family for t in trials]).value_counts()
-    assert set(counts.index) == set(best_chance.ROLES) and counts.nunique() == 1
-    assert {t.config.train.n_tokens for t in plain + trials} == {p.train.n_tokens // 4}
-    assert len({(t.family, t.setting) for t in plain + trials}) == len(plain) + len(trials)
-    path = next(t.config for t in trials if t.family == "interactions (NFM)")
-    assert (
-        path.train.lr_scale["sae.W_dec"] == best.train.lr_scale["W_dec"]
-        and path.nfm.dropout == 0
-        and not path.nfm.linear
+    best = best_chance.tuned(variants.get("sae_short", p), 1.0, 2.0)
+    grid = {"own_lr": [0.2, 0.5, 1.0], "widths": [4.0], "normalise": [False, True]}
+    trials = best_chance.second_round(best, p, FORMS, **grid, further=FURTHER)
+    assert trials["family"].value_counts().to_dict() == dict.fromkeys(["sae", *FORMS], 6)
+    assert not trials.duplicated(["family", "setting"]).any()
+    assert {config.train.n_tokens for config in trials["config"]} == {p.train.n_tokens // 4}
+    paths = trials.loc[trials["family"] == "polynomial", "config"].tolist()
+    assert [(c.train.lr_scale, c.nfm.normalise) for c in paths] == [
+        ({"nfm": lr, "sae.W_dec": 2.0}, normalise)
+        for lr in (0.2, 0.5, 1.0)
+        for normalise in (False, True)
+    ]
+    for config in paths:  # 54 factors in the profile
+        nfm = config.nfm
+        assert (nfm.form, nfm.d_factor, nfm.dropout, nfm.linear) == ("polynomial", 216, 0, False)
+        assert (config.target, config.sae, config.train.lr) == ("x", best.sae, best.train.lr)
+    plain = trials.loc[trials["family"] == "sae", "config"].tolist()
+    assert [c.train.lr / best.train.lr for c in plain] == pytest.approx(
+        [1, 1.25, 0.8, 1.5, 0.65, 2]
     )
+    assert [c.sae.d_sae > 4096 for c in plain] == [True, *[False] * 5]
+    assert "216 factors, raw codes" in trials["setting"].iloc[0]
 
 
-def test_as_many_parameters():
+def test_the_wider_sae_has_as_many_parameters():
     p = profiles.laptop()
-    plain = best_chance.first_round(p)[0].config
-    trials = best_chance.second_round(p, plain, (1.0,), (4.0,))
-    sizes = {
-        t.family: sum(q.numel() for q in runs.build(t.config, p.d_in).parameters())
-        for t in trials
-        if "learning rate x 1.25" not in t.setting
-    }
-    assert sizes["plain SAE"] == pytest.approx(sizes["interactions (NFM)"], rel=1e-3)
+    grid = {"own_lr": [1.0], "widths": [1.0, 4.0], "normalise": [True], "further": FURTHER}
+    trials = best_chance.second_round(variants.get("sae_short", p), p, FORMS, **grid)
+    sizes = [
+        sum(weights.numel() for weights in runs.build(config, p.d_in).parameters())
+        for config in trials["config"]
+    ]
+    # rounded to whole features of 2 x 576 + 1 parameters; the second trial has the widest path
+    assert trials["family"][6] == "sae" and abs(sizes[6] - sizes[1]) <= 1153 / 2
 
 
 @pytest.mark.parametrize(
-    ("own_lr", "widths"),
-    [((), (1.0,)), ((1.0,), (0.0,)), ((float("nan"),), (1.0,)), ((1.0,) * 9, (1.0,))],
+    ("own_lr", "widths", "message"),
+    [
+        ([], [1.0], r"own_lr = \[\] must hold"),
+        ([1.0], [0.0], r"widths = \[0.0\] must hold"),
+        ([float("nan")], [1.0], "own_lr"),
+        ([1.0] * 7, [1.0], "7 trials per family; the plain SAE has 6"),
+    ],
 )
-def test_an_impossible_sweep_is_named_before_any_training(own_lr, widths):
+def test_an_impossible_sweep_is_named_before_any_training(own_lr, widths, message):
     p = profiles.smoke()
-    with pytest.raises(ValueError, match="own_lr|widths"):
-        best_chance.second_round(p, variants.get("sae_short", p), own_lr, widths)
+    base = variants.get("sae_short", p)
+    with pytest.raises(ValueError, match=message):
+        best_chance.second_round(base, p, FORMS, own_lr, widths, [True], FURTHER)
 
 
-def test_a_trial_that_diverges_is_never_chosen(p, monkeypatch):
-    trials = best_chance.first_round(p)[:2]
-    real = runs.get
+def test_a_trial_is_measured_on_validation_text_and_never_chosen_if_it_diverged(p, monkeypatch):
+    base, real = variants.get("sae_short", p), runs.get
+    broken = best_chance.tuned(base, 3.0)
+    path = replace(variants.get("sae_interaction", p), train=base.train)
+    trials = pd.DataFrame(
+        [("sae", broken), ("sae", best_chance.tuned(base, 0.1)), ("sae", base), ("nfm", path)],
+        columns=["family", "config"],
+        index=[4, 5, 6, 7],
+    )
 
     def get(config):
-        if config is trials[0].config:
+        if config == broken:
             raise FloatingPointError("the loss is nan")
         return real(config)
 
     monkeypatch.setattr(runs, "get", get)
-    frame = best_chance.validate(trials, p)
-    assert frame["fvu"].isna().tolist() == [True, False] and frame["chosen"].tolist() == [
-        False,
-        True,
+    tried = best_chance.validate(trials, p)
+    x = activations.load(p.harvest, "validation").pieces(9999)[0].double()
+    fvu = [
+        (
+            ((x - real(config).model(x.float()).x_hat) ** 2).sum() / ((x - x.mean(0)) ** 2).sum()
+        ).item()
+        for config in trials["config"][1:]
     ]
-    assert best_chance.winners(trials, frame)["plain SAE"] is trials[1]
+    assert np.isnan(tried["fvu"].iloc[0]) and tried["fvu"].tolist()[1:] == pytest.approx(fvu)
+    assert fvu[1] < fvu[0] - 0.01  # a tenth of the rate learns less
+    assert tried["chosen"].tolist() == [False, False, True, True]
+    # 64 features of 32 dimensions: encoder, its bias, decoder and its bias; 3 factors, two layers
+    assert tried["parameters"].tolist()[2:] == [4192, 4192 + 64 * 3 + 3 * 3 + 3 + 3 * 32 + 32]
+    assert tried["silent"].isna().tolist() == [True, True, True, False]
 
 
-def test_the_chapter_end_to_end(p, monkeypatch):
-    monkeypatch.setattr(interaction_path, "MIN_TOKENS", 2)  # the tiny validation split is short
-    first = best_chance.first_round(p)
-    best = best_chance.winners(first, best_chance.validate(first, p))["plain SAE"].config
-    trials = first + best_chance.second_round(p, best, (1.0,), (2.0,))
-    frame = best_chance.validate(trials, p)
-    chosen = best_chance.winners(trials, frame)
-    assert set(chosen) == set(best_chance.ROLES) and frame["fvu"].between(0, 1).all()
-    assert (
-        frame["silent"].isna() == frame["family"].isin(["plain SAE", "polynomial"])
-    ).all() and frame["silent"].dropna().between(0, 1).all()
-    plain, path = chosen["plain SAE"].config, chosen["interactions (NFM)"].config
-    equal = best_chance.of_width(trials, frame, p.sae.d_sae)
-    same = frame[[t.family == "plain SAE" and t.config.sae.d_sae == p.sae.d_sae for t in trials]]
-    assert (
-        equal.config.sae == replace(plain.sae, d_sae=p.sae.d_sae)
-        and frame["fvu"][trials.index(equal)] == same["fvu"].min()
-    )
-    start, frozen = best_chance.warm(plain, path)
-    assert start.base is plain and replace(frozen, train=start.train) == start
-    before, after = (
-        model.nfm.state_dict() for model in (runs.build(frozen, p.d_in), runs.get(frozen).model)
-    )
-    assert all(torch.equal(before[name], after[name]) for name in before)
-    pairs = {
-        "warm_start": (start, frozen),
-        "whole_budget": (best_chance.longer(path, p), best_chance.longer(plain, p)),
-    }
-    tested = best_chance.test_once(pairs, p)
-    acts = activations.load(p.harvest, "test")
-    x = acts.rows(torch.arange(len(acts)))
-    a, b = (
-        (runs.get(config).model(x).x_hat - x).double().square().sum().item()
-        for config in pairs["whole_budget"]
-    )
-    assert tested.loc["whole_budget/gain", "value"] == pytest.approx(100 * (1 - a / b), abs=1e-3)
-    at_mlp = best_chance.at_mlp(path, plain, p)
-    assert {c.harvest.hook_point for c in at_mlp} == {
-        p.harvest.hook_point.replace("hook_resid_post", "hook_mlp_out")
-    }
-    elsewhere = best_chance.test_once({"mlp_output": at_mlp}, p)
-    assert elsewhere.loc["mlp_output/gain", "n"] < tested.loc["whole_budget/gain", "n"]
-    with pytest.raises(ValueError, match="asked for 2"):
-        best_chance.test_once(pairs | {"mlp_output": at_mlp}, p)
-    found = best_chance.values(
-        tested,
-        interaction_path.pair_correlations(interaction_path.pair_weights(runs.get(path).model, p)),
-    )
-    headline = found["interaction/gain_vs_best_baseline/controlled"]
-    assert (
-        headline == found["whole_budget/gain/controlled"]
-        and headline.unit == "%; n articles"
-        and headline.ci is not None
-    )
-
-
-def test_a_path_whose_units_are_pushed_below_zero_is_silent(p):
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_hidden_unit_that_is_pushed_below_zero_passes_nothing(p, n):
     trained = runs.get(variants.get("sae_interaction", p))
-    trained.model.nfm.b_hidden.fill_(-1e6)
-    assert interaction_path.silent_units(trained, p) == 1
-    trained.model.nfm.b_hidden[0] = 1e6
-    assert interaction_path.silent_units(trained, p) == pytest.approx(
-        1 - 1 / len(trained.model.nfm.b_hidden)
-    )
-    table = interaction_path.untuned(p).set_index("model")
+    trained.model.nfm.b_hidden.fill_(1e6)[:n] = -1e6
+    x = activations.load(p.harvest, "validation").pieces()[0]
+    assert best_chance.passing(trained, x).tolist() == [0] * n + [1] * (3 - n)
+    silent = best_chance.validate(pd.DataFrame({"family": ["nfm"], "config": [trained.config]}), p)
     assert (
-        list(table.index) == [f"`{name}`" for name in interaction_path.UNTUNED]
-        and (table[["silent", "median"]].stack().between(0, 1)).all()
+        silent["silent"].iloc[0]
+        == (best_chance.passing(runs.get(trained.config), x) == 0).double().mean()
     )
 
 
-def test_pair_weights_by_their_definition(p, monkeypatch):
-    monkeypatch.setattr(interaction_path, "MIN_TOKENS", 2)
+@pytest.mark.parametrize("name", ["sae", "joint_no_interaction"])
+def test_a_model_without_hidden_units_has_no_share(p, name):
+    trained = runs.get(variants.get(name, p))
+    x = activations.load(p.harvest, "validation").pieces()[0]
+    assert best_chance.passing(trained, x) is None
+
+
+def test_a_warm_start_takes_over_the_sae_and_its_twin_keeps_the_path_as_it_began(p):
+    plain, path = variants.get("sae_short", p), variants.get("sae_interaction", p)
+    path = best_chance.again(replace(path, nfm=replace(path.nfm, linear=False)), 640)
+    start, frozen = best_chance.warm(plain, path)
+    assert start.base is plain and frozen.base is plain and start.nfm == path.nfm
+    assert frozen.train.lr_scale == path.train.lr_scale | {"nfm": 0.0}
+    assert replace(frozen, train=start.train) == start and start.train == path.train
+    before, after = runs.build(frozen, 32), runs.get(frozen).model
+    assert torch.equal(before.sae.W_enc, runs.get(plain).model.W_enc)
+    assert torch.equal(before.nfm.W_hidden, after.nfm.W_hidden)
+    assert not torch.equal(before.sae.W_enc, after.sae.W_enc)
+
+
+def test_the_same_settings_on_another_budget_and_at_another_place():
+    p = profiles.laptop()
+    config = variants.get("sae_short", p)
+    longer = best_chance.again(config, 835_000)
+    assert longer == variants.get("sae_bias", p)
+    moved = best_chance.again(config, 5000, p.mlp_site)
+    assert moved.harvest.hook_point.endswith("hook_mlp_out") and moved.train.n_tokens == 5000
+    assert replace(moved, harvest=config.harvest, train=config.train) == config
+
+
+def test_pair_weights_by_their_definition(p):
     model = runs.get(variants.get("sae_interaction", p)).model
-    pairs = interaction_path.pair_weights(model, p)
     acts = activations.load(p.harvest, "validation")
-    codes = model.encode(acts.rows(torch.arange(len(acts)))).dense(64).double()
-    alive = ((codes > 0).sum(0) >= interaction_path.MIN_TOKENS).nonzero().squeeze(1)
-    assert len(alive) > 4
-    i, j = (alive[t] for t in torch.triu_indices(len(alive), len(alive), 1))
-    assert np.allclose(
-        pairs["weight"], (model.nfm.V[i] * model.nfm.V[j]).norm(dim=1).numpy(), atol=1e-6
-    )
-    assert np.array_equal(pairs["together"], ((codes[:, i] > 0) & (codes[:, j] > 0)).sum(0).numpy())
+    pairs = best_chance.pair_weights(model, acts, n_features=99, min_tokens=4, seed=0)
+    codes = model.encode(acts.pieces(9999)[0]).dense(64).double().numpy()
+    alive = np.flatnonzero((codes > 0).sum(0) >= 4)
+    V = model.nfm.V.double().numpy()
+    expected = [
+        (
+            np.linalg.norm(V[i] * V[j]),
+            ((codes[:, i] > 0) & (codes[:, j] > 0)).sum(),
+            abs(np.cov(codes[:, i], codes[:, j])[0, 1]),
+            (codes[:, i] > 0).mean() * (codes[:, j] > 0).mean(),
+        )
+        for a, i in enumerate(alive)
+        for j in alive[a + 1 :]
+    ]
+    assert {3, 4} <= set((codes > 0).sum(0)) and len(alive) > 4
+    assert list(pairs) == ["weight", "together", "covariance", "by_chance"]
+    np.testing.assert_allclose(pairs, expected, atol=1e-12)
+    some = best_chance.pair_weights(model, acts, n_features=4, min_tokens=4, seed=0)
+    assert len(some) == 6 and some["weight"].round(9).isin(pairs["weight"].round(9)).all()
+
+
+@pytest.fixture
+def trials():
+    rows = [("sae", 0.20, True), ("sae", 0.21, False), ("nfm", 0.22, True), ("sae", 0.9, False)]
+    yield pd.DataFrame(rows, columns=["family", "fvu", "chosen"])
+    plt.close("all")
+
+
+def test_the_chosen_trial_is_filled_and_an_arrow_stands_for_one_far_off(trials):
+    """The median is 0.215, the best 0.2: the axis ends at 0.215 + 5 x 0.015."""
+    ax = figures_best_chance.tuning(trials, {"sae": "plain SAE", "nfm": "interactions"})
+    assert [line.get_markerfacecolor() != "none" for line in ax.lines] == [True, False, True, False]
+    assert [line.get_marker() for line in ax.lines] == ["o", "o", "o", ">"]
+    assert [line.get_ydata()[0] for line in ax.lines] == [0, 0, 1, 0]
+    at = [line.get_xdata()[0] for line in ax.lines]
+    assert at == pytest.approx([0.2, 0.21, 0.22, 0.29])
+    assert [line.get_color() for line in ax.lines[1:3]] == [COLOURS["sae"], COLOURS["interaction"]]
+    names = [label.get_text() for label in ax.get_yticklabels()]
+    assert names == ["plain SAE", "interactions"] and ax.yaxis_inverted()
+
+
+def test_a_single_trial_is_no_arrow(trials):
+    ax = figures_best_chance.tuning(trials.iloc[:1], {"sae": "plain SAE"})
+    assert ax.lines[0].get_marker() == "o" and ax.lines[0].get_xdata()[0] == 0.2

@@ -1,17 +1,17 @@
-"""The parameter count and the curves of equal size, against formulas and made-up sums."""
+"""Models of one size by counting, their worth and the interaction path's share by hand."""
 
-from dataclasses import replace
-
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from companion import ledger, profiles
+from companion import profiles
 from companion.chapters import efficiency
+from companion.figures import efficiency as figures_efficiency
+from companion.plots import COLOURS
 from featint.joint import JointSAE
 from featint.nfm import NFM
-from featint.runs import Trained
 from featint.sae import TopKSAE
 
 
@@ -20,105 +20,108 @@ def p():
     return profiles.laptop()
 
 
-def trained(config, d_in):
-    """A model without memory in place of a trained one."""
-    with torch.device("meta"):
-        sae = TopKSAE(d_in, config.sae)
-        model = (
-            sae if config.nfm is None else JointSAE(sae, NFM(d_in, config.sae.d_sae, config.nfm))
-        )
-    return Trained(config, model, pd.DataFrame(), torch.zeros(1), torch.zeros(1), 0.0, {}, "")
+@pytest.mark.parametrize("width", [500, 1000, 4096])
+@pytest.mark.parametrize("share", [1, 3, 5, 10])
+def test_models_of_one_size_are_of_one_size(p, width, share):
+    """An SAE of F features of 576 dimensions has F (2 x 576 + 1) + 576 parameters; off it is at most
+    half a feature, which costs 1153, and half a factor."""
+    config, wanted = efficiency.of_size(p, width, share), width * 1153 + 576
+    with torch.device("meta"):  # without memory
+        model = JointSAE(TopKSAE(576, config.sae), NFM(576, config.sae.d_sae, config.nfm))
+    sizes = {name: weights.numel() for name, weights in model.named_parameters()}
+    inside = sum(n for name, n in sizes.items() if name.startswith("nfm."))
+    m = config.nfm.d_factor
+    factor = config.sae.d_sae + 576 + 2 * m + 1  # a row of V, of both layers, a column of the first
+    assert abs(sum(sizes.values()) - wanted) <= 1153 / 2 + factor / 2 + 1
+    assert abs(inside - share / 100 * wanted) <= factor / 2 + 1
+    assert "sae.b_dec" in sizes and not any("lin" in name for name in sizes)
+    assert (config.base, config.sae.k, config.train.n_tokens) == (None, 84, 835_000 // 4)
+    assert config.nfm.dropout == p.nfm.dropout and config.train.lr == p.train.lr
 
 
-def test_the_papers_count():
-    counts = efficiency.counts(profiles.paper())
-    d, f, k = 3200, 50_000, 300
-    assert (
-        counts.tolist() == [d * f + f, d * f, d * f + d, f * k, k * k + k + k * d + d]
-        and counts.sum() == 496_106_700
+def test_without_a_share_it_is_an_sae_of_that_width(p):
+    config = efficiency.of_size(p, 500, 0)
+    assert (config.base, config.nfm, config.sae.d_sae) == (None, None, 500)
+    assert (config.sae.k, config.sae.decoder_bias) == (84, True)
+    assert config.train.n_tokens == 835_000 // 4
+
+
+@pytest.mark.parametrize(
+    ("share", "message"),
+    [
+        (0.01, "share = 0.01 % of 115,876 parameters leaves 0 factors and 100 features"),
+        (
+            0.6,
+            "share = 0.6 % of .* leaves 0 factors",
+        ),  # 695: 576 for the output's bias, and a factor takes 677
+        (30, "leaves 49 factors and 70 features: at least 1 and k = 84"),
+    ],
+)
+def test_a_share_without_room_is_refused(p, share, message):
+    with pytest.raises(ValueError, match=message):
+        efficiency.of_size(p, 100, share)
+
+
+def test_worth_as_an_sae_by_hand():
+    """SAEs of 100 and 400 parameters with FVU 0.4 and 0.1: half the FVU takes twice the size. A
+    model of 100 with 0.2 is worth 200, one of 400 with 0.2 as well; beyond the ends nothing is known."""
+    curve = pd.DataFrame(
+        [(0, 400, 0.1), (3, 100, 0.2), (0, 100, 0.4), (3, 400, 0.2), (5, 400, 0.09), (5, 100, 0.5)],
+        columns=["share", "parameters", "fvu"],
     )
-    table = efficiency.accounting(counts).set_index("part")
-    assert (
-        table.loc["all", "% of all"] == 100
-        and table.loc["linear path + V + MLP (NFM)", "% of NFM"] == 100
-    )
-    assert table["% of all"].iloc[:5].sum() == pytest.approx(100)
+    expected = [1, 2, 1, 0.5, np.nan, np.nan]
+    assert efficiency.as_sae(curve).tolist() == pytest.approx(expected, nan_ok=True)
 
 
-def test_models_of_one_size_are_of_one_size(p):
-    for (width, share), config in efficiency.grid(p).items():
-        sizes = {name: t.numel() for name, t in trained(config, p.d_in).model.named_parameters()}
-        total = sum(sizes.values())
-        assert total == pytest.approx(efficiency.size(p, width), rel=2e-3)
-        nfm = sum(n for name, n in sizes.items() if name.startswith("nfm."))
-        assert 100 * nfm / total == pytest.approx(share, abs=0.1) and not any(
-            "lin" in name for name in sizes
-        )
-        assert config.sae.k == p.sae.k and config.train.n_tokens == p.train.n_tokens // 4
+def losses(**columns):
+    return pd.DataFrame(columns, index=list("xyz")[: len(columns["none"])])
 
 
-def test_a_share_without_room_is_refused(p):
-    with pytest.raises(ValueError, match="share = 0.01 % of .* leaves 0 factors"):
-        efficiency.interacting(p, 100, 0.01)
+THREE = losses(none=[4, 4, 2], linear=[3, 3, 2], interaction=[4, 3, 2], both=[2, 2, 1])
 
 
-def made_up(p, factor=1.0):
-    """Models whose FVU is the root of their size, those with interaction multiplied by `factor`."""
-    models = {name: trained(config, p.d_in) for name, config in efficiency.grid(p).items()}
-    sse = {
-        f"sse/{w}:{s}": m.n_parameters**-0.5 * (factor if s else 1) for (w, s), m in models.items()
-    }
-    errors = pd.DataFrame(
-        [
-            {"tokens": 10, "sst": 1.0} | sse,
-            {"tokens": 30, "sst": 3.0} | {name: 3 * x for name, x in sse.items()},
-        ]
-    )
-    kl = pd.DataFrame(
-        [{"tokens": 10} | {name.replace("sse", "kl"): x for name, x in sse.items()}] * 2
-    )
-    return models, errors, kl
+def test_the_interaction_paths_share_by_hand():
+    """Totals 10, 8, 9, 5: both remove 5. Interaction removes 1 if added alone, 3 if added last (8 to
+    5), on average 2; linear would have 2, 4 and 3 of the 5."""
+    for kind, share in (("alone", 20), ("last", 60), ("shapley", 40)):
+        row = efficiency.interaction_share(THREE, kind, 100, model="joint", quantity="q").iloc[0]
+        assert row.value == pytest.approx(share) and row.lo <= share <= row.hi
+        assert (row.model, row.quantity, row.part, row.n) == ("joint", "q", "", 3)
+        assert (row.of, row.unit) == ("articles", "%")
+    # alone: 0, 1/2 and 0 of what the articles lose; draws of one article alone are the extremes
+    row = efficiency.interaction_share(THREE, "alone", 2000, quantity="q").iloc[0]
+    assert row.lo == 0 and row.hi == pytest.approx(50)
 
 
-def test_worth_is_read_off_the_saes_curve(p):
-    models, errors, kl = made_up(p, factor=2**0.5)
-    rows = efficiency.curves(models, errors, kl)
-    alone, inside = rows[rows.share == 0], rows[(rows.share > 0)]
-    np.testing.assert_allclose(alone.as_sae, 1)
-    np.testing.assert_allclose(inside.as_sae, 0.5, rtol=1e-6)  # as good as an SAE of half the size
-    assert rows.fvu.iloc[0] == pytest.approx(rows.parameters.iloc[0] ** -0.5)
-    better = efficiency.curves(*made_up(p, factor=0.1))
-    assert better[better.share > 0].as_sae.isna().all()  # better than any SAE of the curve
+@pytest.mark.parametrize(
+    "both",
+    [
+        [5, 4, 3],  # 12 of 10: nothing is removed
+        [4, 4, 2],  # 10 of 10
+        [1, 4, 4],  # 9 of 10, but not in draws with the third article alone
+    ],
+)
+def test_no_share_of_a_cut_that_is_not_sure(both):
+    row = efficiency.interaction_share(THREE.assign(both=both), "alone", 200, quantity="q").iloc[0]
+    assert row.value is None and row.lo is None and "do not surely lower" in row.unit
+    assert (row.n, row.of) == (3, "articles")
 
 
-def test_gains_and_results(p):
-    p = replace(p, bootstrap=20)
-    models, errors, kl = made_up(p, factor=0.9)
-    table = efficiency.gains(p, errors, kl)
-    assert table.loc["share_3/fvu_gain", "value"] == pytest.approx(10, abs=0.1) and table.loc[
-        "share_3/kl_gain", "value"
-    ] == pytest.approx(10, abs=0.1)
-    index = ["as_published", "shapley", "as_published_cut", "shapley_cut"]
-    nonlinear = pd.DataFrame(
-        {
-            "value": [20.0, 10.0, 50.0, 5.0],
-            "lo": [10.0, 5.0, 40.0, -1.0],
-            "hi": [30.0, 20.0, 60.0, 9.0],
-            "n": 7,
-        },
-        index=index,
-    )
-    found = efficiency.values(efficiency.curves(models, errors, kl), table, nonlinear)
-    for entry in ledger.entries():
-        for field in ("as_published", "controlled"):
-            if entry[field] and entry[field].startswith("efficiency:"):
-                value = found[entry[field].removeprefix("efficiency:")]
-                wanted = ledger.expected_unit(entry, field)
-                assert wanted is None or value.value is None or value.unit.split(";")[0] == wanted
-    assert found["paper_scale/integration_share/as_published"].value == pytest.approx(
-        32.25, abs=0.01
-    )
-    assert found["paper_scale/nonlinear_parameters/as_published"].value == 1_053_500
-    assert found["joint/nonlinear_kl_share/as_published"].value == 20
-    undefined = found["joint/nonlinear_kl_shapley_share/controlled"]
-    assert undefined.value is None and "do not surely lower" in undefined.unit
+def test_one_article_has_a_share_without_an_interval():
+    row = efficiency.interaction_share(THREE.iloc[1:2], "alone", 20, quantity="q").iloc[0]
+    assert (row.value, row.lo, row.n) == (50, None, 1)
+
+
+def test_a_line_per_share_from_the_smallest_model_to_the_largest():
+    curve = pd.DataFrame(
+        [(0, 4e6, 0.1), (3, 2e6, 0.2), (0, 1e6, 0.4)], columns=["share", "parameters", "fvu"]
+    ).assign(kl=[1, 2, 3])
+    ax = figures_efficiency.worth(pd.concat([curve, curve.assign(share=[1, 5, 10])]), "kl", "KL")
+    drawn = {line.get_label(): line for line in ax.get_legend().get_lines()}
+    assert list(drawn) == ["SAE alone", *(f"{s} % interaction" for s in (1, 3, 5, 10))]
+    sae, third = ax.lines[0], ax.lines[2]
+    assert list(sae.get_xdata()) == [1, 4] and list(sae.get_ydata()) == [3, 1]
+    assert list(third.get_xdata()) == [2] and sae.get_color() == COLOURS["sae"]
+    assert drawn["10 % interaction"].get_color() == COLOURS["interaction"]
+    assert ax.get_xscale() == "log" and ax.get_ylabel() == "KL"
+    plt.close("all")

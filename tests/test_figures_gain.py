@@ -27,13 +27,6 @@ def test_split_curves_draw_both_kinds_and_the_trained_model():
     assert list(ax.lines[4].get_ydata()) == [41.3, 41.3] and list(ax.lines[5].get_xdata()) == [0.5]
 
 
-def test_tuning_fills_the_chosen_trial_of_each_family():
-    rows = [("a", "sae", 0.3, False), ("a", "sae", 0.2, True), ("b", "interaction", 0.4, True)]
-    ax = figures_gain.tuning(pd.DataFrame(rows, columns=["family", "role", "fvu", "chosen"]))
-    assert [line.get_markerfacecolor() != "none" for line in ax.lines] == [False, True, True]
-    assert [float(line.get_ydata()[0]) for line in ax.lines] == [0, 0, 1]
-
-
 def test_conservation_draws_decoder_and_difference_for_each_kind():
     frame = pd.DataFrame(
         {
@@ -49,15 +42,3 @@ def test_conservation_draws_decoder_and_difference_for_each_kind():
         and ax.get_yscale() == "log"
         and len(ax.lines) == 4
     )
-
-
-def test_tuning_puts_an_arrow_at_the_edge_for_a_trial_far_off():
-    rows = [
-        ("a", "sae", 0.20, True),
-        ("a", "sae", 0.21, False),
-        ("a", "sae", 0.22, False),
-        ("a", "sae", 0.9, False),
-    ]
-    ax = figures_gain.tuning(pd.DataFrame(rows, columns=["family", "role", "fvu", "chosen"]))
-    assert [line.get_marker() for line in ax.lines] == ["o", "o", "o", ">"]
-    assert ax.lines[-1].get_xdata()[0] == pytest.approx(0.215 + 5 * 0.015)

@@ -1,292 +1,139 @@
-"""What the joint model's gain is made of: models that differ from it in one thing each, on held-out text and in the language model."""
+"""Rivals of an NFM on a finished SAE's error: least squares, and a second SAE as the released code
+had it."""
 
-import copy
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
 
-import pandas as pd
+import numpy as np
 import torch
+from jaxtyping import Float
+from safetensors.torch import load_file, save_file
+from scipy import linalg, sparse
 from torch import Tensor, nn
 
-from companion import stats, variants
-from companion.chapters import behaviour, leftovers
-from companion.profiles import Profile
-from companion.results import Value
-from featint import downstream, harvest, heldout, lm, metrics, runs
-from featint.activations import Activations
+from featint import activations, runs, store, train
+from featint.config import ModelConfig, TrainConfig, to_json
+from featint.kernels.sparse import Codes
 from featint.runs import Trained
+from featint.sae import Reconstruction
 
-EQUAL = {
-    "sae": "sae",
-    "sae_bias": "sae",
-    "sae_tuned": "sae",
-    "sae_fast_decoder": "sae",
-    "sae_matched": "sae",
-    "joint_no_interaction": "linear",
-    "sae_interaction": "interaction",
-    "joint": "joint",
-}
-"""Trained from scratch with equal tokens, steps and optimiser, and, but for `sae_tuned`, equal learning rates; roles in `plots.COLOURS`."""
-AFTER = {"sae": "sae", "ridge_on_x": "linear", "residual_sae": "sae", "sequential": "sequential"}
-"""Fitted to the error of the finished `sae`."""
-CUT = {
-    "sae_at_cut": "sae",
-    "refit_at_cut": "linear",
-    "sequential_cut": "sequential",
-    "sae_cut": "sae",
-}
-"""At the quarter of k at which the released code runs the sequential model's SAE."""
-FLOORS = {
-    "sae_short": "sae",
-    "sae_soft_decoder": "random",
-    "sae_frozen_decoder": "random",
-    "sae_frozen_encoder": "random",
-}
-"""Models of random parts, trained for a quarter of the tokens."""
-TRAINED = (*EQUAL, "sequential", "sae_cut", "sequential_cut", *FLOORS)
-"""Trained models that reconstruct x by themselves."""
-SPLICED = (*EQUAL, "sequential", "residual_sae")
-GAINS = {
-    "bias": ("sae_bias", "sae"),
-    "its own learning rate": ("sae_tuned", "sae"),
-    "decoder twice as fast": ("sae_fast_decoder", "sae_bias"),
-    "two decoders": ("joint_no_interaction", "sae_bias"),
-    "two decoders, beyond the speed": ("joint_no_interaction", "sae_fast_decoder"),
-    "as many parameters": ("sae_matched", "sae"),
-    "interactions alone": ("sae_interaction", "sae_bias"),
-    "interactions, last": ("joint", "joint_no_interaction"),
-    "all": ("joint", "sae"),
-    "all, beyond the tuned SAE": ("joint", "sae_tuned"),
-    "NFM on the error": ("sequential", "sae"),
-    "SAE on the error": ("residual_sae", "sae"),
-    "ridge regression on the error": ("ridge_on_x", "sae"),
-    "NFM at the cut k": ("sequential_cut", "sae_at_cut"),
-    "decoder fitted anew at the cut k": ("refit_at_cut", "sae_at_cut"),
-    "SAE trained at the cut k": ("sae_cut", "sae_at_cut"),
-    "NFM beyond the decoder fitted anew": ("sequential_cut", "refit_at_cut"),
-    "training against a frozen decoder": ("sae_short", "sae_frozen_decoder"),
-}
-"""Comparisons: per cent of the second model's error that the first removes."""
-WINDOWS_SHARE = 1 / 8
-BOUND = 1.0
-"""The smallest gain on a finished SAE's error that would matter, in per cent: a twentieth of what the paper reports for its NFM."""
-
-Reconstruct = Callable[[Tensor], Tensor]
+FIT_TOKENS = 200_000
+"""Training tokens that a least-squares fit reads, at most."""
+RIDGES = (1.0, 10.0, 100.0, 1000.0)
+"""Penalties tried, in units of the mean square of an input on one token."""
+L1_LR_SHARE, L1_STEP_SHARE, L1_INIT = 0.1, 0.2, 1e-4
+"""The released code trains its second SAE at a tenth of the first one's learning rate, which
+reaches 0 after a fifth of the steps, from directions of this standard deviation."""
 
 
-@torch.no_grad()
-def reconstructions(models: dict[str, Trained]) -> dict[str, Reconstruct]:
-    """Every model of the chapter as a function from normalised x to x_hat, those of `added` among them."""
-    return {name: of(m.model) for name, m in models.items() if name in TRAINED} | added(models)
+def ridge(
+    pieces: Iterable[tuple[Tensor, Tensor]],
+    validation: tuple[Tensor, Tensor],
+    penalties: Sequence[float] = RIDGES,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ridge regression of targets on inputs that come in pieces (n, d_from), (n, d_to).
 
-
-def of(model: nn.Module) -> Reconstruct:
-    """A model as a function from x to x_hat."""
-    return lambda x: model(x).x_hat
-
-
-@torch.no_grad()
-def added(models: dict[str, Trained]) -> dict[str, Reconstruct]:
-    """What is made of the finished `sae`: its decoder fitted anew, its k cut, something fitted to its error added."""
-    sae, second = models["sae"], models["residual_sae"].model
-    weights, constant = leftovers.error_from_x(sae.config)
-    cut = copy.copy(sae.model)
-    cut.config = replace(sae.config.sae, k=models["sae_cut"].config.sae.k)
-    refit = leftovers.refitted(sae.config, cut.config.k)
-
-    def on_the_error(x: Tensor) -> Tensor:
-        x_hat = sae.model(x).x_hat
-        return x_hat + second(x - x_hat).x_hat
-
-    return {
-        "residual_sae": on_the_error,
-        "ridge_on_x": lambda x: sae.model(x).x_hat + x @ weights + constant,
-        "sae_at_cut": of(cut),
-        "refit_at_cut": of(refit),
-    }
-
-
-def measured(
-    functions: dict[str, Reconstruct], models: dict[str, Trained], acts: Activations
-) -> pd.DataFrame:
-    """Sums per article (`metrics.by_article`) of every reconstruction on test text: columns `tokens`, `sst`, `sse/<name>`."""
-    stored = heldout.sums({name: models[name].config for name in functions if name in TRAINED})
-    own = {f"sse/{name}/all": f"sse/{name}" for name in functions if name in TRAINED}
-    fresh = measured_now({name: f for name, f in functions.items() if name not in TRAINED}, acts)
-    return stored[["tokens", "sst", *own]].rename(columns=own).join(fresh.filter(like="sse/"))
-
-
-def measured_now(functions: dict[str, Reconstruct], acts: Activations) -> pd.DataFrame:
-    """Sums per article of reconstructions on any text."""
-    return metrics.by_article(
-        lambda x: {name: f(x) for name, f in functions.items()}, acts.pieces(), acts.article
-    )
-
-
-def controlled(sums: pd.DataFrame, draws: int) -> pd.DataFrame:
-    """Held-out FVU of all models and the gains of `GAINS`, paired by token, articles drawn anew: rows `<model>/fvu` and `<a>/gain_vs_<b>`."""
-    names = [c.removeprefix("sse/") for c in sums if c.startswith("sse/")]
-
-    def statistic(t: pd.DataFrame) -> dict:
-        gains = {
-            f"{a}/gain_vs_{b}": 100 * (1 - t[f"sse/{a}"] / t[f"sse/{b}"]) for a, b in GAINS.values()
-        }
-        return {f"{name}/fvu": metrics.fvu(t[f"sse/{name}"], t["sst"]) for name in names} | gains
-
-    return stats.bootstrap(sums, statistic, draws)
-
-
-def spliced(
-    functions: dict[str, Reconstruct], models: dict[str, Trained], test: Activations, p: Profile
-) -> pd.DataFrame:
-    """KL and cross-entropy recovered of the models in `SPLICED` on a share of the profile's splice windows: rows `<model>/kl`, `<model>/ce_recovered`.
-
-    Recovered is measured from the activations' mean in place of x (0) to the clean model (1); articles drawn anew.
+    Returns weights (d_from, d_to) and the constant (d_to,), which is not penalised, at the penalty
+    with the least squared error on the validation pair. Inputs that are mostly 0 are kept sparse.
     """
-    windows = (
-        harvest.windows(p.harvest)
-        .windows["test"]
-        .first(behaviour.share_of(p.splice_windows, WINDOWS_SHARE))
+    gram, moment = 0.0, 0.0
+    for inputs, targets in pieces:
+        rows = _with_constant(inputs)
+        product = rows.T @ rows
+        gram = gram + (product.toarray() if sparse.issparse(product) else product)
+        moment = moment + rows.T @ targets.double().cpu().numpy()
+    squares, n = np.diag(gram)[:-1], gram[-1, -1]
+    penalised = np.diag([1.0] * len(squares) + [0.0]) * squares.mean() / n
+    rows, wanted = _with_constant(validation[0]), validation[1].double().cpu().numpy()
+    solutions = [
+        linalg.solve(gram + penalty * penalised, moment, assume_a="pos") for penalty in penalties
+    ]
+    best = min(solutions, key=lambda solution: np.square(wanted - rows @ solution).sum())
+    return best[:-1], best[-1]
+
+
+def _with_constant(inputs: Float[Tensor, "n d_from"]) -> np.ndarray | sparse.csr_matrix:
+    rows = np.pad(inputs.double().cpu().numpy(), ((0, 0), (0, 1)), constant_values=1.0)
+    return sparse.csr_matrix(rows) if np.mean(rows == 0) > 0.5 else rows
+
+
+@torch.no_grad()
+def least_squares(
+    config: ModelConfig, inputs: Callable[[Tensor], Tensor], targets: Callable[[Tensor], Tensor]
+) -> tuple[Float[Tensor, "d_from d_to"], Float[Tensor, " d_to"]]:
+    """`ridge` of targets(x) on inputs(x) on training tokens of a model, the penalty chosen on
+    validation tokens: weights and constant."""
+    acts = activations.load(config.harvest, "train", config.train.first_position)
+    order = torch.randperm(len(acts), generator=torch.Generator().manual_seed(config.train.seed))
+    text = acts.subset(order[:FIT_TOKENS].sort().values).pieces()
+    held_out = activations.load(config.harvest, "validation", config.train.first_position)
+    x = held_out.pieces(runs.VALIDATION_TOKENS)[0]
+    fitted = ridge(((inputs(piece), targets(piece)) for piece in text), (inputs(x), targets(x)))
+    weights, constant = (torch.from_numpy(array).float().to(x.device) for array in fitted)
+    return weights, constant
+
+
+class L1SAE(nn.Module):
+    """A ReLU SAE with an L1 penalty on its codes, as the released code fits it to an error."""
+
+    def __init__(self, d_in: int, d_sae: int, generator: torch.Generator | None = None):
+        super().__init__()
+        directions = torch.empty(d_sae, d_in).normal_(0, L1_INIT, generator=generator)
+        self.W_enc, self.W_dec = nn.Parameter(directions.clone().t()), nn.Parameter(directions)
+        self.b_enc = nn.Parameter(torch.zeros(d_sae))
+        self.d_sae, self.penalty = d_sae, torch.zeros(())
+
+    def forward(self, x: Float[Tensor, "batch d_in"]) -> Reconstruction:
+        """x_hat and codes; `penalty` is then the mean over tokens and features of a code times the
+        length of its direction."""
+        acts = (x @ self.W_enc + self.b_enc).relu()
+        self.penalty = (acts * self.W_dec.norm(dim=1)).mean()
+        every = torch.arange(self.d_sae, device=x.device).expand(acts.shape)
+        return Reconstruction(acts @ self.W_dec, Codes(acts, every))
+
+
+def l1_on_error(base: ModelConfig) -> L1SAE:
+    """The released code's control: an `L1SAE` as wide as a first SAE, fitted to its error; from
+    the store if it is there.
+
+    Only the steps with a learning rate above 0 are made. The penalty has weight 1 from the start
+    (there: after a ramp).
+    """
+    whole = base.train
+    settings = TrainConfig(
+        n_tokens=max(whole.batch_tokens, int(whole.n_tokens * L1_STEP_SHARE)),
+        batch_tokens=whole.batch_tokens,
+        lr=whole.lr * L1_LR_SHARE,
+        lr_end_factor=0.0,
+        decay_fraction=1.0,
+        adam_eps=1e-5,
+        clip_norm=1e9,
+        first_position=whole.first_position,
+        holdout_share=whole.holdout_share,
+        seed=whole.seed,
     )
-    conditions = {
-        name: downstream.condition(functions[name], models[name].config, test) for name in SPLICED
-    }
-    conditions["mean"] = downstream.mean_ablation(test.mean)
-    frame = downstream.evaluate(lm.load(p.harvest.lm), windows, p.harvest, conditions)
-    sums = (
-        frame.assign(tokens=1)
-        .groupby(["article", "condition"], observed=True)[
-            ["tokens", "kl", "ce_clean", "ce_spliced"]
-        ]
-        .sum()
-    )
-    wide = sums.unstack("condition")
-    wide.columns = [f"{name}/{what}" for what, name in wide.columns]
-
-    def statistic(t: pd.DataFrame) -> dict:
-        found = {}
-        for name in SPLICED:
-            lost, all_lost = (t[f"{c}/ce_spliced"] - t[f"{c}/ce_clean"] for c in (name, "mean"))
-            found |= {
-                f"{name}/kl": t[f"{name}/kl"] / t[f"{name}/tokens"],
-                f"{name}/ce_recovered": 100 * (1 - lost / all_lost),
-            }
-        gains = [(a, b) for a, b in GAINS.values() if a in SPLICED and b in SPLICED]
-        return found | {
-            f"{a}/kl_gain_vs_{b}": 100 * (1 - t[f"{a}/kl"] / t[f"{b}/kl"]) for a, b in gains
-        }
-
-    return stats.bootstrap(wide, statistic, p.bootstrap)
-
-
-def published_control(p: Profile) -> pd.DataFrame:
-    """The released code's second SAE (L1, its own learning rate) on the first one's error: per cent removed, tokens held out at random."""
-    config = variants.get("sae_published", p)
-    first, second = runs.get(config).model, leftovers.l1_on_error(config)
-    _, held_out = runs.training_tokens(config)
-    part = held_out.subset(torch.arange(min(10 * config.train.batch_tokens, len(held_out))))
-    functions = {
-        "first": lambda x: first(x).x_hat,
-        "both": lambda x: (x_hat := first(x).x_hat) + second(x - x_hat).x_hat,
-    }
-    sums = measured_now(functions, part)
-    return stats.bootstrap(
-        sums,
-        lambda t: {"residual_sae/gain": 100 * (1 - t["sse/both"] / t["sse/first"])},
-        p.bootstrap,
-    )
-
-
-def closeness(models: dict[str, Trained]) -> pd.DataFrame:
-    """How far the floors' decoders turned from their random initial directions: median cosine over features."""
-    rows = []
-    for name in FLOORS:
-        model = models[name].model
-        before = runs.build(models[name].config, model.W_dec.shape[1]).W_dec.detach()
-        cosine = torch.nn.functional.cosine_similarity(model.W_dec, before, dim=1)
-        rows.append(
-            {"model": f"`{name}`", "median": cosine.median().item(), "lowest": cosine.min().item()}
+    identity = {"l1_on_error": to_json(base), "train": to_json(settings)}
+    acts, _ = runs.training_tokens(base)
+    model = L1SAE(acts.d_in, base.sae.d_sae, torch.Generator().manual_seed(settings.seed))
+    model = model.to(store.device())
+    if not store.exists("l1_sae", identity):
+        first = runs.get(base).model
+        batches = acts.batches(settings.n_tokens, settings.batch_tokens, settings.seed)
+        train.fit(
+            model,
+            batches.map(lambda x: x - first(x).x_hat),
+            settings,
+            lambda x_hat, x: train.mse(x_hat, x) + model.penalty,
+            label="L1 SAE",
         )
-    return pd.DataFrame(rows)
+        with store.create("l1_sae", identity, seed=settings.seed) as folder:
+            weights = {name: value.contiguous() for name, value in model.state_dict().items()}
+            save_file(weights, folder / "model.safetensors")
+    model.load_state_dict(load_file(store.load("l1_sae", identity).file("model.safetensors")))
+    return model.requires_grad_(False).eval()
 
 
-def fvu_rows(table: pd.DataFrame, roles: dict[str, str]) -> pd.DataFrame:
-    """For `figures.intervals`."""
-    return pd.DataFrame(
-        [
-            {"label": name, "role": role, **table.loc[f"{name}/fvu", ["value", "lo", "hi"]]}
-            for name, role in roles.items()
-        ]
-    )
-
-
-def gain_rows(table: pd.DataFrame, labels: list[str]) -> pd.DataFrame:
-    """Comparisons of `GAINS` by their labels, for `figures.intervals`."""
-    roles = EQUAL | AFTER | CUT | FLOORS
-    rows = []
-    for label in labels:
-        a, b = GAINS[label]
-        rows.append(
-            {
-                "label": f"{label}:\n{a} over {b}",
-                "role": roles[a],
-                **table.loc[f"{a}/gain_vs_{b}", ["value", "lo", "hi"]],
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def splice_table(table: pd.DataFrame) -> pd.DataFrame:
-    """KL and cross-entropy recovered as readers see them."""
-    return pd.DataFrame(
-        [
-            {
-                "model": f"`{name}`",
-                "KL, nats": table.loc[f"{name}/kl", "value"],
-                "95 % interval": "{lo:.4f} to {hi:.4f}".format(**table.loc[f"{name}/kl"]),
-                "CE recovered, %": table.loc[f"{name}/ce_recovered", "value"],
-            }
-            for name in SPLICED
-        ]
-    )
-
-
-def values(table: pd.DataFrame, spliced: pd.DataFrame, published: pd.DataFrame) -> dict[str, Value]:
-    """The chapter's results file."""
-    found = {}
-    for name, row in pd.concat([table, spliced]).iterrows():
-        metric = name.split("/")[1]
-        unit = "fraction" if metric == "fvu" else "nats" if metric == "kl" else "%"
-        found[f"{name}/controlled"] = Value(
-            row.value, int(row.n), f"{unit}; n articles", "controlled", (row.lo, row.hi)
-        )
-    own = published.loc["residual_sae/gain"]
-    found["residual_sae/gain/as_published"] = Value(
-        own.value, int(own.n), "%; n articles", "as published", (own.lo, own.hi)
-    )
-    gain = table.loc["residual_sae/gain_vs_sae"]
-    ends = (gain.lo / BOUND, gain.hi / BOUND)
-    found["residual_sae/gain_over_bound/controlled"] = Value(
-        gain.value / BOUND, int(gain.n), "x; n articles", "controlled", ends
-    )
-    return found
-
-
-def control_table(published: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
-    """The two second SAEs and the ridge regression side by side."""
-    rows = {
-        "SAE, as published (L1)": published.loc["residual_sae/gain"],
-        "SAE, matched to the NFM (TopK)": table.loc["residual_sae/gain_vs_sae"],
-        "ridge regression from x": table.loc["ridge_on_x/gain_vs_sae"],
-    }
-    return pd.DataFrame(
-        [
-            {
-                "fitted to the error": label,
-                "error removed, %": row.value,
-                "95 % interval": f"{row.lo:.2f} to {row.hi:.2f}",
-                "articles": int(row.n),
-            }
-            for label, row in rows.items()
-        ]
-    )
+def cosine_to_start(trained: Trained) -> Float[Tensor, " d_sae"]:
+    """Cosine of each decoder direction with its random initial value."""
+    W_dec = trained.model.W_dec
+    start = runs.build(trained.config, W_dec.shape[1]).W_dec.detach().to(W_dec)
+    return torch.nn.functional.cosine_similarity(W_dec, start, dim=1)

@@ -1,6 +1,4 @@
-"""Figures of the chapters on behaviour and on parameters, and of the walkthrough on one splice."""
-
-import itertools
+"""Figures of the chapter on behaviour, and of the walkthrough on one splice."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -247,22 +245,3 @@ def top_predictions(frame: pd.DataFrame) -> Figure:
         ax.set_title(panel, loc="left")
     np.atleast_1d(axes)[-1].set_xlabel("probability")
     return figure
-
-
-def worth(frame: pd.DataFrame, y: str, ylabel: str) -> Axes:
-    """A loss against the number of parameters, one curve per share of them in the interaction path: columns share (%), parameters and `y`."""
-    figure, ax = plt.subplots(figsize=(WIDTH, 3.8))
-    roles, markers = (
-        itertools.cycle(("sae", "sequential", "linear", "joint", "interaction")),
-        itertools.cycle("osD^v"),
-    )
-    for share, role, marker in zip(sorted(frame["share"].unique()), roles, markers, strict=False):
-        rows = frame[frame["share"] == share].sort_values("parameters")
-        label = "SAE alone" if share == 0 else f"{share:g} % interaction"
-        ax.plot(rows["parameters"] / 1e6, rows[y], f"{marker}-", color=COLOURS[role], label=label)
-    ax.set_xscale("log")
-    ax.xaxis.set_major_formatter("{x:g}")
-    ax.set_xlabel("parameters, millions")
-    ax.set_ylabel(ylabel)
-    ax.legend()
-    return ax

@@ -52,28 +52,3 @@ def conservation(frame: pd.DataFrame) -> Axes:
     ax.set_ylabel("distance moved (Frobenius)")
     ax.legend(loc="center right")
     return ax
-
-
-def tuning(frame: pd.DataFrame) -> Axes:
-    """Validation FVU of every trial by family: columns family, role (in `plots.COLOURS`), fvu, chosen (bool).
-
-    The axis ends where a trial is worse than the median by five times as much as the best is better; beyond, an arrow stands at the edge.
-    """
-    figure, ax = plt.subplots(figsize=(WIDTH, 0.9 + 0.45 * frame["family"].nunique()))
-    families = list(dict.fromkeys(frame["family"]))
-    median, best = frame["fvu"].median(), frame["fvu"].min()
-    edge = median + 5 * (median - best)
-    for row in frame.itertuples():
-        face = COLOURS[row.role] if row.chosen else "none"
-        marker = ">" if row.fvu > edge > best else "o"
-        ax.plot(
-            min(row.fvu, edge) if edge > best else row.fvu,
-            families.index(row.family),
-            marker,
-            color=COLOURS[row.role],
-            markerfacecolor=face,
-        )
-    ax.set_yticks(range(len(families)), families)
-    ax.invert_yaxis()
-    ax.set_xlabel("validation FVU")
-    return ax
