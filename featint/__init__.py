@@ -1,4 +1,7 @@
-"""Sparse autoencoders with a neural factorization machine, from activations to what they do in a model (arXiv 2507.00269)."""
+"""Sparse autoencoders with a neural factorization machine, from activations to their effects.
+
+The method is that of arXiv 2507.00269.
+"""
 
 import os
 

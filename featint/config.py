@@ -1,4 +1,7 @@
-"""The settings of every stage, one frozen dataclass each. A config's JSON form is its identity in the store (`featint.store`)."""
+"""The settings of every stage, one frozen dataclass each.
+
+A config's JSON form is its identity in the store (`featint.store`).
+"""
 
 import math
 from collections.abc import Mapping
@@ -27,7 +30,8 @@ class LMConfig:
     """The language model whose activations are read."""
 
     name: str = "smollm2-135m-instruct"
-    """`smollm2-135m-instruct` (shipped by a pinned package, see data/README.md), or any Hugging Face causal LM name or folder."""
+    """`smollm2-135m-instruct` (shipped by a pinned package, see data/README.md), or any Hugging
+    Face causal LM name or folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +39,8 @@ class CorpusConfig:
     """Articles, their split, and the token windows made of them."""
 
     name: str = "wikipedia-summaries"
-    """`wikipedia-summaries` (shipped by a pinned package), or a JSON file {title: {"extract": text, "topic": label}}."""
+    """`wikipedia-summaries` (shipped by a pinned package), or a JSON file {title: {"extract": text,
+    "topic": label}}."""
     seq_len: int = 128
     """Tokens per window, separator included."""
     validation_fraction: float = 0.05
@@ -52,7 +57,8 @@ class CorpusConfig:
                 raise ValueError(f"{name} = {getattr(self, name)!r} must lie between 0 and 1")
         if self.validation_fraction + self.test_fraction >= 1:
             raise ValueError(
-                "validation_fraction + test_fraction must leave articles to train on, i.e. be below 1"
+                "validation_fraction + test_fraction must leave articles to train on, i.e. be "
+                "below 1"
             )
 
 
@@ -61,15 +67,19 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 
 @dataclass(frozen=True, kw_only=True)
 class HarvestConfig:
-    """Which activations are stored. All positions are kept on disk; who reads them says whether the first one counts."""
+    """Which activations are stored.
+
+    All positions are kept on disk; who reads them says whether the first one counts.
+    """
 
     lm: LMConfig = LMConfig()
     corpus: CorpusConfig = CorpusConfig()
     hook_point: str = "blocks.15.hook_resid_post"
     """TransformerLens' name of the site; it is read and written at this same place."""
     dtype: str = "auto"
-    """Precision of the language model's weights and arithmetic during the harvest: bfloat16, float32, or auto, which is bfloat16 where the processor
-    multiplies it faster and float32 elsewhere, where bfloat16 would be several times slower."""
+    """Precision of the language model's weights and arithmetic during the harvest: bfloat16,
+    float32, or auto, which is bfloat16 where the processor multiplies it faster and float32
+    elsewhere, where bfloat16 would be several times slower."""
     train_windows: int | None = None
     """Windows per split, from the start of the shuffled split; None takes all there are."""
     validation_windows: int | None = None
@@ -97,7 +107,8 @@ class SAEConfig:
         at_least("d_sae", self.d_sae, 1)
         if not 1 <= self.k <= self.d_sae:
             raise ValueError(
-                f"k = {self.k} must lie between 1 and d_sae = {self.d_sae}: no token can have more active features than there are"
+                f"k = {self.k} must lie between 1 and d_sae = {self.d_sae}: no token can have more "
+                "active features than there are"
             )
 
 
@@ -116,9 +127,11 @@ class NFMConfig:
     dropout: float = 0.15
     """Dropout on the pooled interaction vector, in training only."""
     form: str = "nfm"
-    """What the interaction path makes of the codes: an NFM's pairwise products (the paper), a polynomial of second and third order, or an MLP."""
+    """What the interaction path makes of the codes: an NFM's pairwise products (the paper), a
+    polynomial of second and third order, or an MLP."""
     normalise: bool = False
-    """The interaction path sees each token's codes divided by their root mean square, so that products do not grow with its norm."""
+    """The interaction path sees each token's codes divided by their root mean square, so that
+    products do not grow with its norm."""
 
     def __post_init__(self):
         at_least("d_factor", self.d_factor, 1)
@@ -129,13 +142,17 @@ class NFMConfig:
         choose("form", self.form, ("nfm", "polynomial", "mlp"))
         if not (self.linear or self.interaction):
             raise ValueError(
-                "an NFM needs its linear path, its interaction path or both: linear = interaction = False leaves nothing"
+                "an NFM needs its linear path, its interaction path or both: linear = interaction "
+                "= False leaves nothing"
             )
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """How a model is fitted. Counts are in tokens, so that a change of batch size leaves the budget alone."""
+    """How a model is fitted.
+
+    Counts are in tokens, so that a change of batch size leaves the budget alone.
+    """
 
     n_tokens: int
     """Training tokens seen, repeats included."""
@@ -148,7 +165,8 @@ class TrainConfig:
     decay_fraction: float = 0.8
     """... over this share of the steps, and stays there."""
     lr_scale: Mapping[str, float] = field(default_factory=dict)
-    """Factor on the learning rate of the parameters whose name begins so, e.g. {"sae": 0} freezes a joint model's SAE."""
+    """Factor on the learning rate of the parameters whose name begins so, e.g. {"sae": 0} freezes a
+    joint model's SAE."""
     adam_eps: float = 1e-8
     """Adam's epsilon; the released code uses 1e-5."""
     clip_norm: float = 1.0
@@ -156,10 +174,12 @@ class TrainConfig:
     dead_after_tokens: int = 100_000
     """A feature that has not fired for so many tokens counts as dead."""
     first_position: str = "drop"
-    """`drop` leaves out all attention sinks, not windows' first positions alone: separators wherever
-    they stand, and tokens as large (`lm.LanguageModel.sinks`). `keep` trains on every position."""
+    """`drop` leaves out all attention sinks, not windows' first positions alone: separators
+    wherever they stand, and tokens as large (`lm.LanguageModel.sinks`). `keep` trains on every
+    position."""
     holdout_share: float = 0.0
-    """Share of the training split's tokens, drawn at random, that is left out: the released code's validation set (0.1 there)."""
+    """Share of the training split's tokens, drawn at random, that is left out: the released code's
+    validation set (0.1 there)."""
     seed: int = 0
     """Seed of initialisation, order of the tokens and dropout."""
 
@@ -205,11 +225,12 @@ class ModelConfig:
     """
 
     target: str = "x"
-    """`x`, the activation; `error`, a base model's; `hidden`, the first layer of the MLP in a base's
-    interaction path before its ReLU, d_factor wide (`nfm.NFM.hidden`)."""
+    """`x`, the activation; `error`, a base model's; `hidden`, the first layer of the MLP in a
+    base's interaction path before its ReLU, d_factor wide (`nfm.NFM.hidden`)."""
     harvest: HarvestConfig
     sae: SAEConfig
-    """Of a sequential or warm model: the base's SAE, which may be run at another k than its base."""
+    """Of a sequential or warm model: the base's SAE, which may be run at another k than its
+    base."""
     nfm: NFMConfig | None = None
     train: TrainConfig
     base: "ModelConfig | None" = None
@@ -219,7 +240,8 @@ class ModelConfig:
         choose("target", self.target, TARGETS)
         if self.nfm is not None and self.nfm.top_n is not None and self.nfm.top_n > self.sae.k:
             raise ValueError(
-                f"top_n = {self.nfm.top_n} is larger than k = {self.sae.k}: the NFM can see at most the k active features"
+                f"top_n = {self.nfm.top_n} is larger than k = {self.sae.k}: the NFM can see at "
+                "most the k active features"
             )
         if self.base is not None:
             self._check_base(self.base)
@@ -227,14 +249,16 @@ class ModelConfig:
             raise ValueError(f"target = {self.target!r} is a finished model's: it takes a base")
         if self.freezes_sae and (own := [n for n in self.train.lr_scale if n.startswith("sae")]):
             raise ValueError(
-                f"lr_scale names {own[0]!r}, but the SAE of a model with an NFM on the error is frozen"
+                f"lr_scale names {own[0]!r}, but the SAE of a model with an NFM on the error is "
+                "frozen"
             )
 
     def _check_base(self, base: "ModelConfig") -> None:
         """Raise ValueError if this model cannot build on `base`."""
         if (base.harvest, base.train.first_position) != (self.harvest, self.train.first_position):
             raise ValueError(
-                "a model must be trained on its base's activations, attention sinks (first_position) "
+                "a model must be trained on its base's activations, attention sinks "
+                "(first_position) "
                 "dropped or kept as there"
             )
         if base.target != "x" and base.nfm is None:
@@ -253,7 +277,8 @@ class ModelConfig:
             )
         elif self.nfm and (base.nfm or replace(base.sae, k=self.sae.k) != self.sae):
             raise ValueError(
-                f"a model with an NFM takes over its base's SAE, sae = {self.sae}, but the base has "
+                f"a model with an NFM takes over its base's SAE, sae = {self.sae}, but the base "
+                "has "
                 f"sae = {base.sae}, nfm = {base.nfm!r}: only k may differ"
             )
 

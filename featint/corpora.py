@@ -1,4 +1,4 @@
-"""Text as token windows: articles are split into train, validation and test, and each split is packed into windows of equal length."""
+"""Text as token windows: articles, split into train, validation and test, and packed."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -30,7 +30,8 @@ class Windows(NamedTuple):
     """Token windows with the origin of each token."""
 
     tokens: Int[Tensor, "n_windows seq_len"]
-    """Token ids. Position 0 holds the separator, so that no token of the text is the attention sink of the first position."""
+    """Token ids. Position 0 holds the separator, so that no token of the text is the attention sink
+    of the first position."""
     article: Int[Tensor, "n_windows seq_len"]
     """Row of `Corpus.titles`; a separator belongs to the article that follows it."""
     topic: Int[Tensor, "n_windows seq_len"]
@@ -40,7 +41,8 @@ class Windows(NamedTuple):
         """The first n windows; None keeps all. Raises ValueError if there are fewer."""
         if n is not None and n > len(self.tokens):
             raise ValueError(
-                f"{n} windows were asked for, but the corpus has {len(self.tokens)} in this split; ask for fewer or use more text"
+                f"{n} windows were asked for, but the corpus has {len(self.tokens)} in this split; "
+                "ask for fewer or use more text"
             )
         return Windows(*(t[:n] for t in self))
 
@@ -61,36 +63,39 @@ class Corpus(NamedTuple):
 
 
 def source(config: CorpusConfig) -> Path:
-    """The file of the articles. Raises ValueError if the corpus is neither the packaged one nor an existing file."""
+    """The file of the articles.
+
+    Raises ValueError if the corpus is neither the packaged one nor an existing file.
+    """
     if config.name == PACKAGED:
         return assets.path(PACKAGED)
     file = Path(config.name)
     if not file.is_file():
         raise ValueError(
-            f"corpus name = {config.name!r} is not known; allowed: {PACKAGED!r}, or the path of an existing JSON file"
+            f"corpus name = {config.name!r} is not known; allowed: {PACKAGED!r}, or the path of an "
+            "existing JSON file"
         )
     return file
 
 
 def articles(config: CorpusConfig) -> list[Article]:
-    """All articles by title, with plain spaces and without those that open by saying what their name "may refer to".
+    """All articles by title, without pages that open by saying what their name "may refer to".
 
-    Raises ValueError if the file is not JSON of the form {title: {"extract": text, "topic": label}} with text in it.
+    Spaces are made plain. Raises ValueError if the file is not JSON of the form
+    {title: {"extract": text, "topic": label}} with text in it.
     """
     file = source(config)
     try:
         pages = json.loads(file.read_text(encoding="utf-8"))
+        plain = str.maketrans("\u00a0\u202f", "  ")
         found = [
-            Article(
-                title,
-                pages[title]["topic"],
-                pages[title]["extract"].replace("\u00a0", " ").replace("\u202f", " ").strip(),
-            )
-            for title in sorted(pages)
+            Article(title, page["topic"], page["extract"].translate(plain).strip())
+            for title, page in sorted(pages.items())
         ]
     except (ValueError, KeyError, TypeError, AttributeError) as e:
         raise ValueError(
-            f'{file} must be JSON of the form {{title: {{"extract": text, "topic": label}}}}; reading it failed: {e!r}'
+            f'{file} must be JSON of the form {{title: {{"extract": text, "topic": label}}}}; '
+            f"reading it failed: {e!r}"
         ) from e
     found = [a for a in found if a.text and "may refer to" not in a.text[:200]]
     if not found:
@@ -99,25 +104,24 @@ def articles(config: CorpusConfig) -> list[Article]:
 
 
 def split(found: Sequence[Article], config: CorpusConfig) -> dict[str, list[int]]:
-    """Indices of the articles of each split, in shuffled order. Every topic gives the same share of its articles to each split.
+    """Indices of the articles of each split, in shuffled order.
 
-    Raises ValueError if a split would be empty.
+    Every topic gives the same share of its articles to each split. Raises ValueError if a split would be empty.
     """
     generator = np.random.default_rng(config.seed)
     members: dict[str, list[int]] = {name: [] for name in SPLITS}
     topics = np.array([a.topic for a in found])
     for topic in sorted(set(topics.tolist())):
         rows = generator.permutation(np.flatnonzero(topics == topic))
-        held_out = [
-            round(fraction * len(rows))
-            for fraction in (config.test_fraction, config.validation_fraction)
-        ]
-        test, validation, train = np.split(rows, np.cumsum(held_out))
+        shares = (config.test_fraction, config.validation_fraction)
+        held_out = np.cumsum([round(share * len(rows)) for share in shares])
+        test, validation, train = np.split(rows, held_out)
         for name, part in zip(SPLITS, (train, validation, test), strict=True):
             members[name] += part.tolist()
     if empty := [name for name in SPLITS if not members[name]]:
         raise ValueError(
-            f"{len(found)} articles leave the split {empty[0]!r} empty; use more articles or a larger {empty[0]}_fraction"
+            f"{len(found)} articles leave the split {empty[0]!r} empty; use more articles or a "
+            f"larger {empty[0]}_fraction"
         )
     return {name: generator.permutation(part).tolist() for name, part in members.items()}
 
@@ -129,29 +133,20 @@ def pack(
     separator: int,
     seq_len: int,
 ) -> Windows:
-    """Join articles by the separator and cut the stream into windows, each of the separator and `seq_len - 1` tokens of the stream.
+    """Join articles by the separator and cut the stream into windows.
 
-    Parameters
-    ----------
-    rows
-        Articles in the order in which they are packed, as indices into `encoded` and `topic_of`.
-    encoded
-        Token ids of each article.
-    topic_of
-        Topic of each article.
-
-    The incomplete last window is dropped. Raises ValueError if not even one window is full.
+    A window is the separator and `seq_len - 1` tokens of the stream; the incomplete last one is
+    dropped. `rows` are the articles in the order in which they are packed, as indices into
+    `encoded`, each one's token ids, and `topic_of`. Raises ValueError if not one window is full.
     """
-    tokens = np.concatenate(
-        [np.asarray([separator, *encoded[row]], dtype=np.int64) for row in rows]
-    )[1:]
-    article = np.concatenate([np.full(len(encoded[row]) + 1, row, dtype=np.int64) for row in rows])[
-        1:
-    ]
+    stream = [np.asarray([separator, *encoded[row]], dtype=np.int64) for row in rows]
+    tokens = np.concatenate(stream)[1:]
+    article = np.repeat(np.asarray(rows, dtype=np.int64), list(map(len, stream)))[1:]
     n, width = len(tokens) // (seq_len - 1), seq_len - 1
     if n == 0:
         raise ValueError(
-            f"{len(tokens)} tokens do not fill one window of seq_len = {seq_len}; use more text or shorter windows"
+            f"{len(tokens)} tokens do not fill one window of seq_len = {seq_len}; use more text or "
+            "shorter windows"
         )
     tokens, article = tokens[: n * width].reshape(n, width), article[: n * width].reshape(n, width)
     tokens = np.concatenate([np.full((n, 1), separator), tokens], axis=1)
@@ -169,8 +164,9 @@ def windows(
 ) -> Corpus:
     """The corpus as windows; taken from the store, or made and put there.
 
-    `tokenizer` gives a function from texts to lists of token ids, and the separator's id; it is called only if the windows have to be made.
-    Raises StoreError if they have to be made and there is no tokenizer, or if a corpus file has changed since they were.
+    `tokenizer` gives a function from texts to lists of token ids, and the separator's id; it is
+    called only if the windows have to be made. Raises StoreError if they have to be made and there
+    is no tokenizer, or if a corpus file has changed since they were.
     """
     config_of = identity(config, lm)
     if not store.exists(KIND, config_of):
@@ -181,14 +177,13 @@ def windows(
             )
         make(config, lm, *tokenizer())
     artefact = store.load(KIND, config_of)
-    if (
-        config.name != PACKAGED
-        and (file := source(config))
-        and store.sha256(file, file.stat().st_mtime_ns) != artefact.meta["sha256"]
-    ):
-        raise store.StoreError(
-            f"{file} has changed since {artefact.path} was made from it; save the new text under another name"
-        )
+    if config.name != PACKAGED:
+        file = source(config)
+        if store.sha256(file, file.stat().st_mtime_ns) != artefact.meta["sha256"]:
+            raise store.StoreError(
+                f"{file} has changed since {artefact.path} was made from it; "
+                "save the new text under another name"
+            )
     tensors = load_file(artefact.file("windows.safetensors"))
     names = json.loads(artefact.file("names.json").read_text(encoding="utf-8"))
     by_split = {

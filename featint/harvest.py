@@ -1,4 +1,4 @@
-"""Activations of the language model for a whole corpus, stored once: the slow step that every training shares."""
+"""Activations of the language model for a whole corpus, stored once for all trainings."""
 
 import os
 import shutil
@@ -22,13 +22,17 @@ def windows(config: HarvestConfig) -> corpora.Corpus:
 
 
 def harvest(config: HarvestConfig, *more: HarvestConfig) -> store.Artefact:
-    """Store the activations of all splits at the hook point; taken from the store if they are there. A killed harvest goes on where it was.
+    """Store the activations of all splits at the hook point; taken from the store if they are
+    there.
 
-    Further configs of the same text and language model are read in the same pass, each with its own hook point and numbers of windows.
-    Per split: shards of (n_windows, seq_len, d_model) float16 with all positions, and the origin of each token. `featint.activations` reads them.
+    A killed harvest goes on where it was.
 
-    Raises ValueError for an unknown hook point, more windows than there are, or configs that cannot share a pass, StoreError if an activation does
-    not fit into float16.
+    Further configs of the same text and language model are read in the same pass, each with its own
+    hook point and numbers of windows. Per split: shards of (n_windows, seq_len, d_model) float16
+    with all positions, and the origin of each token. `featint.activations` reads them.
+
+    Raises ValueError for an unknown hook point, more windows than there are, or configs that cannot
+    share a pass, StoreError if an activation does not fit into float16.
     """
     corpus = windows(config)
     wanted = {
@@ -37,7 +41,8 @@ def harvest(config: HarvestConfig, *more: HarvestConfig) -> store.Artefact:
     }
     if len(passes := dict.fromkeys((c.lm, c.corpus, c.dtype) for c in wanted)) > 1:
         raise ValueError(
-            f"one pass reads one language model, corpus and precision; asked for {' and '.join(map(str, passes))}"
+            "one pass reads one language model, corpus and precision; asked for "
+            f"{' and '.join(map(str, passes))}"
         )
     missing = {c: parts for c, parts in wanted.items() if not store.exists(activations.KIND, c)}
     if missing:
@@ -45,18 +50,13 @@ def harvest(config: HarvestConfig, *more: HarvestConfig) -> store.Artefact:
         model = lm.load(config.lm, dtype)
         for c in missing:
             lm.block_of(model, c.hook_point)
-        shards = {
-            split: write_shards(
-                model, {c: parts[split].tokens for c, parts in missing.items()}, split
-            )
-            for split in SPLITS
-        }
+        shards = {}
+        for split in SPLITS:
+            tokens = {c: parts[split].tokens for c, parts in missing.items()}
+            shards[split] = write_shards(model, tokens, split)
         for c, parts in missing.items():
-            meta = {
-                "d_in": model.d_model,
-                "dtype": dtype,
-                "shards": {split: shards[split][c] for split in SPLITS},
-            }
+            files = {split: shards[split][c] for split in SPLITS}
+            meta = {"d_in": model.d_model, "dtype": dtype, "shards": files}
             finish(model, c, parts, meta, corpus)
     return store.load(activations.KIND, config)
 
@@ -69,7 +69,10 @@ def partial(config: HarvestConfig) -> Path:
 def write_shards(
     model: lm.LanguageModel, wanted: dict[HarvestConfig, Int[Tensor, "n_windows seq"]], split: str
 ) -> dict[HarvestConfig, list[str]]:
-    """Write one split's activations, for each config a file per `SHARD_WINDOWS` windows; those that are there already stay. Returns the files' names."""
+    """Write one split's activations, a file per `SHARD_WINDOWS` windows, and return their names.
+
+    Files that are there already stay.
+    """
     longest = max(wanted.values(), key=len)
     names = {
         c: [f"{split}-{i:05d}.safetensors" for i in range(-(-len(tokens) // SHARD_WINDOWS))]
@@ -78,19 +81,13 @@ def write_shards(
     with tqdm(total=len(longest), desc=f"harvest {split}", unit="window", disable=None) as bar:
         for i, part in enumerate(longest.split(SHARD_WINDOWS)):
             # file -> (hook point, windows), of the files of this part that are lacking
-            lacking = {
-                partial(c) / names[c][i]: (
-                    c.hook_point,
-                    len(tokens[i * SHARD_WINDOWS :][:SHARD_WINDOWS]),
-                )
-                for c, tokens in wanted.items()
-                if i < len(names[c]) and not (partial(c) / names[c][i]).exists()
-            }
+            lacking = {}
+            for c, tokens in wanted.items():
+                if i < len(names[c]) and not (file := partial(c) / names[c][i]).exists():
+                    lacking[file] = c.hook_point, len(tokens[i * SHARD_WINDOWS :][:SHARD_WINDOWS])
             if lacking:
-                n = max(n for _, n in lacking.values())
-                x = read_float16(
-                    model, part[:n], {hook_point for hook_point, _ in lacking.values()}, bar
-                )
+                hook_points, lengths = zip(*lacking.values(), strict=True)
+                x = read_float16(model, part[: max(lengths)], set(hook_points), bar)
                 for file, (hook_point, n) in lacking.items():
                     store.write_bytes(file, save({"x": x[hook_point][:n].contiguous()}))
             else:
@@ -101,14 +98,18 @@ def write_shards(
 def read_float16(
     model: lm.LanguageModel, tokens: Int[Tensor, "n_windows seq"], hook_points: set[str], bar: tqdm
 ) -> dict[str, Tensor]:
-    """The activations at each hook point, (n_windows, seq, d_model) float16. Raises StoreError if one does not fit."""
+    """The activations at each hook point, (n_windows, seq, d_model) float16.
+
+    Raises StoreError if one does not fit.
+    """
     rows = {hook_point: [] for hook_point in hook_points}
     for batch in tokens.split(lm.BATCH_WINDOWS):
         for hook_point, x in lm.activations(model, batch, hook_points).items():
             rows[hook_point].append(x.half().cpu())
             if not rows[hook_point][-1].isfinite().all():
                 raise store.StoreError(
-                    f"activations at {hook_point} of {model.config.name} do not fit into float16 (largest 65504)"
+                    f"activations at {hook_point} of {model.config.name} do not fit into float16 "
+                    "(largest 65504)"
                 )
         bar.update(len(batch))
     return {hook_point: torch.cat(parts) for hook_point, parts in rows.items()}
@@ -125,22 +126,16 @@ def finish(
     with store.create(activations.KIND, config, meta) as draft:
         for name in sum(meta["shards"].values(), []):
             os.replace(partial(config) / name, draft / name)
-        sinks = {
-            split: sinks_of(model, [draft / name for name in meta["shards"][split]], part.tokens)
-            for split, part in parts.items()
-        }
         for split, part in parts.items():
-            origin = {"token": part.tokens, "article": part.article, "topic": part.topic} | {
-                "position": torch.arange(config.corpus.seq_len).expand_as(part.tokens),
-                "sink": sinks[split],
-            }
-            columns = {
-                name: t.flatten().to(torch.int32 if t.dtype == torch.int64 else t.dtype)
-                for name, t in origin.items()
-            }
+            files = [draft / name for name in meta["shards"][split]]
+            sinks = sinks_of(model, files, part.tokens)
+            position = torch.arange(config.corpus.seq_len).expand_as(part.tokens)
+            origin = {"token": part.tokens, "article": part.article, "topic": part.topic}
+            origin = {name: t.int() for name, t in (origin | {"position": position}).items()}
+            columns = {name: t.flatten() for name, t in (origin | {"sink": sinks}).items()}
             store.write_bytes(draft / f"{split}-origin.safetensors", save(columns))
-        found = statistics([draft / name for name in meta["shards"]["train"]], sinks["train"])
-        store.write_bytes(draft / "statistics.safetensors", save(found))
+            if split == "train":
+                store.write_bytes(draft / "statistics.safetensors", save(statistics(files, sinks)))
         store.write_json(draft / "names.json", {"titles": corpus.titles, "topics": corpus.topics})
     shutil.rmtree(partial(config), ignore_errors=True)
 
@@ -149,35 +144,26 @@ def sinks_of(
     model: lm.LanguageModel, files: list[Path], tokens: Int[Tensor, "n_windows seq"]
 ) -> Bool[Tensor, "n_windows seq"]:
     """Where the attention sinks of stored activations are."""
-    return torch.cat(
-        [
-            model.sinks(part, load_file(file)["x"])
-            for file, part in zip(files, tokens.split(SHARD_WINDOWS), strict=True)
-        ]
-    )
+    parts = zip(files, tokens.split(SHARD_WINDOWS), strict=True)
+    return torch.cat([model.sinks(part, load_file(file)["x"]) for file, part in parts])
 
 
 def statistics(files: list[Path], sinks: Bool[Tensor, "n_windows seq"]) -> dict[str, Tensor]:
-    """Mean and standard deviation per dimension, float64 sums: without the sinks (`drop`) and over all positions (`keep`)."""
+    """Mean and standard deviation per dimension, (d_in,) each, from sums in float64.
+
+    Keys: `mean_drop` and `std_drop`, without the attention sinks, and `mean_keep` and `std_keep`,
+    over all positions.
+    """
     found = {}
     for first_position in FIRST_POSITIONS:
         n, total, squares = 0, 0.0, 0.0
         for file, sink in zip(files, sinks.split(SHARD_WINDOWS), strict=True):
             x = load_file(file)["x"]
-            for part in (
-                (x if first_position == "keep" else x[~sink])
-                .reshape(-1, x.shape[-1])
-                .split(1 << 14)
-            ):
+            rows = x.flatten(0, 1) if first_position == "keep" else x[~sink]
+            for part in rows.split(1 << 14):
                 part = part.double()
-                n, total, squares = (
-                    n + len(part),
-                    total + part.sum(0),
-                    squares + part.square().sum(0),
-                )
-        mean = total / n
-        found |= {
-            f"mean_{first_position}": mean.float(),
-            f"std_{first_position}": (squares / n - mean.square()).clamp(min=0).sqrt().float(),
-        }
+                n += len(part)
+                total, squares = total + part.sum(0), squares + part.square().sum(0)
+        mean, std = total / n, (squares / n - (total / n).square()).clamp(min=0).sqrt()
+        found |= {f"mean_{first_position}": mean.float(), f"std_{first_position}": std.float()}
     return found

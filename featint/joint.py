@@ -1,4 +1,7 @@
-"""An SAE and an NFM on its codes, whose outputs add up (paper, Methods: joint and sequential training)."""
+"""An SAE and an NFM on its codes, whose outputs add up.
+
+Paper, Methods: joint and sequential training.
+"""
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -14,8 +17,8 @@ class JointSAE(nn.Module):
 
     .. math:: \hat x = \mathrm{sae\_out} + \mathrm{linear\_out} + \mathrm{interaction\_out}
 
-    Trained in one phase it is the paper's joint model. Trained with the SAE frozen it is the sequential one: fitting x with a frozen SAE
-    is fitting `error = x - sae_out` with the NFM.
+    Trained in one phase it is the paper's joint model. Trained with the SAE frozen it is the
+    sequential one: fitting x with a frozen SAE is fitting `error = x - sae_out` with the NFM.
     """
 
     def __init__(self, sae: TopKSAE, nfm: NFM):
@@ -32,7 +35,10 @@ class JointSAE(nn.Module):
         return self.sae.encode(x)
 
     def decode(self, codes: Codes) -> Float[Tensor, "batch d_in"]:
-        """The sum of the parts. Where the linear path sees all codes, decoder and linear path are looked up as one table."""
+        """The sum of the parts.
+
+        Where the linear path sees all codes, decoder and linear path are looked up as one table.
+        """
         nfm = self.nfm
         if not nfm.config.linear or nfm.config.top_n is not None:
             return sum(self.parts(codes).values())

@@ -1,4 +1,7 @@
-"""The language model: load it, read its activations, splice others in. The only module that knows transformers and TransformerLens."""
+"""The language model: load it, read its activations, splice others in.
+
+The only module that knows transformers and TransformerLens.
+"""
 
 import errno
 import re
@@ -24,11 +27,13 @@ from featint.kernels import loops
 PACKAGED = "smollm2-135m-instruct"
 SEPARATOR = "<|endoftext|>"
 SITES = ("hook_resid_pre", "hook_resid_post", "hook_mlp_out")
-"""Where a hook both reads and replaces what the rest of the model sees. The bridge's `hook_resid_mid` is not among them: it is the input of
-the second layer norm, so that replacing it would leave the residual stream itself as it was."""
+"""Where a hook both reads and replaces what the rest of the model sees. The bridge's
+`hook_resid_mid` is not among them: it is the input of the second layer norm, so that replacing
+it would leave the residual stream itself as it was."""
 SINK_NORM = 3
 BATCH_WINDOWS = 8
-"""Windows per forward pass: more are not faster on a CPU, and logits take 25 MB per window of 128 tokens."""
+"""Windows per forward pass: more are not faster on a CPU, and logits take 25 MB per window of 128
+tokens."""
 
 transformers.utils.logging.disable_progress_bar()  # of weights; downloads keep theirs
 
@@ -51,16 +56,17 @@ class LanguageModel:
 
     @cached_property
     def separator(self) -> int:
-        """Asked for once: the tokenizer takes 50 ms to list its vocabulary, a tenth of a forward pass."""
+        """Looked up once: listing the vocabulary takes 50 ms, a tenth of a forward pass."""
         return separator(self.tokenizer)
 
     def sinks(
         self, tokens: Int[Tensor, "batch seq"], x: Float[Tensor, "batch seq d_model"]
     ) -> Bool[Tensor, "batch seq"]:
-        """Where the attention sinks are: at separators, wherever in a window they stand, and at tokens that the model uses like one.
+        """Where the attention sinks are: separators, and tokens that the model uses like one.
 
-        The norm of x there is up to a hundred times the others'. Apart from separators they are mostly punctuation at a window's beginning, known
-        by a norm of more than `SINK_NORM` times the median of the window.
+        A separator is a sink wherever in a window it stands. The norm of x at a sink is up to a
+        hundred times the others'; the other sinks, mostly punctuation at a window's beginning, are
+        known by a norm of more than `SINK_NORM` times the median of the window.
         """
         norm, separator = x.float().norm(dim=-1), tokens == self.separator
         return separator | (
@@ -82,9 +88,10 @@ class Reading(NamedTuple):
 
 
 def load(config: LMConfig, dtype: str = "float32") -> LanguageModel:
-    """Load a language model in the given precision: `float32`, `bfloat16`, or `auto`, the faster of the two on this machine.
+    """Load a language model in `float32`, `bfloat16`, or `auto`, the faster of the two here.
 
-    Raises ValueError if the name is neither the packaged model's nor a folder's nor one that Hugging Face can deliver.
+    Raises ValueError if the name is neither the packaged model's nor a folder's nor one that
+    Hugging Face can deliver.
     """
     dtype = precision(dtype)
     loops.keep_memory()  # a batch's logits take 200 MB, anew for every forward pass
@@ -101,7 +108,10 @@ def load(config: LMConfig, dtype: str = "float32") -> LanguageModel:
 
 
 def precision(dtype: str) -> str:
-    """`float32` and `bfloat16` themselves; for `auto` bfloat16 where this machine multiplies it faster, else float32."""
+    """The precision itself; for `auto` bfloat16 where that is faster here, else float32.
+
+    Raises ValueError for a name that is none of the three.
+    """
     choose("dtype", dtype, PRECISIONS)
     fast = store.device() == "cuda" or loops.fast_bfloat16()
     return ("bfloat16" if fast else "float32") if dtype == "auto" else dtype
@@ -114,13 +124,13 @@ def tokenizer(config: LMConfig) -> transformers.PreTrainedTokenizerBase:
 
 
 def encoder(config: LMConfig) -> tuple[Callable[[list[str]], list[list[int]]], int]:
-    """A function from texts to token ids, and the separator's id, as `corpora.windows` wants them."""
+    """A function from texts to token ids, and the separator's id: what `corpora.windows` takes."""
     tokens = tokenizer(config)
     return lambda texts: tokens(texts, add_special_tokens=False)["input_ids"], separator(tokens)
 
 
 def separator(tokens: transformers.PreTrainedTokenizerBase) -> int:
-    """The token between articles: `<|endoftext|>` where the vocabulary has it, else the one that begins or ends a text."""
+    """The token between articles: `<|endoftext|>`, else the one that begins or ends a text."""
     found = [tokens.get_vocab().get(SEPARATOR), tokens.bos_token_id, tokens.eos_token_id]
     return next(i for i in found if i is not None)
 
@@ -136,13 +146,15 @@ def known(config: LMConfig) -> Iterator[None]:
         yield
     except (OSError, ValueError) as e:
         raise ValueError(
-            f"lm = {config.name!r} cannot be loaded. Allowed: {PACKAGED!r}, a folder with a Hugging Face causal LM, "
-            f"or the name of one on the Hugging Face hub (needs the network). transformers said: {str(e).splitlines()[0]}"
+            f"lm = {config.name!r} cannot be loaded. Allowed: {PACKAGED!r}, a folder with a "
+            "Hugging Face causal LM, "
+            "or the name of one on the Hugging Face hub (needs the network). transformers said: "
+            f"{str(e).splitlines()[0]}"
         ) from e
 
 
 def folder(config: LMConfig) -> str:
-    """What `from_pretrained` opens: for the packaged model the folder of its safetensors copy, made on first use."""
+    """What `from_pretrained` opens: of the packaged model a safetensors copy, made on first use."""
     if config.name != PACKAGED:
         return config.name
     identity = {"lm": assets.identity(PACKAGED)}
@@ -167,7 +179,7 @@ def convert(gguf: Path, identity: dict) -> None:
         for name, value in model.config.to_dict().items()
         if name != "quantization_config"
     }
-    # A model read from GGUF counts as quantised and refuses to be saved; a fresh one with the same weights does not.
+    # A model read from GGUF counts as quantised and refuses to be saved; a fresh one does not.
     fresh = AutoModelForCausalLM.from_config(
         type(model.config).from_dict(plain), dtype=torch.float32
     )
@@ -181,11 +193,16 @@ def convert(gguf: Path, identity: dict) -> None:
 
 
 def block_of(lm: LanguageModel, hook_point: str) -> int:
-    """The block of a hook point. Raises ValueError for a place that the model does not have or that cannot be both read and written."""
+    """The block of a hook point.
+
+    Raises ValueError for a place that the model does not have or that cannot be both read and
+    written.
+    """
     found = re.fullmatch(rf"blocks\.(\d+)\.({'|'.join(SITES)})", hook_point)
     if not found or int(found[1]) >= lm.n_layers:
         raise ValueError(
-            f"hook_point = {hook_point!r} is not known; allowed: blocks.N.SITE with N from 0 to {lm.n_layers - 1} "
+            f"hook_point = {hook_point!r} is not known; allowed: blocks.N.SITE with N from 0 to "
+            f"{lm.n_layers - 1} "
             f"({lm.config.name} has {lm.n_layers} blocks) and SITE one of {', '.join(SITES)}"
         )
     return int(found[1])
@@ -195,7 +212,10 @@ def block_of(lm: LanguageModel, hook_point: str) -> int:
 def activations(
     lm: LanguageModel, tokens: Int[Tensor, "batch seq"], hook_points: Collection[str]
 ) -> dict[str, Tensor]:
-    """Run the model as far as the last of the hook points' blocks: what is at each, (batch, seq, d_model) in the model's precision."""
+    """Run the model as far as the last hook point's block, and return what is at each.
+
+    (batch, seq, d_model) in the model's precision. Raises ValueError as `block_of`.
+    """
     last, got = max(block_of(lm, name) for name in hook_points), {}
     hooks = [(name, lambda x, hook, name=name: got.__setitem__(name, x)) for name in hook_points]
     stop = (
@@ -208,7 +228,10 @@ def activations(
 
 
 def read(lm: LanguageModel, tokens: Int[Tensor, "batch seq"], hook_point: str) -> Reading:
-    """Run the model as far as the hook point's block and return what is there."""
+    """Run the model as far as the hook point's block and return what is there.
+
+    Raises ValueError as `block_of`.
+    """
     entering = f"blocks.{block_of(lm, hook_point)}.hook_resid_pre"
     got = activations(lm, tokens, {entering, hook_point})
     x = got[hook_point].float()
@@ -222,7 +245,10 @@ def resume(
     edit: Callable[[Tensor], Tensor] | None = None,
     first_position: str = "drop",
 ) -> Float[Tensor, "batch seq d_vocab"]:
-    """Run the model on from a reading, with the activation x replaced by `edit(x)`; None runs it clean. Returns the logits.
+    """Run the model on from a reading, with the activation x replaced by `edit(x)`; None runs it
+    clean.
+
+    Returns the logits.
 
     `edit` takes and returns (batch, seq, d_model) in float32. `first_position="drop"` leaves all
     attention sinks (`LanguageModel.sinks`; every window's first position is one) as they were,
@@ -246,7 +272,10 @@ def resume(
 
 @contextmanager
 def skipping(blocks) -> Iterator[None]:
-    """Let blocks pass their input on. With `start_at_layer` alone the bridge would compute them and throw the result away."""
+    """Let blocks pass their input on.
+
+    With `start_at_layer` alone the bridge would compute them and throw the result away.
+    """
     for block in (
         blocks
     ):  # past the bridge's own __setattr__, which would hand the attribute on to the original block

@@ -1,4 +1,7 @@
-"""Reconstruction metrics. One definition each, as sums over tokens in float64 that add up over batches and articles."""
+"""Reconstruction metrics.
+
+One definition each, as sums over tokens in float64 that add up over batches and articles.
+"""
 
 from collections.abc import Callable, Iterable, Sequence
 
@@ -25,7 +28,11 @@ def squared_error(
 
 
 def fvu(sse: float | pd.Series, sst: float | pd.Series) -> float | pd.Series:
-    """Fraction of variance unexplained: sum of squared errors over sum of squared distances from the mean of the whole set. Numbers, or columns of draws."""
+    """Fraction of variance unexplained: sum of squared errors over sum of squared distances from
+    the mean of the whole set.
+
+    Numbers, or columns of draws.
+    """
     return sse / sst
 
 
@@ -85,18 +92,19 @@ def by_article(
     Parameters
     ----------
     reconstructions
-        From x (batch, d_in) to named tensors. (batch, d_in): a reconstruction of x. (batch,): anything to be summed, e.g. the number of active features.
+        From x (batch, d_in) to named tensors. (batch, d_in): a reconstruction of x. (batch,):
+        anything to be summed, e.g. the number of active features.
     batches
         x in consecutive pieces; read twice, first for the mean.
     article
         The article of each row of all batches.
 
-    Returns
-    -------
-    DataFrame indexed by article: `tokens`; `sst`, squared distances from the mean of all rows; `sse/<name>`, squared errors of each
-    reconstruction; and the sums of the (batch,) tensors under their own names.
+    Returns ------- DataFrame indexed by article: `tokens`; `sst`, squared distances from the mean
+    of all rows; `sse/<name>`, squared errors of each reconstruction; and the sums of the (batch,)
+    tensors under their own names.
 
-    Raises ValueError if `article` has another length than the batches, or a reconstruction is not finite.
+    Raises ValueError if `article` has another length than the batches, or a reconstruction is not
+    finite.
     """
     n = sum(map(len, batches))
     if n != len(article):
@@ -130,8 +138,9 @@ def by_article(
 def paths(models: dict[str, nn.Module]) -> Callable[[Tensor], dict[str, Tensor]]:
     """For `by_article`: what each model makes of x. Names begin with the model's.
 
-    `<model>/<path>` is the reconstruction by each subset of parts in `PATHS`, `<model>/abs/<part>` the mean |output| of an NFM path over the
-    dimensions, `<model>/l0` the number of active features.
+    `<model>/<path>` is the reconstruction by each subset of parts in `PATHS`, `<model>/abs/<part>`
+    the mean |output| of an NFM path over the dimensions, `<model>/l0` the number of active
+    features.
     """
 
     def reconstructions(x: Tensor) -> dict[str, Tensor]:

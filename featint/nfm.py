@@ -13,15 +13,17 @@ class NFM(nn.Module):
     r"""A linear path and an interaction path, both from the same codes :math:`c`.
 
     .. math::
-        \mathrm{linear\_out} &= c\, W_{lin} + b_{lin} \\
-        \mathrm{bi\_interaction} &= \tfrac12\left[(c V)^2 - c^2 V^2\right] = \sum_{i<j} c_i c_j \, V_i \odot V_j \\
+        \mathrm{linear\_out} &= c\, W_{lin} + b_{lin} \\ \mathrm{bi\_interaction} &=
+        \tfrac12\left[(c V)^2 - c^2 V^2\right] = \sum_{i<j} c_i c_j \, V_i \odot V_j \\
         \mathrm{interaction\_out} &= \mathrm{MLP}(\mathrm{dropout}(\mathrm{bi\_interaction}))
 
-    with MLP = Linear, ReLU, Linear. The paper's printed formula for the second line lacks the bracket. Initial values are the released
-    code's: N(0, 0.01^2) for `W_lin` and the MLP, N(0, 0.05^2) for `V`, zero for the biases.
+    with MLP = Linear, ReLU, Linear. The paper's printed formula for the second line lacks the
+    bracket. Initial values are the released code's: N(0, 0.01^2) for `W_lin` and the MLP, N(0,
+    0.05^2) for `V`, zero for the biases.
 
-    Two rivals share its layout. `mlp` feeds :math:`c V` itself to the MLP. `polynomial` is a low-rank polynomial of second and third order
-    (the decoder of PolySAE, arXiv 2602.01322): :math:`[(c V)^2, (c V)^3]\, W_{out} + b_{out}`, without hidden layer.
+    Two rivals share its layout. `mlp` feeds :math:`c V` itself to the MLP. `polynomial` is a
+    low-rank polynomial of second and third order (the decoder of PolySAE, arXiv 2602.01322):
+    :math:`[(c V)^2, (c V)^3]\, W_{out} + b_{out}`, without hidden layer.
     """
 
     def __init__(
@@ -54,7 +56,10 @@ class NFM(nn.Module):
         return sparse.decode(self.visible(codes), self.W_lin) + self.b_lin
 
     def pooled(self, codes: Codes) -> Float[Tensor, "batch d_pooled"]:
-        """What the codes are pooled to, with dropout in training: d_factor wide, twice that for `polynomial`."""
+        """What the codes are pooled to, with dropout in training.
+
+        d_factor wide, twice that for `polynomial`.
+        """
         codes = self.visible(codes)
         if self.config.normalise:
             codes = Codes(
@@ -70,11 +75,17 @@ class NFM(nn.Module):
         return nn.functional.dropout(pooled, self.config.dropout, self.training)
 
     def hidden(self, codes: Codes) -> Float[Tensor, "batch d_factor"]:
-        """The MLP's first layer before its ReLU: what the secondary SAE reads. `polynomial` has none."""
+        """The MLP's first layer before its ReLU: what the secondary SAE reads.
+
+        `polynomial` has none.
+        """
         return self.pooled(codes) @ self.W_hidden + self.b_hidden
 
     def interaction_out(self, codes: Codes) -> Float[Tensor, "batch d_in"]:
-        """The interaction path. Even without active features it writes a constant, through the MLP's biases."""
+        """The interaction path.
+
+        Even without active features it writes a constant, through the MLP's biases.
+        """
         top = self.pooled(codes) if self.config.form == "polynomial" else self.hidden(codes).relu()
         return top @ self.W_out + self.b_out
 

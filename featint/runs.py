@@ -1,4 +1,4 @@
-"""From a ModelConfig to a trained model: taken from the store if it is there, else trained and put there."""
+"""From a ModelConfig to a trained model, taken from the store or trained and put there."""
 
 import time
 from collections.abc import Callable
@@ -74,7 +74,8 @@ def build(config: ModelConfig, d_in: int) -> TopKSAE | JointSAE | SecondarySAE:
 
 
 def get(config: ModelConfig) -> Trained:
-    """The trained model of this config; trains it on the spot, with a progress bar, if the store lacks it.
+    """The trained model of this config; trains it on the spot, with a progress bar, if the store
+    lacks it.
 
     Raises StoreError if its activations have not been harvested or an artefact is damaged.
     """
@@ -103,7 +104,11 @@ def checkpoint_of(config: ModelConfig) -> Path:
 
 
 def training_tokens(config: ModelConfig) -> tuple[Activations, Activations]:
-    """The activations that a model is trained on, and those of the training windows that are held out from it (none unless it asks for them)."""
+    """The activations that a model is trained on, and those of the same text held out from it.
+
+    The latter are a random share of the tokens, `holdout_share`, the same for every seed: none by
+    default. Raises StoreError if the activations have not been harvested.
+    """
     acts = activations.load(config.harvest, "train", config.train.first_position)
     return acts.split_tokens(config.train.holdout_share, seed=HOLDOUT_SEED)
 

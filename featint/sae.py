@@ -27,8 +27,9 @@ class TopKSAE(nn.Module):
         \mathrm{codes} = \mathrm{TopK}(\mathrm{ReLU}(x W_{enc} + b_{enc})), \qquad
         \hat x = \mathrm{codes}\, W_{dec} \; [+ b_{dec}]
 
-    Feature i writes the direction `W_dec[i]`. As in the released code the encoder starts as the decoder's transpose, drawn from
-    U(-1/sqrt(d_sae), 1/sqrt(d_sae)), and nothing holds the directions' norms during training. The paper's SAE has no `b_dec`.
+    Feature i writes the direction `W_dec[i]`. As in the released code the encoder starts as the
+    decoder's transpose, drawn from U(-1/sqrt(d_sae), 1/sqrt(d_sae)), and nothing holds the
+    directions' norms during training. The paper's SAE has no `b_dec`.
     """
 
     def __init__(self, d_in: int, config: SAEConfig, generator: torch.Generator | None = None):

@@ -1,4 +1,7 @@
-"""The secondary SAE: a sparse autoencoder of the numbers inside an NFM's interaction path (paper, Methods: secondary SAE)."""
+"""The secondary SAE: a sparse autoencoder of the inside of an NFM's interaction path.
+
+Paper, Methods: secondary SAE.
+"""
 
 import torch
 from jaxtyping import Float
@@ -10,13 +13,16 @@ from featint.sae import Reconstruction, TopKSAE
 
 
 class SecondarySAE(nn.Module):
-    r"""A TopK SAE of :math:`u`, the first layer of an NFM's MLP before its ReLU (`nfm.NFM.hidden`), z-scored per dimension.
+    r"""A TopK SAE of :math:`u`, the first layer of an NFM's MLP before its ReLU (`nfm.NFM.hidden`),
+    z-scored per dimension.
 
     .. math::
-        \mathrm{codes} = \mathrm{encode}\left(\frac{u - \mu}{\sigma}\right), \qquad \hat u = \sigma \, \mathrm{decode}(\mathrm{codes}) + \mu
+        \mathrm{codes} = \mathrm{encode}\left(\frac{u - \mu}{\sigma}\right), \qquad \hat u = \sigma
+        \, \mathrm{decode}(\mathrm{codes}) + \mu
 
-    Mean and standard deviation are part of the model and saved with it, so that it cannot be used on other statistics than its training's.
-    The released code z-scores in training only and does not keep the statistics.
+    Mean and standard deviation are part of the model and saved with it, so that it cannot be used
+    on other statistics than its training's. The released code z-scores in training only and does
+    not keep the statistics.
     """
 
     def __init__(

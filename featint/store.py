@@ -1,5 +1,8 @@
-"""Where things lie. Artefacts are folders named by the hash of the config that made them; they appear whole or not at all,
-and every file in them is checked against its sha256 when it is opened."""
+"""Where things lie.
+
+Artefacts are folders named by the hash of the config that made them; they appear whole or not at
+all, and every file in them is checked against its sha256 when it is opened.
+"""
 
 import errno
 import functools
@@ -22,26 +25,16 @@ from featint.config import to_json
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 MANIFEST = "manifest.json"
-FORMAT = 1  # raise it when the files inside artefacts change their meaning; older ones are then made anew
-STAMPED = (
-    "torch",
-    "numpy",
-    "transformers",
-    "transformer-lens",
-    "pandas",
-    "scipy",
-    "statsmodels",
-    "pingouin",
-    "papermill",
-)
+FORMAT = 1  # raise it when files in artefacts change their meaning; older ones are made anew
+STAMPED = "torch numpy transformers transformer-lens pandas scipy statsmodels pingouin papermill"
 
 
 class StoreError(Exception):
-    """An artefact or file that is missing, damaged or cannot be written; the message says which and how to mend it."""
+    """An artefact or file that is missing, damaged or not writable; its message says the remedy."""
 
 
 def cache() -> Path:
-    """The folder of large, remakeable files: $FEATINT_CACHE, or the user's own, `~/.cache/featint`."""
+    """The folder of large, remakeable files: $FEATINT_CACHE, else `~/.cache/featint`."""
     return Path(os.environ.get("FEATINT_CACHE") or Path.home() / ".cache" / "featint")
 
 
@@ -58,13 +51,16 @@ def path(kind: str, config) -> Path:
 
 
 def exists(kind: str, config) -> bool:
-    """Whether the artefact has been made (its manifest is written last, with the folder's final name)."""
+    """Whether the artefact is finished: it gets its manifest and its final name last."""
     return (path(kind, config) / MANIFEST).exists()
 
 
 @dataclass(frozen=True)
 class Artefact:
-    """A finished folder: its path and its manifest (`kind`, `config`, `files`, `meta`, `provenance`)."""
+    """A finished folder: its path and its manifest.
+
+    The manifest holds `kind`, `config`, `files`, `meta` and `provenance`.
+    """
 
     path: Path
     manifest: dict
@@ -80,7 +76,8 @@ class Artefact:
         """
         if name not in self.manifest["files"]:
             raise StoreError(
-                f"{self.path} holds no {name!r}; it holds {', '.join(sorted(self.manifest['files']))}"
+                f"{self.path} holds no {name!r}; it holds "
+                f"{', '.join(sorted(self.manifest['files']))}"
             )
         want, found = self.manifest["files"][name], self.path / name
         remedy = f"delete the folder {self.path} and run the command again: it will be made anew"
@@ -89,24 +86,29 @@ class Artefact:
         stat = found.stat()
         if stat.st_size != want["bytes"]:
             raise StoreError(
-                f"{found} has {stat.st_size} bytes instead of {want['bytes']}: it is truncated or altered; {remedy}"
+                f"{found} has {stat.st_size} bytes instead of {want['bytes']}: it is truncated or "
+                f"altered; {remedy}"
             )
         if sha256(found, stat.st_mtime_ns) != want["sha256"]:
             raise StoreError(
-                f"{found} does not match its sha256 {want['sha256'][:12]}...: it is corrupted; {remedy}"
+                f"{found} does not match its sha256 {want['sha256'][:12]}...: it is corrupted; "
+                f"{remedy}"
             )
         return found
 
 
 @functools.lru_cache(maxsize=256)
 def sha256(file: Path, mtime_ns: int | None = None) -> str:
-    """The sha256 of a file, hexadecimal; read once per process as long as `mtime_ns` stays the same."""
+    """The sha256 of a file, hexadecimal; read once per process while `mtime_ns` stays the same."""
     with open(file, "rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 def load(kind: str, config) -> Artefact:
-    """Open a finished artefact. Raises StoreError if there is none or its manifest cannot be read."""
+    """Open a finished artefact.
+
+    Raises StoreError if there is none or its manifest cannot be read.
+    """
     folder = path(kind, config)
     if not (folder / MANIFEST).exists():
         raise StoreError(
@@ -117,18 +119,19 @@ def load(kind: str, config) -> Artefact:
         manifest["files"], manifest["meta"]
     except (ValueError, KeyError) as e:
         raise StoreError(
-            f"{folder / MANIFEST} cannot be read ({e}); delete the folder {folder} and run the command again"
+            f"{folder / MANIFEST} cannot be read ({e}); delete the folder {folder} and run the "
+            "command again"
         ) from e
     return Artefact(folder, manifest)
 
 
 @contextmanager
 def create(kind: str, config, meta: dict | None = None, seed: int | None = None) -> Iterator[Path]:
-    """Make an artefact: yields an empty folder to write into; if the block ends well it becomes the artefact.
+    """Make an artefact: yields an empty folder, which becomes it if the block ends well.
 
-    If another process has made the same one meanwhile, that one stays, since somebody may be reading it.
-
-    `meta` may be filled inside the block; it is written into the manifest afterwards. On any exception the folder is removed.
+    If another process has made the same one meanwhile, that one stays: somebody may be reading it.
+    `meta` may be filled inside the block; it is written into the manifest afterwards. On any
+    exception the folder is removed. Raises StoreError if the disk is full.
     """
     final = path(kind, config)
     with refuse_full_disk(final):
@@ -141,16 +144,9 @@ def create(kind: str, config, meta: dict | None = None, seed: int | None = None)
                 f.name: {"sha256": sha256(f, f.stat().st_mtime_ns), "bytes": f.stat().st_size}
                 for f in sorted(draft.iterdir())
             }
-            write_json(
-                draft / MANIFEST,
-                {
-                    "kind": kind,
-                    "config": to_json(config) if is_dataclass(config) else config,
-                    "files": files,
-                    "meta": meta or {},
-                    "provenance": provenance(seed=seed),
-                },
-            )
+            plain = to_json(config) if is_dataclass(config) else config
+            manifest = {"kind": kind, "config": plain, "files": files, "meta": meta or {}}
+            write_json(draft / MANIFEST, manifest | {"provenance": provenance(seed=seed)})
             draft.chmod(0o755)
             if not exists(kind, config):
                 shutil.rmtree(final, ignore_errors=True)  # what lies here without a manifest
@@ -170,13 +166,16 @@ def refuse_full_disk(target: Path) -> Iterator[None]:
         at = next(p for p in (target, *target.parents) if p.exists())
         free = shutil.disk_usage(at).free / 1e6
         raise StoreError(
-            f"the disk is full ({free:.0f} MB left at {at}) while writing {target}; nothing half-written was left behind. "
-            "Free some space, or point FEATINT_CACHE at a larger disk"
+            f"the disk is full ({free:.0f} MB left at {at}) while writing {target}; nothing "
+            "half-written was left behind. Free some space, or point FEATINT_CACHE at a larger disk"
         ) from e
 
 
 def write_bytes(file: Path, content: bytes) -> None:
-    """Write a file atomically: under a temporary name in the same folder, then renamed."""
+    """Write a file atomically: under a temporary name in the same folder, then renamed.
+
+    Raises StoreError if the disk is full.
+    """
     with refuse_full_disk(file):
         file.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent)
@@ -191,20 +190,23 @@ def write_bytes(file: Path, content: bytes) -> None:
 
 def write_json(file: Path, content) -> None:
     """Write JSON atomically; NaN and infinity are refused, because JSON has none."""
-    write_bytes(
-        file, (json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
-    )
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+    write_bytes(file, f"{text}\n".encode())
 
 
 def provenance(**more) -> dict:
-    """Where, when and with what something was made: time (UTC), commit, Python, machine, versions, and what the caller adds."""
+    """Where, when and with what something was made, and what the caller adds.
+
+    Time (UTC), commit, Python, machine, device, versions of packages.
+    """
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
         "python": sys.version.split()[0],
-        "machine": f"{platform.machine()} with {instructions()}, {os.cpu_count()} cores, {platform.system()}",
+        "machine": f"{platform.machine()} with {instructions()}, {os.cpu_count()} cores, "
+        f"{platform.system()}",
         "device": device(),
-        "versions": {name: version for name in STAMPED if (version := installed(name))},
+        "versions": {name: version for name in STAMPED.split() if (version := installed(name))},
         **more,
     }
 
@@ -225,7 +227,10 @@ def device() -> str:
 
 
 def instructions() -> str:
-    """The widest instruction set that PyTorch uses on this processor, as it calls it: AVX2, AVX512, ...; results differ in the last digits between them."""
+    """The widest instruction set that PyTorch uses here, as it calls it: AVX2, AVX512, ...
+
+    Results differ in the last digits between them.
+    """
     import torch
 
     return torch.backends.cpu.get_cpu_capability()
@@ -233,20 +238,15 @@ def instructions() -> str:
 
 @functools.cache
 def commit() -> str:
-    """The git commit of this checkout, with `+changes` if the work tree differs; `unknown` outside one."""
+    """This checkout's commit, with `+changes` if its files differ; `unknown` outside one."""
     if not (CHECKOUT / ".git").exists():
         return "unknown"
     try:
-        run = functools.partial(
-            subprocess.run, cwd=CHECKOUT, capture_output=True, text=True, check=True
-        )
+        options = {"capture_output": True, "text": True, "check": True}
+        run = functools.partial(subprocess.run, cwd=CHECKOUT, **options)
         head = run(["git", "rev-parse", "--short=12", "HEAD"]).stdout.strip()
-        return head + (
-            "+changes"
-            if run(
-                ["git", "status", "--porcelain", "--", "featint", "companion", "notebooks"]
-            ).stdout.strip()
-            else ""
-        )
+        ours = ["featint", "companion", "notebooks"]
+        changes = run(["git", "status", "--porcelain", "--", *ours]).stdout.strip()
+        return head + ("+changes" if changes else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

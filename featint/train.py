@@ -1,4 +1,8 @@
-"""The one training loop. It fits any model that returns a `Reconstruction` to any batches, under any loss; it knows no model by name."""
+"""The one training loop.
+
+It fits any model that returns a `Reconstruction` to any batches, under any loss; it knows no model
+by name.
+"""
 
 import json
 import time
@@ -26,7 +30,8 @@ class Training:
     """What `fit` returns beside the fitted model."""
 
     history: pd.DataFrame
-    """One row per logged step: step, tokens, loss (mean since the last row), validation_loss, lr, grad_norm, dead_share."""
+    """One row per logged step: step, tokens, loss (mean since the last row), validation_loss, lr,
+    grad_norm, dead_share."""
     fired_tokens: Tensor
     """(d_sae,) tokens of training on which each feature was active: the number of its updates."""
     silent_tokens: Tensor
@@ -34,18 +39,27 @@ class Training:
 
 
 def mse(x_hat: Tensor, x: Tensor) -> Tensor:
-    """Mean squared error over tokens and dimensions (the paper's loss, for all its models)."""
+    """Mean squared error over tokens and dimensions, of (batch, d) each: the paper's loss.
+
+    With z-scored x, 1 is the error of a constant.
+    """
     return (x_hat - x).square().mean()
 
 
 def lr_factor(step: int, config: TrainConfig) -> float:
-    """The share of the learning rate in force at a step: linear from 1 to `lr_end_factor`, then constant."""
+    """The share of the learning rate in force at a step.
+
+    Linear from 1 to `lr_end_factor` over `decay_fraction` of the steps, then constant.
+    """
     progress = min(1.0, step / (config.decay_fraction * config.n_steps))
     return 1 + (config.lr_end_factor - 1) * progress
 
 
 class Adam(torch.optim.Adam):
-    """PyTorch's fused Adam, which makes a copy of every parameter that is not contiguous, in every step, handed their transposes instead."""
+    """PyTorch's fused Adam, which copies every parameter that is not contiguous in every step.
+
+    It is handed their transposes instead.
+    """
 
     def _init_group(self, group, *lists) -> bool:
         found = super()._init_group(group, *lists)
@@ -97,19 +111,22 @@ def fit(
     model
         Returns a `Reconstruction` for x (batch, d_in); `parameters()` on the device of the batches.
     batches
-        `batches[step]` is the (batch_tokens, d_in) batch of that step, the same at every call, so that a run can resume.
+        `batches[step]` is the (batch_tokens, d_in) batch of that step, the same at every call, so
+        that a run can resume.
     loss_fn
         From x_hat and x, both (batch, d_in), to a scalar.
     validation
         (n, d_in) held-out activations whose loss is logged; None logs none.
     checkpoint
-        File written every minute and removed at the end. If it exists, the run goes on from there, to the same result bit for bit.
+        File written every minute and removed at the end. If it exists, the run goes on from there,
+        to the same result bit for bit.
 
     Raises FloatingPointError if the loss stops being finite, ValueError if the batches are too few.
     """
     if len(batches) < config.n_steps:
         raise ValueError(
-            f"n_tokens = {config.n_tokens} needs {config.n_steps} batches of {config.batch_tokens} tokens, but there are {len(batches)}"
+            f"n_tokens = {config.n_tokens} needs {config.n_steps} batches of {config.batch_tokens} "
+            f"tokens, but there are {len(batches)}"
         )
     sparse.prepare_cpu()
     optimizer = optimizer_for(model, config)
@@ -175,7 +192,8 @@ class Run:
         loss = self.loss_sum.item() / self.since_log
         if not torch.isfinite(self.loss_sum):
             raise FloatingPointError(
-                f"the loss is {loss} at step {self.step}; lower the learning rate (lr = {self.config.lr})"
+                f"the loss is {loss} at step {self.step}; lower the learning rate (lr = "
+                f"{self.config.lr})"
             )
         self.rows.append(
             {
@@ -201,7 +219,7 @@ class Run:
         return loss
 
     def tensors(self) -> dict[str, Tensor]:
-        """Every tensor of the state under its name, the optimiser's moments beside their parameters."""
+        """Every tensor of the state by name, the optimiser's moments beside their parameters."""
         named = dict(self.model.named_parameters())
         moments = {
             f"{moment}/{name}": value
@@ -235,7 +253,7 @@ class Run:
         try:
             with safe_open(file, "pt") as f:
                 meta = json.loads(f.metadata()["run"])
-                state = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (safe_open is no dict)
+                state = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118
         except (SafetensorError, ValueError) as e:
             raise store.StoreError(
                 f"the checkpoint {file} cannot be read ({e}); delete it to start that training anew"

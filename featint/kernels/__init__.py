@@ -1,1 +1,1 @@
-"""Operations on sparse codes: `sparse` is what the models call, `loops` the compiled loops behind it on a CPU."""
+"""Operations on sparse codes: `sparse`, which the models call, and compiled `loops` behind it."""

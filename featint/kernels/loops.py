@@ -1,5 +1,8 @@
-"""The loops of `loops.cpp`, compiled on first use, a matter of two seconds, and kept in the cache. They are an option: where
-there is no C++ compiler `library` returns None and `featint.kernels.sparse` does the same in plain PyTorch, at about half the speed."""
+"""The loops of `loops.cpp`, compiled on first use, a matter of two seconds, and kept in the cache.
+
+They are an option: where there is no C++ compiler `library` returns None and
+`featint.kernels.sparse` does the same in plain PyTorch, at about half the speed.
+"""
 
 import ctypes
 import functools
@@ -46,7 +49,7 @@ def library() -> ctypes.CDLL | None:
 
 
 def fingerprint(command: list[str]) -> str:
-    """Names what the compiled file depends on: source, command and, since it is compiled for this very processor, the processor."""
+    """Names what the compiled file depends on: source, command and this very processor."""
     parts = (
         SOURCE.read_text(),
         *command,
@@ -68,7 +71,10 @@ def processor_flags() -> tuple[str, ...]:
 
 
 def compile_to(file: Path, command: list[str]) -> None:
-    """Compile under a temporary name and rename: processes that start together do not see half a file."""
+    """Compile under a temporary name, then rename: nobody sees half a file.
+
+    Raises OSError or subprocess.SubprocessError if the compiler fails.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=file.parent) as folder:
         draft = Path(folder) / file.name
@@ -83,7 +89,10 @@ def compile_to(file: Path, command: list[str]) -> None:
 
 
 def keep_memory() -> None:
-    """Let glibc serve large blocks from memory that it keeps (M_MMAP_MAX = 0, no trimming); nothing happens with other C libraries."""
+    """Let glibc serve large blocks from memory that it keeps; other C libraries stay as they are.
+
+    M_MMAP_MAX = 0, and no trimming.
+    """
     if platform.libc_ver()[0] == "glibc":
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(-4, 0)
@@ -91,95 +100,69 @@ def keep_memory() -> None:
 
 
 def usable(*tensors: Tensor) -> bool:
-    """Whether the kernels take these tensors: on the CPU, all float32 or all float64, and compiled."""
+    """Whether the kernels take these: on the CPU, all float32 or all float64, and compiled."""
     kinds = {(t.device.type, t.dtype) for t in tensors}
     return kinds in ({("cpu", torch.float32)}, {("cpu", torch.float64)}) and library() is not None
 
 
 def fast_bfloat16() -> bool:
-    """Whether this processor has instructions that multiply bfloat16 matrices faster than float32 ones."""
+    """Whether this processor multiplies bfloat16 matrices faster than float32 ones."""
     return not {"avx512_bf16", "amx_bf16"}.isdisjoint(processor_flags())
 
 
 def call(name: str, dtype: torch.dtype, *arguments: Tensor | int) -> None:
-    """Call a kernel with tensors (contiguous) and sizes; the number of threads is PyTorch's."""
+    """Call a kernel with tensors and sizes; the number of threads is PyTorch's."""
     f = getattr(library(), f"{name}_{DTYPES[dtype]}")
-    f(
-        *(
-            ctypes.c_void_p(a.data_ptr()) if isinstance(a, Tensor) else ctypes.c_int64(a)
-            for a in arguments
-        ),
-        torch.get_num_threads(),
-    )
+    # copies of what is not contiguous must live until the call returns
+    held = [a.contiguous() if isinstance(a, Tensor) else ctypes.c_int64(a) for a in arguments]
+    pointers = [ctypes.c_void_p(a.data_ptr()) if isinstance(a, Tensor) else a for a in held]
+    f(*pointers, torch.get_num_threads())
 
 
 def bag(acts: Tensor, indices: Tensor, table: Tensor) -> Tensor:
     """Sum over k of acts[b, k] * table[indices[b, k]]: (batch, d).
 
-    Raises ValueError if the codes' two halves differ in shape, IndexError for a feature outside the table.
+    Raises ValueError if the codes' two halves differ in shape, IndexError for a feature outside the
+    table.
     """
     (batch, k), (d_sae, d) = indices.shape, table.shape
     if acts.shape != indices.shape:
         raise ValueError(
-            f"acts have the shape {tuple(acts.shape)}, indices {tuple(indices.shape)}; they must be the same"
+            f"acts have the shape {tuple(acts.shape)}, indices {tuple(indices.shape)}; they must "
+            "be the same"
         )
     if indices.numel() and not (indices.amin() >= 0 and indices.amax() < d_sae):
         raise IndexError(
-            f"feature indices range from {indices.amin()} to {indices.amax()}, but there are {d_sae} features"
+            f"feature indices range from {indices.amin()} to {indices.amax()}, but there are "
+            f"{d_sae} features"
         )
     out = acts.new_empty(batch, d)
-    call(
-        "bag",
-        acts.dtype,
-        acts.contiguous(),
-        indices.contiguous(),
-        table.contiguous(),
-        out,
-        batch,
-        k,
-        d,
-        d_sae,
-    )
+    call("bag", acts.dtype, acts, indices, table, out, batch, k, d, d_sae)
     return out
 
 
 def row_dots(rows: Tensor, indices: Tensor, table: Tensor) -> Tensor:
     """rows[b] . table[indices[b, k]]: (batch, k)."""
     out = rows.new_empty(indices.shape)
-    call(
-        "row_dots",
-        rows.dtype,
-        rows.contiguous(),
-        indices.contiguous(),
-        table.contiguous(),
-        out,
-        *indices.shape,
-        *table.shape[::-1],
-    )
+    call("row_dots", rows.dtype, rows, indices, table, out, *indices.shape, *table.shape[::-1])
     return out
 
 
 def weight_grad(rows: Tensor, acts: Tensor, indices: Tensor, d_sae: int) -> Tensor:
     """Sum over b, k of acts[b, k] * rows[b] into row indices[b, k]: (d_sae, d)."""
-    out = rows.new_empty(d_sae, rows.shape[1])
-    call(
-        "weight_grad",
-        rows.dtype,
-        rows.contiguous(),
-        acts.contiguous(),
-        indices.contiguous(),
-        out,
-        *indices.shape,
-        rows.shape[1],
-        d_sae,
-    )
+    d = rows.shape[1]
+    out = rows.new_empty(d_sae, d)
+    call("weight_grad", rows.dtype, rows, acts, indices, out, *indices.shape, d, d_sae)
     return out
 
 
 def top(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest of each row, by their columns (which `bag` and `row_dots` like best), as float32 (float64 for float64), and their columns: (batch, k) each."""
+    """The k largest of each row, (batch, k), and their columns, in the order of the columns.
+
+    `bag` and `row_dots` like that order best. Values are float32, float64 for float64.
+    """
     batch, n = x.shape
     values = torch.empty(batch, k, dtype=torch.promote_types(x.dtype, torch.float32))
     indices = torch.empty(batch, k, dtype=torch.int64)
-    call("top", x.dtype, x.contiguous(), values, indices, batch, n, k)
+    call("top", x.dtype, x, values, indices, batch, n, k)
     return values, indices

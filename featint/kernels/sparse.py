@@ -1,8 +1,9 @@
-"""Operations on sparse codes, (activation, feature index) pairs: none of them touches more than the k active rows of a weight.
+"""Operations on sparse codes, (activation, feature index) pairs: only active rows are touched.
 
-Each has a slow reference of the same arguments next to it, `dense_*`, that says what it computes; tests hold the two together.
-A dense TopK step multiplies five (batch, d_in, d_sae) matrices. Here only the encoder's product is left, and the gradients of
-encoder, decoder and factor table are all the same sum over active pairs, `_weight_grad`.
+Each has a slow reference of the same arguments next to it, `dense_*`, that says what it computes;
+tests hold the two together. A dense TopK step multiplies five (batch, d_in, d_sae) matrices. Here
+only the encoder's product is left, and the gradients of encoder, decoder and factor table are all
+the same sum over active pairs, `_weight_grad`.
 """
 
 from collections.abc import Sequence
@@ -16,15 +17,16 @@ from torch.autograd.function import Function, once_differentiable
 
 from featint.kernels import loops
 
-ROWS = 512  # tokens encoded at a time: their pre-activations stay in one buffer, so that fresh memory need not be paged in
+ROWS = 512  # tokens encoded at a time, into one buffer: no fresh memory need be paged in
 
-# The two halves of embedding_bag's own gradient. They are private to PyTorch: where a version lacks them, plain indexing takes over.
+# The two halves of embedding_bag's own gradient. They are private to PyTorch: where a version lacks
+# them, plain indexing takes over.
 DOTS = getattr(torch.ops.aten, "_embedding_bag_per_sample_weights_backward", None)
 WEIGHT_GRAD = getattr(torch.ops.aten, "_embedding_bag_dense_backward", None)
 
 
 class Codes(NamedTuple):
-    """The active features of each token; an activation of 0 means that fewer than k were positive."""
+    """The active features of each token; an activation of 0: fewer than k were positive."""
 
     acts: Float[Tensor, "batch k"]
     """Activations, at least 0, in no particular order."""
@@ -49,7 +51,10 @@ def encode(
     b_enc: Float[Tensor, " d_sae"],
     k: int,
 ) -> Codes:
-    """TopK(ReLU(x @ W_enc + b_enc)) (section 3.2). An entry that ReLU sent to 0 gets no gradient, nor do those below the k largest."""
+    """TopK(ReLU(x @ W_enc + b_enc)) (section 3.2).
+
+    An entry that ReLU sent to 0 gets no gradient, nor do those below the k largest.
+    """
     return Codes(*_Encode.apply(x, W_enc, b_enc, k))
 
 
@@ -72,7 +77,10 @@ def dense_decode(codes, W):
 def decode_sum(
     codes: Codes, tables: Sequence[Float[Tensor, "d_sae d_out"]]
 ) -> Float[Tensor, "batch d_out"]:
-    """codes @ W summed over the tables. Their gradients are the same number for number, so they are computed once."""
+    """codes @ W summed over the tables.
+
+    Their gradients are the same number for number, so they are computed once.
+    """
     return _Decode.apply(*codes, *tables)
 
 
@@ -84,7 +92,10 @@ def dense_decode_sum(codes, tables):
 def bi_interaction(
     codes: Codes, V: Float[Tensor, "d_sae d_factor"]
 ) -> Float[Tensor, "batch d_factor"]:
-    """Sum over pairs i < j of active features of a_i a_j V_i * V_j, as ((sum a V)^2 - sum (a V)^2) / 2 (He & Chua 2017)."""
+    """Sum over pairs i < j of active features of a_i a_j V_i * V_j (He & Chua 2017).
+
+    As ((sum a V)^2 - sum (a V)^2) / 2.
+    """
     return _BiInteraction.apply(*codes, V)
 
 
@@ -98,9 +109,9 @@ def dense_bi_interaction(codes, V):
 def prepare_cpu() -> None:
     """Settle two things that make training on the CPU slow; they hold for the whole process.
 
-    Numbers below 1e-38, of which Adam's moments have many, cost a hundred times an ordinary one: they are rounded to 0. And gradients are
-    made anew in every step: the C library (glibc) is told to keep their memory instead of returning it, because fresh memory is an eighth
-    as fast.
+    Numbers below 1e-38, of which Adam's moments have many, cost a hundred times an ordinary one:
+    they are rounded to 0. And gradients are made anew in every step: the C library (glibc) is told
+    to keep their memory instead of returning it, because fresh memory is an eighth as fast.
     """
     torch.set_flush_denormal(True)
     loops.keep_memory()
@@ -173,7 +184,7 @@ class _BiInteraction(Function):
 
 
 def _top_pre_acts(x, W_enc, b_enc, k):
-    """The k largest of x @ W_enc + b_enc and their features, (batch, k) each, a block of tokens at a time."""
+    """The k largest of x @ W_enc + b_enc and their features, (batch, k) each, block by block."""
     compiled = loops.usable(x, W_enc, b_enc)
     n = k + max(8, k // 4)  # candidates of a search in bfloat16
     if (
@@ -198,10 +209,12 @@ def _top_pre_acts(x, W_enc, b_enc, k):
 
 
 def _search(x, W_enc, b_enc, k, n):
-    """A function that finds the k largest pre-activations of some tokens among n candidates from a product in bfloat16.
+    """A function that finds the k largest pre-activations of (tokens, d_in) with help of bfloat16.
 
-    The candidates are computed again in float32, so the values are as exact as ever. A feature is missed only if its own rounding error
-    is twice that of any candidate; a token whose k-th value is so close to the last candidate that less would do is searched in float32.
+    It computes the n candidates of a product in bfloat16 again in float32, so the values are as
+    exact as ever. A feature is missed only if its own rounding error is twice that of any
+    candidate; a token whose k-th value is so close to the last candidate that less would do is
+    searched in float32.
     """
     features, narrow = W_enc.T.contiguous(), W_enc.T.bfloat16()
     narrow_bias, pre_acts = (
@@ -251,16 +264,9 @@ def _weight_grad(rows, acts, indices, d_sae):
         return loops.weight_grad(rows, acts, indices, d_sae)
     if WEIGHT_GRAD is not None:
         starts, tokens = _offsets(indices)
+        shape = (d_sae, False, 0)
         return WEIGHT_GRAD(
-            rows.contiguous(),
-            indices.flatten(),
-            tokens,
-            starts,
-            starts,
-            d_sae,
-            False,
-            0,
-            acts.flatten(),
+            rows.contiguous(), indices.flatten(), tokens, starts, starts, *shape, acts.flatten()
         )
     grad = rows.new_zeros(d_sae, rows.shape[1])
     for r, a, i in zip(rows.split(32), acts.split(32), indices.split(32), strict=True):
