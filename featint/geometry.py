@@ -11,7 +11,10 @@ from jaxtyping import Float
 from scipy import stats
 from sklearn.mixture import GaussianMixture
 from threadpoolctl import threadpool_limits
-from torch import Tensor
+from torch import Tensor, nn
+
+from featint.joint import JointSAE
+from featint.runs import Trained
 
 BLOCK = 2048  # rows of the decoder that are turned to float64 at once
 # five parameters of a mixture want data; the dip test's table ends at 72,000
@@ -34,6 +37,26 @@ def checked(W: Float[Tensor, "rows columns"], name: str = "W_dec") -> Float[Tens
             "say how many they are"
         )
     return W if W.dtype == torch.float64 else W.float()
+
+
+def directions(model: nn.Module) -> Float[Tensor, "d_sae d_in"]:
+    """What each feature of an SAE or a joint model writes: its row of the decoder, and of the linear
+    path where there is one, since only their sum is learned."""
+    if not isinstance(model, JointSAE):
+        return model.W_dec
+    return model.sae.W_dec + model.nfm.W_lin if model.nfm.config.linear else model.sae.W_dec
+
+
+def live_directions(trained: Trained) -> Float[Tensor, "n_live d_in"]:
+    """`directions` of the features that are not dead."""
+    return directions(trained.model)[~trained.dead]
+
+
+def recurring(a: Float[Tensor, "n d_in"], b: Float[Tensor, "m d_in"], cosine: float = 0.7) -> float:
+    """Share of the rows of `a` that have a row of `b` at a cosine of at least `cosine`."""
+    a, b = nn.functional.normalize(a, dim=1), nn.functional.normalize(b, dim=1)
+    best = torch.cat([(block @ b.T).amax(1) for block in a.split(BLOCK)])
+    return (best >= cosine).double().mean().item()
 
 
 def _rows(mask: Tensor) -> str:

@@ -36,11 +36,6 @@ def fvu(sse: float | pd.Series, sst: float | pd.Series) -> float | pd.Series:
     return sse / sst
 
 
-def dead_share(silent_tokens: Int[Tensor, " d_sae"], threshold: int) -> float:
-    """Share of the features that have not fired for at least `threshold` tokens."""
-    return (silent_tokens >= threshold).double().mean().item()
-
-
 def density(codes: Iterable, d_sae: int) -> Float[Tensor, " d_sae"]:
     """Firing rate of each feature: the share of the tokens on which it is active."""
     fired, n_tokens = torch.zeros(d_sae, dtype=torch.int64), 0

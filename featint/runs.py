@@ -47,6 +47,11 @@ class Trained:
     def n_parameters(self) -> int:
         return sum(p.numel() for p in self.model.parameters())
 
+    @property
+    def dead(self) -> Tensor:
+        """(d_sae,) whether a feature has been silent for `dead_after_tokens` or longer."""
+        return self.silent_tokens >= self.config.train.dead_after_tokens
+
 
 def _initial(
     config: ModelConfig, d_in: int, generator: torch.Generator | None = None

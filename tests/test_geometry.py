@@ -3,14 +3,19 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy import stats
 from sklearn.decomposition import PCA
 
+from companion import variants
 from featint import geometry
-from featint.config import NFMConfig
+from featint.config import NFMConfig, SAEConfig
+from featint.joint import JointSAE
 from featint.nfm import NFM
+from featint.runs import Trained
+from featint.sae import TopKSAE
 
 
 def decoder(d_sae=300, d_in=24):
@@ -146,3 +151,30 @@ def test_bimodality_gives_a_reason():
     assert geometry.bimodality(np.ones(100)) == geometry.Bimodality(100, reason=reason)
     with pytest.raises(ValueError, match="value 1 of 2 is -inf"):
         geometry.bimodality(np.array([0.0, -np.inf]))
+
+
+def test_recurring_by_hand():
+    """Rows 2 and 3 of four are among the last four axes; a diagonal is at 0.707 to two axes."""
+    axes = 3 * torch.eye(6)  # lengths do not matter
+    assert geometry.recurring(axes[:4], axes[2:]) == 0.5
+    diagonal = axes[:1] + axes[1:2]
+    assert geometry.recurring(axes[:4], diagonal) == 0.5
+    assert geometry.recurring(axes[:4], diagonal, cosine=0.71) == 0
+    assert geometry.recurring(diagonal, axes[:1]) == 1  # of the first argument's rows
+    assert geometry.recurring(axes[:4], -axes) == 0
+
+
+@pytest.mark.parametrize(("linear", "scale"), [(True, 2.0), (False, 1.0)])
+def test_directions_are_those_of_the_features_that_live(p, linear, scale):
+    """Of features silent for 0, 999, 1000 and 5000 tokens, at a threshold of 1000, two are dead."""
+    sae, nfm = TopKSAE(3, SAEConfig(d_sae=4, k=2)), NFM(3, 4, NFMConfig(d_factor=2, linear=linear))
+    with torch.no_grad():
+        sae.W_dec.copy_(torch.arange(12.0).view(4, 3))
+        if linear:
+            nfm.W_lin.copy_(sae.W_dec)
+    config = variants.get("joint", p)
+    silent = torch.tensor([0, 999, 1000, 5000])
+    trained = Trained(config, JointSAE(sae, nfm), pd.DataFrame(), silent, silent, 0.0, {}, "")
+    live = geometry.live_directions(trained)
+    assert live.tolist() == (scale * torch.arange(6.0).view(2, 3)).tolist()
+    assert torch.equal(geometry.directions(sae), sae.W_dec)

@@ -26,7 +26,7 @@ FEATINT = {
     "reconstruction": "config store activations metrics runs",
     "downstream": "config activations corpora lm reconstruction runs",
     "interventions": "store activations joint lm secondary kernels",
-    "geometry": "",
+    "geometry": "joint runs",
     "pair_effects": "nfm kernels",
     "planted": "config kernels metrics nfm sae train",
     "path_effects": "joint kernels nfm sae",

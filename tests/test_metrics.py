@@ -79,10 +79,6 @@ def test_density_counts_active_codes_only():
     assert torch.allclose(metrics.density(iter([codes]), 30), expected)
 
 
-def test_dead_share():
-    assert metrics.dead_share(torch.tensor([0, 99, 100, 5000]), 100) == 0.5
-
-
 def test_a_broken_reconstruction_and_a_wrong_length_are_named():
     with pytest.raises(ValueError, match="'model' holds NaN or infinity"):
         frame(x_hat=X / 0)
