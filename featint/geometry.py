@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from featint.joint import JointSAE
 from featint.runs import Trained
 
-BLOCK = 2048  # rows of the decoder that are turned to float64 at once
+BLOCK = 2048  # rows that are worked on at once
 # five parameters of a mixture want data; the dip test's table ends at 72,000
 MIN_FEATURES, MAX_FEATURES = 20, 72_000
 SHARES = ("nfm", "linear", "interaction", "decoder")
