@@ -242,7 +242,7 @@ CHAPTERS = {
         "sequential_published joint_published"
     ).split(),
     "reading_a_splice": "sae sequential joint".split(),
-    "efficiency": "sae_short joint joint_published sae_published sequential_published".split(),
+    "efficiency": "sae_short joint joint_published".split(),
     "waterfall": (
         "sae sae_tuned joint_no_interaction joint joint_masked sae_published joint_published"
     ).split(),

@@ -1,108 +1,48 @@
-"""The chapter on behaviour: its conditions, which windows see which, and its estimates against plain arithmetic."""
+"""The chapter on behaviour: the splice as published against its formula, estimates worked out by hand, figures against their data."""
 
 from dataclasses import replace
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from companion import ledger, profiles, variants
-from companion.chapters import behaviour, behaviour_results
-from companion.figures import behaviour as figures_behaviour
-from featint import activations, downstream, harvest, lm
-from featint.config import NFMConfig, SAEConfig, TrainConfig
+from companion import estimates, plots, profiles, variants
+from companion.chapters import behaviour
+from companion.figures import behaviour as figures
+from featint import harvest, lm
+from featint.config import NFMConfig, SAEConfig
 from featint.joint import JointSAE
 from featint.nfm import NFM
 from featint.runs import Trained
 from featint.sae import TopKSAE
 
 
-@pytest.fixture
-def tiny(tiny_harvest):
-    """A profile of the tiny model's size."""
-    harvest.harvest(tiny_harvest)
-    return replace(
-        profiles.smoke(),
-        d_in=32,
-        harvest=tiny_harvest,
-        sae=SAEConfig(d_sae=64, k=4),
-        nfm=NFMConfig(d_factor=3),
-        train=TrainConfig(n_tokens=1024),
-        splice_windows=6,
-        bootstrap=40,
-    )
-
-
-def untrained(config, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    sae = TopKSAE(32, config.sae, generator)
-    model = (
-        sae
-        if config.nfm is None
-        else JointSAE(sae, NFM(32, config.sae.d_sae, config.nfm, generator))
-    )
-    return Trained(
-        config,
-        model.requires_grad_(False).eval(),
-        pd.DataFrame(),
-        torch.zeros(1),
-        torch.zeros(1),
-        0.0,
-        {},
-        "",
-    )
-
-
-@pytest.fixture
-def models(tiny):
-    return {name: untrained(variants.get(name, tiny)) for name in variants.CHAPTERS["behaviour"]}
-
-
-MEASURED = []
-
-
-@pytest.fixture
-def measured(request):
-    """The forward passes of all tests that only read them, made once."""
-    if not MEASURED:
-        MEASURED.append(
-            behaviour.measure(
-                request.getfixturevalue("models"), request.getfixturevalue("tiny"), draws=2
-            )
-        )
-    return MEASURED[0]
-
-
 def rows(kl, condition="sae", draw=-1, article=0, **more):
-    """Rows of `downstream.evaluate` with these KLs."""
-    n = len(kl)
-    frame = {
-        "condition": condition,
-        "draw": draw,
-        "window": 0,
-        "position": range(1, n + 1),
-        "article": article,
-        "kl": kl,
-    }
-    return pd.DataFrame(
-        frame | {"ce_clean": 1.0, "ce_spliced": 1.5, "top1_same": True, "error_norm": 2.0} | more
-    )
+    """Rows of `downstream.evaluate` with these KLs, one per position."""
+    frame = {"condition": condition, "draw": draw, "window": 0, "position": range(len(kl))}
+    frame |= {"article": article, "kl": kl, "ce_clean": 1.0, "ce_spliced": 1.5}
+    return pd.DataFrame(frame | {"top1_same": True, "error_norm": 2.0} | more)
 
 
-def test_conditions_are_those_that_readers_see(models, tiny):
-    acts = activations.load(tiny.harvest, "test")
-    found = behaviour.controlled_conditions(models, acts)
-    assert set(found) == set(behaviour.LABELS)
-    x = acts.raw(torch.arange(12)).float()
-    z = acts.normalise(x)
-    want = acts.denormalise(models["joint"].model(z).x_hat)
-    torch.testing.assert_close(found["joint"](x), want, rtol=1e-4, atol=1e-5)
-    own = acts.denormalise(models["joint"].model.sae(z).x_hat)
-    torch.testing.assert_close(found["joint_own_path"](x), own, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(
-        found["sae_error_50"](x) - x, 0.5 * (found["sae"](x) - x), rtol=1e-4, atol=1e-5
-    )
+@pytest.fixture(scope="module")
+def models():
+    """Untrained models of the tiny size."""
+    p = replace(profiles.smoke(), d_in=32, sae=SAEConfig(d_sae=64, k=4), nfm=NFMConfig(d_factor=3))
+
+    def untrained(name):
+        config, generator = variants.get(name, p), torch.Generator().manual_seed(0)
+        model = TopKSAE(32, config.sae, generator)
+        if config.nfm is not None:
+            model = JointSAE(model, NFM(32, 64, config.nfm, generator))
+            for bias in (model.nfm.b_lin, model.nfm.b_hidden, model.nfm.b_out):
+                bias.data.normal_(generator=generator)
+        model.requires_grad_(False).eval()
+        return Trained(config, model, pd.DataFrame(), torch.zeros(1), torch.zeros(1), 0.0, {}, "")
+
+    names = ("sae_published", "sequential_published", "joint_published")
+    return {name: untrained(name) for name in names}
 
 
 def test_published_conditions_are_raw_and_the_interaction_alone_is_not_pooled(models):
@@ -110,179 +50,217 @@ def test_published_conditions_are_raw_and_the_interaction_alone_is_not_pooled(mo
     x = 3 * torch.randn(9, 32, generator=torch.Generator().manual_seed(1))
     sae, nfm = models["sae_published"].model, models["sequential_published"].model.nfm
     codes = sae.encode(x)
-    dense = torch.zeros(9, 64).scatter_(1, codes.indices.long(), codes.acts)
-    out = dense @ sae.W_dec
-    torch.testing.assert_close(found["sae"](x), out)
-    plain = ((dense @ nfm.V) @ nfm.W_hidden + nfm.b_hidden).relu() @ nfm.W_out + nfm.b_out
-    torch.testing.assert_close(found["sequential_interaction"](x), out + plain)
-    torch.testing.assert_close(found["sequential_linear"](x), out + dense @ nfm.W_lin + nfm.b_lin)
-    pooled = 0.5 * ((dense @ nfm.V).square() - dense.square() @ nfm.V.square())
-    both = (
-        out
-        + dense @ nfm.W_lin
-        + nfm.b_lin
-        + (pooled @ nfm.W_hidden + nfm.b_hidden).relu() @ nfm.W_out
-        + nfm.b_out
+    c = torch.zeros(9, 64).scatter_(1, codes.indices.long(), codes.acts)
+    out, linear = c @ sae.W_dec, c @ nfm.W_lin + nfm.b_lin
+    plain = ((c @ nfm.V) @ nfm.W_hidden + nfm.b_hidden).relu() @ nfm.W_out + nfm.b_out
+    pooled = ((c @ nfm.V).square() - c.square() @ nfm.V.square()) / 2
+    interaction = (pooled @ nfm.W_hidden + nfm.b_hidden).relu() @ nfm.W_out + nfm.b_out
+    joint = models["joint_published"].model
+    parts = joint.parts(joint.encode(x))
+    wanted = {
+        "sae": out,
+        "sequential_linear": out + linear,
+        "sequential_interaction": out + plain,
+        "sequential": out + linear + interaction,
+        "joint_own_path": parts["sae_out"],
+        "joint_linear": parts["sae_out"] + parts["linear_out"],
+        "joint_interaction": parts["sae_out"] + parts["interaction_out"],
+        "joint": joint(x).x_hat,
+    }
+    assert set(found) == set(wanted)
+    for name, x_hat in wanted.items():
+        torch.testing.assert_close(found[name](x), x_hat, rtol=1e-4, atol=1e-4)
+
+
+def test_the_published_splice_is_one_block_later_on_training_text(tiny_harvest):
+    p = replace(profiles.smoke(), harvest=tiny_harvest, seeds=(3,))
+    harvest.harvest(tiny_harvest)
+    model = lm.load(tiny_harvest.lm)
+    found = behaviour.splice_published(model, {"half": lambda x: x / 2}, p, 2, draws=1)
+    assert tiny_harvest.hook_point == "blocks.1.hook_resid_post"
+    tokens = harvest.windows(tiny_harvest).windows["train"].tokens[:2]
+    clean = lm.read(model, tokens, "blocks.2.hook_resid_post").x
+    own = found[found.draw < 0].sort_values(["window", "position"])
+    length = clean.norm(dim=-1)[:, :-1] / 2  # position 0 too; the last has nothing to predict
+    assert own["error_norm"].tolist() == pytest.approx(length.flatten().tolist(), rel=1e-5)
+    assert sorted(found["draw"].unique()) == [-1, 0]
+
+
+def test_shares_of_windows_by_hand():
+    # 5 of 50; never below 2, above 40, or more than there are
+    shares = {(50, 0.1): 5, (8, 0.1): 2, (820, 0.1): 40, (820, 1 / 32): 26, (1, 0.5): 1}
+    assert {args: behaviour.share_of(*args) for args in shares} == shares
+
+
+def test_contributions_by_hand():
+    """KL in all: 10 with neither path, 6 with the linear, 9 with the interaction one, 4 with both."""
+    kl = pd.DataFrame(
+        {"none": [5.0, 3, 2], "lin": [3.0, 2, 1], "int": [5.0, 2, 2], "both": [2.0, 1, 1]}
     )
-    torch.testing.assert_close(found["sequential"](x), both)
-
-
-def test_the_published_splice_is_one_block_later():
-    assert behaviour.next_block("blocks.15.hook_resid_post") == "blocks.16.hook_resid_post"
-
-
-def test_which_windows_see_what(measured, models, tiny):
-    main, detail = behaviour.parts_of(measured)
-    assert (
-        measured.detail == 2
-        and sorted(main.window.unique()) == list(range(6))
-        and sorted(detail.window.unique()) == [0, 1]
+    found = behaviour.contributions(kl, {"joint": ["none", "lin", "int", "both"]}, 50)
+    values = found.set_index(["part", "quantity"])["value"].to_dict()
+    assert values == pytest.approx(
+        {
+            ("linear", "contribution_alone"): 40.0,  # 100 (10 - 6) / 10
+            ("interaction", "contribution_alone"): 10.0,  # 100 (10 - 9) / 10
+            ("linear", "contribution_last"): 50.0,  # 100 (9 - 4) / 10
+            ("interaction", "contribution_last"): 20.0,  # 100 (6 - 4) / 10
+            ("linear", "contribution_shapley"): 45.0,
+            ("interaction", "contribution_shapley"): 15.0,
+        }
     )
-    assert set(main.condition) == set(behaviour.MAIN) and (main.draw == -1).all()
-    assert set(detail.condition) == set(behaviour.LABELS) and sorted(detail.draw.unique()) == [
-        -1,
-        0,
-        1,
-    ]
-    acts, language_model = activations.load(tiny.harvest, "test"), behaviour.load_lm(tiny)
-    windows = harvest.windows(tiny.harvest).windows["test"].first(6)
-    joint = behaviour.controlled_conditions(models, acts)["joint"]
-    whole = downstream.evaluate(language_model, windows, tiny.harvest, {"joint": joint})
-    key = ["window", "position"]
-    ours = main[main.condition == "joint"].sort_values(key)
-    np.testing.assert_array_equal(
-        ours[[*key, "article"]], whole.sort_values(key)[[*key, "article"]]
-    )
-    np.testing.assert_allclose(ours.kl, whole.sort_values(key).kl, rtol=1e-3, atol=1e-5)
-    assert (measured.published.position == 0).any() and not (detail.position == 0).any()
+    same = found[["model", "n", "of", "unit", "protocol"]].drop_duplicates()
+    assert same.values.tolist() == [["joint", 3, "articles", "%", "controlled"]]
 
 
-def test_further_seeds_are_paired_with_the_first(models, tiny):
-    more = {f"{name}@1": untrained(variants.get(name, tiny, 1), seed=1) for name in behaviour.MAIN}
-    found = behaviour.measure(models | more, tiny, draws=1)
-    counts = found.controlled[found.controlled.draw < 0].groupby("condition").size()
-    first = (
-        found.controlled[(found.controlled.draw < 0) & (found.controlled.window < 2)]
-        .groupby("condition")
-        .size()
-    )
-    assert all(counts[f"{name}@1"] == first[name] < counts[name] for name in behaviour.MAIN)
-    table = behaviour_results.over_seeds(found.controlled)
-    each = []
-    for end in ("", "@1"):
-        kl = (
-            found.controlled[(found.controlled.draw < 0) & (found.controlled.window < 2)]
-            .groupby("condition")
-            .kl.sum()
-        )
-        each.append(100 * (1 - kl[f"joint{end}"] / kl[f"sae{end}"]))
-    assert (
-        table.loc["joint/kl_reduction_vs_sae", "value"] == pytest.approx(np.mean(each), rel=1e-4)
-        and table.n.eq(2).all()
-    )
-
-
-def test_sums_average_the_draws_of_a_twin():
+def test_unpaired_tests_by_hand():
+    """1, 2, 3 against 2, 4, 6: difference -2, pooled variance (1 + 4) / 2, so that
+    t = -2 / sqrt(2.5 * 2 / 3) and t^2 = 2.4; with 4 degrees of freedom p = 1 - 1.5 s + 0.5 s^3,
+    s^2 = t^2 / (t^2 + 4)."""
     frame = pd.concat(
         [
-            rows([1.0, 2.0]),
-            rows([4.0], article=1),
-            rows([0.5, 0.5], draw=0),
-            rows([1.0], draw=0, article=1),
-            rows([1.5, 0.5], draw=1),
-            rows([3.0], draw=1, article=1),
-        ],
-        ignore_index=True,
+            rows([1.0, 2.0, 3.0], "joint", ce_spliced=[9.0, 8.0, 7.0]),
+            rows([2.0, 4.0, 6.0], "own_path", ce_spliced=[3.0, 2.0, 1.0]),
+            rows([0.0, 0.0, 0.0], "sae"),
+            rows([2.0, 4.0, 6.0], "sae", draw=0),
+            rows([2.0, 4.0, 6.0], "sae", draw=1),
+            rows([50.0, 60.0, 80.0], "own_path", draw=0),  # twins of another condition
+        ]
     )
-    found = behaviour.sums(frame)
-    assert found["kl/sae"].tolist() == [3.0, 4.0] and found["kl/sae~"].tolist() == [1.5, 2.0]
-    assert (
-        found.tokens.tolist() == [2, 1]
-        and found.ce_clean.tolist() == [2.0, 1.0]
-        and found["top1/sae"].tolist() == [2, 1]
-    )
-    with pytest.raises(ValueError, match="misses some of the articles"):
-        behaviour.sums(pd.concat([frame, rows([1.0], "joint")]))
+    pairs = [("joint", "own_path"), ("own_path", "joint"), ("joint", "eps_random")]
+    found = behaviour.unpaired_tests(frame, "kl", pairs)
+    assert found[["model", "baseline"]].values.tolist() == [list(pair) for pair in pairs]
+    assert found["n"].tolist() == [3, 3, 3]
+    # against six random errors, 2 4 6 2 4 6: squares 2 + 16, over 7, pooled variance 18 / 7
+    t_random = -2 / np.sqrt(18 / 7 * (1 / 3 + 1 / 6))
+    assert found["t"].tolist() == pytest.approx([-np.sqrt(2.4), np.sqrt(2.4), t_random])
+    s = np.sqrt(2.4 / 6.4)
+    assert found["p"].tolist()[:2] == pytest.approx([1 - 1.5 * s + 0.5 * s**3] * 2)
+    ce = behaviour.unpaired_tests(frame, "ce_spliced", pairs[:1])  # 6 apart, both variances 1
+    assert ce["t"].tolist() == pytest.approx([6 / np.sqrt(2 / 3)])
 
 
-def test_estimates_are_quotients_of_means_over_tokens(measured):
-    found = behaviour_results.estimate(measured, 40)
-    main, detail = behaviour.parts_of(measured)
-    kl, ce = (
-        main.groupby("condition")[column].agg(lambda x: x.astype("float64").mean())
-        for column in ("kl", "ce_spliced")
+def test_three_tests_by_hand():
+    """Differences 1, 3 in one article, 0 in the next, 2, 4 in the third; their mean is 2."""
+    pieces = [("a", [1.0, 4.0], 0), ("a", [2.0], 1), ("a", [5.0, 8.0], 2)]
+    pieces += [("b", [0.0, 1.0], 0), ("b", [2.0], 1), ("b", [3.0, 4.0], 2)]
+    frame = pd.concat([rows(kl, condition, article=article) for condition, kl, article in pieces])
+    twins = rows([70.0, 80.0], "a", draw=0)
+    found = behaviour.three_tests(
+        pd.concat([frame, twins]).sample(frac=1, random_state=0), "a", "b"
     )
-    clean = main[main.condition == "sae"].ce_clean.astype("float64").mean()
-    assert found.main.loc["joint/kl_reduction_vs_sae", "value"] == pytest.approx(
-        100 * (1 - kl["joint"] / kl["sae"]), rel=1e-4
-    )
-    assert found.main.loc["joint/ce_reduction_vs_sae", "value"] == pytest.approx(
-        100 * (1 - (ce["joint"] - clean) / (ce["sae"] - clean)), rel=1e-4
-    )
-    sae = detail[detail.condition == "sae"]
-    want = sae[sae.draw < 0].kl.mean() / sae[sae.draw >= 0].kl.mean()
-    assert found.detail.loc["sae/kl_ratio", "value"] == pytest.approx(want)
-    by = measured.published[measured.published.draw < 0].groupby("condition").kl.mean()
-    assert found.published.loc["sequential/kl_reduction", "value"] == pytest.approx(
-        100 * (1 - by["sequential"] / by["sae"])
-    )
-    path = {
-        kind: found.detail.loc[f"joint/contribution_interaction_{kind}", "value"]
-        for kind in ("alone", "last", "shapley")
-    }
-    level = found.detail["value"]
-    assert path["alone"] == pytest.approx(
-        100 * (1 - level["joint_interaction/kl"] / level["joint_own_path/kl"])
-    )
-    assert path["shapley"] == pytest.approx((path["alone"] + path["last"]) / 2)
+    assert found["test"].str.contains("clustered").tolist() == [False, False, True]
+    assert found["n"].tolist() == [10, 5, 3] and found["df"].tolist() == [8, 4, 2]
+    assert found["difference"].tolist() == pytest.approx([2.0] * 3)
+    # variances 7.5 and 2.5 of a and b, 5 pooled; 2.5 of the differences; sums of residuals within
+    # articles 0, -2, 2, whose squares times 3 / 2 are 12
+    errors = [np.sqrt(5 * 2 / 5), np.sqrt(2.5 / 5), np.sqrt(12) / 5]
+    assert found["t"].tolist() == pytest.approx([2 / error for error in errors])
+    t = 2 / errors[2]
+    assert found["p"].iloc[2] == pytest.approx(1 - t / np.sqrt(t**2 + 2))  # 2 degrees of freedom
+    half = 4.302653 * errors[2]
+    assert found[["lo", "hi"]].values.tolist()[2] == pytest.approx([2 - half, 2 + half], rel=1e-5)
+    half = 2.776445 * errors[1]
+    assert found[["lo", "hi"]].values.tolist()[1] == pytest.approx([2 - half, 2 + half], rel=1e-5)
+    with pytest.raises(ValueError, match="is not finite"):
+        behaviour.three_tests(frame.iloc[1:], "a", "b")
+    with pytest.raises(ValueError, match="all tokens are of one article"):
+        behaviour.three_tests(frame[frame.article == 0], "a", "b")
 
 
-def test_results_hold_every_value_that_the_ledger_asks_for(measured):
-    found = behaviour_results.values(measured, behaviour_results.estimate(measured, 40))
-    for entry in ledger.entries():
-        for field, protocol in (("as_published", "as published"), ("controlled", None)):
-            if entry[field] and entry[field].startswith("behaviour:"):
-                value = found[entry[field].removeprefix("behaviour:")]
-                assert protocol is None or value.protocol == protocol
-                wanted = ledger.expected_unit(entry, field)
-                assert wanted is None or value.unit.split(";")[0] == wanted
+def test_gains_over_seeds_by_hand():
+    """KL 10 to 8, then 10 to 6: 20 and 40 %. Cross-entropy over the clean 4: 4 to 2, then 4 to 1."""
+    quiet = {"article": [0, 1], "ce_clean": [3.0, 1.0]}
+    sae = rows([4.0, 6.0], "sae", ce_spliced=[5.0, 3.0], **quiet)
+    first = rows([3.0, 5.0], "joint", ce_spliced=[4.0, 2.0], **quiet)
+    second = rows([1.0, 5.0], "joint", ce_spliced=[3.0, 2.0], **quiet)
+    seeds = {0: pd.concat([sae, first]), 1: pd.concat([sae, second])}
+    found = behaviour.over_seeds(seeds, [("joint", "sae")])
+    kl = estimates.pick(found, quantity="kl_reduction_over_seeds", model="joint", baseline="sae")
+    ce = estimates.pick(found, quantity="ce_reduction_over_seeds")
+    # standard errors 10 and 12.5; Student's t with one degree of freedom reaches to 12.7062
+    ends = [(30, 30 - 127.062, 30 + 127.062), (62.5, 62.5 - 158.8275, 62.5 + 158.8275)]
+    for row, wanted in zip((kl, ce), ends, strict=True):
+        assert (row.value, row.lo, row.hi) == pytest.approx(wanted, rel=1e-5)
+        assert (row.n, row.of, row.unit) == (2, "seeds", "%")
 
 
-def test_token_tests_are_the_ones_quoted(measured):
-    found = behaviour_results.token_tests(measured.published)
-    own = measured.published[measured.published.draw < 0]
-    a, b = (own[own.condition == c].kl for c in ("joint_own_path", "joint"))
-    t = (a.mean() - b.mean()) / np.sqrt((a.var() + b.var()) / 2 * (1 / len(a) + 1 / len(b)))
-    assert 0 <= found["joint/kl_smallest_t"][0] <= abs(t) * (1 + 1e-9)
-    assert 0 <= found["joint/largest_p"][0] <= 1
+@pytest.fixture
+def style():
+    with plt.rc_context():
+        plots.setup()
+        yield
+    plt.close("all")
 
 
-def test_frames_for_the_figures(measured):
-    estimates = behaviour_results.estimate(measured, 40)
-    table = behaviour_results.condition_table(estimates)
-    assert list(table.index) == list(behaviour.LABELS.values()) and table.notna().all().all()
-    by = behaviour_results.position_rows(measured)
-    main = behaviour.parts_of(measured)[0]
-    joint = by[(by.condition == "joint") & (by.protocol == "controlled")].set_index("position")
-    assert joint.n.sum() == (main.condition == "joint").sum() and joint.index.tolist() == [
-        1,
-        2,
-        4,
-        8,
-    ]
-    want = main[(main.condition == "joint") & main.position.between(4, 7)].kl.mean()
-    assert joint.loc[4, "kl"] == pytest.approx(want)
-    naive = behaviour_results.naive_table(measured)
-    assert len(naive) == 6 and naive.n.iloc[-1] == main.article.nunique()
-    shown = {c: label for c, label in behaviour.LABELS.items() if c in figures_behaviour.ROLES}
-    levels = behaviour_results.levels(estimates).drop(index=["zero", "mean"])
-    whole, near = figures_behaviour.norm_curve(levels, shown).axes
-    points = {tuple(line.get_xydata()[0]) for line in whole.lines if len(line.get_xydata()) == 1}
-    assert points == {tuple(levels.loc[c, ["error_norm", "kl"]]) for c in shown}
-    assert any(
-        tuple(line.get_xydata()[0]) == tuple(levels.loc["sae", ["error_norm", "kl"]])
-        for line in near.lines
+def test_boxes_and_histograms_show_a_condition_beside_its_random_twin(style):
+    frame = pd.concat([rows([0.1, 0.3, 0.8]), rows([0.2, 0.2, 0.5], draw=0), rows([9.0], "joint")])
+    ax = figures.boxes(frame, {"sae": "SAE"})
+    dots = [line for line in ax.lines if line.get_marker() == "o"]
+    assert [d.get_xdata()[0] for d in dots] == pytest.approx([0.3, 0.4])  # means: twin, condition
+    assert [d.get_color() for d in dots] == [plots.COLOURS["random"], plots.COLOURS["sae"]]
+    assert dots[1].get_ydata()[0] < dots[0].get_ydata()[0] and ax.yaxis_inverted()
+    (panel,) = figures.histograms(frame, {"sae": "SAE"}).axes
+    lines = [line.get_xdata()[0] for line in panel.lines]  # mean and median of twin and condition
+    assert lines == pytest.approx([0.3, 0.2, 0.4, 0.3])
+    tops = [np.max(patch.get_xy()[:, 1]) for patch in panel.patches]
+    assert tops == pytest.approx([200 / 3, 100 / 3])  # per cent of the tokens
+
+
+def test_positions_show_means(style):
+    frame = pd.concat(
+        [
+            rows([1.0, 3.0, 5.0], position=[0, 1, 1]).assign(protocol="as published"),
+            rows([2.0, 6.0], position=[1, 1]).assign(protocol="controlled"),
+        ]
     )
-    assert (
-        lm.BATCH_WINDOWS > measured.detail
-    )  # both parts of the windows fit into batches of their own
+    published, controlled = figures.by_position(frame, {"sae": "SAE"}).axes
+    assert published.get_title(loc="left") == "as published"
+    assert published.lines[0].get_xydata().tolist() == [[0.5, 1.0], [1.0, 4.0]]
+    assert controlled.lines[0].get_xydata().tolist() == [[1.0, 4.0]]
+
+
+def test_norms_are_drawn_over_the_curve_of_random_errors(style):
+    levels = pd.DataFrame(
+        {"error_norm": [10.0, 20, 19], "kl": [1.0, 4.0, 3.0], "kl_random": [0.5, 1.0, 0.9]},
+        index=["sae_error_50", "sae", "joint"],
+    )
+    labels = {"sae": "SAE", "joint": "joint"}
+    whole, near = figures.norm_curve(levels, labels, ["sae", "sae_error_50"]).axes
+    random, own, *points = whole.lines
+    assert random.get_xydata().tolist() == [[10, 0.5], [19, 0.9], [20, 1.0]]
+    assert own.get_xydata().tolist() == [[10, 1], [20, 4]]
+    assert [p.get_xydata().tolist() for p in points] == [[[20, 4]], [[19, 3]]]
+    law = near.lines[-1].get_xydata()  # four times the KL at twice the length: a square
+    assert law[0].tolist() == pytest.approx([19, 4 * 0.95**2]) and law[-1].tolist() == [20, 4]
+
+
+def test_contributions_have_a_panel_per_model(style):
+    kl = pd.DataFrame(
+        {"none": [5.0, 3, 2], "lin": [3.0, 2, 1], "int": [5.0, 2, 2], "both": [2.0, 1, 1]}
+    )
+    frame = behaviour.contributions(kl, {"joint": ["none", "lin", "int", "both"]}, 50)
+    (ax,) = figures.contributions(frame).axes
+    dots = {line.get_label(): line.get_xdata().tolist() for line in ax.lines[:2]}
+    assert dots["linear"] == pytest.approx([40, 50, 45])
+    assert dots["interaction"] == pytest.approx([10, 20, 15])
+    labels = [label.get_text() for label in ax.get_yticklabels()]
+    assert labels == ["added first", "added last", "mean (Shapley)"]
+
+
+def test_a_strip_writes_every_kl_and_brightens_with_it(style):
+    kl = pd.DataFrame({"SAE": [0.0, 1.0], "joint": [4.0, 0.25]}, index=["1 the", "2 city"])
+    ax = figures.strip(kl)
+    assert [text.get_text() for text in ax.texts] == ["0.00", "4.00", "1.00", "0.25"]
+    assert ax.collections[0].get_array().ravel().tolist() == [0, 1, 0.5, 0.25]  # roots of kl / 4
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["1 the", "2 city"]
+
+
+def test_top_predictions_have_a_panel_per_condition(style):
+    frame = pd.DataFrame(
+        {"condition": ["clean", "clean", "SAE"], "token": ["a", "b", "a"]}
+        | {"probability": [0.7, 0.2, 0.4], "role": ["random", "random", "sae"]}
+    )
+    clean, sae = figures.top_predictions(frame).axes
+    assert [bar.get_width() for bar in clean.patches] == [0.7, 0.2]
+    assert sae.get_title(loc="left") == "SAE" and sae.patches[0].get_width() == 0.4

@@ -1,0 +1,82 @@
+"""One sentence, spliced: against torch.distributions and plain splices."""
+
+import pytest
+import torch
+from torch.distributions import Categorical, kl_divergence
+
+from companion.chapters import reading_a_splice
+from featint import downstream, lm
+
+
+@pytest.fixture
+def site(tiny_harvest):
+    return lm.load(tiny_harvest.lm), "city river star cell king ship gold", tiny_harvest.hook_point
+
+
+def halved(x):
+    return 0.5 * x
+
+
+def kl(model, tokens, hook, edit):
+    """By torch.distributions, of a splice of its own; without the separator."""
+    clean, other = (
+        model.bridge(tokens[None])[0],
+        lm.resume(model, lm.read(model, tokens[None], hook), edit)[0],
+    )
+    return kl_divergence(*(Categorical(logits=x.double()) for x in (clean, other)))[1:]
+
+
+def test_kl_of_conditions_and_of_their_random_twins(site):
+    model, text, hook = site
+    found = reading_a_splice.splice(model, text, hook, {"same": lambda x: x, "half": halved}, 2)
+    words = [f"{i} {word}" for i, word in enumerate(text.split(), 1)]
+    assert found.kl.index.tolist() == found.kl_random.index.tolist() == words
+    assert (found.kl["same"] == 0).all() and (found.kl_random["same"].abs() < 1e-6).all()
+    ids = model.tokenizer(text, add_special_tokens=False)["input_ids"]
+    tokens = torch.tensor([model.separator, *ids])
+    want = kl(model, tokens, hook, halved)
+    half = torch.tensor(found.kl["half"].to_numpy())
+    torch.testing.assert_close(half, want, atol=2e-5, rtol=1e-4)
+    x = lm.read(model, tokens[None], hook).x
+    length = 0.5 * x.norm(dim=-1, keepdim=True)  # of the error of halving
+    twins = [x + length * downstream.directions(x, 0, draw, 0) for draw in range(2)]
+    want = sum(kl(model, tokens, hook, lambda _, x=twin: x) for twin in twins) / 2
+    random = torch.tensor(found.kl_random["half"].to_numpy())
+    torch.testing.assert_close(random, want, atol=2e-5, rtol=1e-3)
+    assert found.tokens["length"].tolist() == pytest.approx(x[0].norm(dim=-1).tolist())
+    assert found.tokens["token"].tolist() == [
+        f"0 {model.tokenizer.decode([model.separator])}",
+        *words,
+    ]
+    assert found.tokens["sink"].tolist()[0] and list(found.logits) == ["clean", "same", "half"]
+
+
+def test_the_first_position_counts_only_if_asked(site):
+    model, text, hook = site
+    tokens = torch.tensor(
+        [model.separator, *model.tokenizer(text, add_special_tokens=False)["input_ids"]]
+    )
+    for first in ("drop", "keep"):
+        found = reading_a_splice.splice(model, text, hook, {"half": halved}, 0, first)
+        want = lm.resume(model, lm.read(model, tokens[None], hook), halved, first)[0]
+        torch.testing.assert_close(found.logits["half"], want, atol=1e-4, rtol=1e-4)
+
+
+def test_top_tokens_are_the_likeliest(site):
+    model, text, hook = site
+    found = reading_a_splice.splice(model, text, hook, {"half": halved})
+    top = reading_a_splice.top_tokens(model, found, 3, n=2)
+    assert top["condition"].tolist() == ["clean"] * 2 + ["half"] * 2
+    for name in ("clean", "half"):
+        p, token = found.logits[name][3].softmax(-1).sort(descending=True)
+        rows = top[top["condition"] == name]
+        assert rows["probability"].tolist() == pytest.approx(p[:2].tolist())
+        assert rows["token"].tolist() == [model.tokenizer.decode([i]) for i in token[:2].tolist()]
+    with pytest.raises(ValueError, match="place = 8 must be a token's number, from 1 to 7"):
+        reading_a_splice.top_tokens(model, found, 8)
+
+
+def test_a_sentence_of_one_token_is_refused(site):
+    model, _, hook = site
+    with pytest.raises(ValueError, match="sentence = 'city' has 1 tokens; at least 2"):
+        reading_a_splice.splice(model, "city", hook, {})
