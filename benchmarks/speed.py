@@ -10,7 +10,6 @@ import sys
 import time
 from contextlib import ExitStack
 from importlib import metadata
-from types import SimpleNamespace
 
 from benchmarks import machine, summary
 from companion import places, results
@@ -26,6 +25,7 @@ GROWTH = {
     "k": [(8192, 2**i, 54) for i in range(3, 10)],
     "d_factor": [(8192, 64, 2**i) for i in range(4, 10)],
 }
+SPEED = places.DATA / "results" / "bench" / "speed.json"
 VENV = store.cache() / "bench-venv"
 
 
@@ -245,18 +245,14 @@ def main(stages: list[str]) -> None:
     if missing:
         print(f"still to measure: {', '.join(missing)}")
         return
-    values = summary.values(
-        {name: json.loads(file.read_text()) for name, file in raw.items()}, peer_versions()
-    )
-    print(
-        results.write(
-            SimpleNamespace(label="bench"),
-            "speed",
-            values,
-            seed=0,
-            seconds=time.monotonic() - began,
-        )
-    )
+    found = {name: json.loads(file.read_text()) for name, file in raw.items()}
+    rows = [
+        r | {"value": results.rounded(r["value"])} for r in summary.rows(found, peer_versions())
+    ]
+    stamp = store.provenance(seed=0, seconds=round(time.monotonic() - began, 1))
+    content = {"chapter": "speed", "profile": "bench", "provenance": stamp, "values": rows}
+    store.write_json(SPEED, content)
+    print(SPEED)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from contextlib import ExitStack
 
+import pandas as pd
 import pytest
 import torch
 
@@ -87,19 +88,38 @@ def test_ratios():
         "dictionary_learning": [0.2, 0.4, 0.4],
     }
     raw = {"limits": {"float32_gflops": 100.0, "threads": 2}, "race/8192-64-1024": samples}
-    values = summary.values(raw, {"torch": "2"})
-    at = {
-        name.removesuffix("/8192-64-1024"): v.value
-        for name, v in values.items()
-        if name.endswith("8192-64-1024")
-    }
+    rows = pd.DataFrame(summary.rows(raw, {"torch": "2"}))
+    at = rows[rows["size"] == "8192-64-1024"].set_index("quantity")["value"]
     assert at["fastest_peer"] == "sparsify"
-    assert at["sae_vs_fastest_peer"] == pytest.approx(3) and at[
-        "sae_plain_vs_fastest_peer"
-    ] == pytest.approx(1.5)
+    assert at["sae_vs_fastest_peer"] == pytest.approx(3)  # 0.3 s against 0.1 s
+    assert at["sae_plain_vs_fastest_peer"] == pytest.approx(1.5)
     assert at["joint_vs_naive"] == pytest.approx(5) and at["joint_vs_sae"] == pytest.approx(1.2)
     assert at["encode_floor_fraction"] == pytest.approx(2 * 1024 * 576 * 8192 / 100e9 / 0.1)
-    assert values["tokens_per_second/8192-64-1024/joint"].value == pytest.approx(1024 / 0.12)
+    assert rows.query("model == 'joint'")["value"].tolist() == pytest.approx([1024 / 0.12])
+    assert rows.query("quantity == 'version'")[["name", "value"]].to_numpy().tolist() == [
+        ["torch", "2"]
+    ]
+
+
+def test_the_other_stages_rows():
+    raw = {
+        "limits": {"float32_gflops": 100.0, "threads": 2},
+        "phases/4-2-8": {"sae": {"encode": 0.5}},
+        "memory/4-2-8": {"peak": 3 * 2**30, "state": 2**30},
+        "growth/k": [{"k": 16, "model": "sae", "seconds": 0.25}],
+        "harvest/float32": {
+            "ours": 300.0,
+            "transformers forward": 100.0,
+            "transformers trunk": 150.0,
+            "bare blocks": 400.0,
+        },
+        "loss/sae": {"fast": 0.5, "dense": 0.25},
+    }
+    rows = pd.DataFrame(summary.rows(raw, {})).set_index("quantity")["value"]
+    assert rows["ms_of_phase"] == 500 and rows["ms_of_step"] == 250
+    assert rows["memory_beyond_state"] == 2 and rows["held_out_loss_vs_dense"] == 2
+    against = rows[["harvest_vs_full_forward", "harvest_vs_trunk", "harvest_vs_bare_blocks"]]
+    assert against.tolist() == [3, 2, 0.75]
 
 
 def test_a_stage_with_too_few_clean_samples_is_refused():

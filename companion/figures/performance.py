@@ -1,8 +1,9 @@
-"""Figures and tables of the page *Performance*, from the benchmark's values (`data/results/bench/speed.json`)."""
+"""Figures and tables of the page Performance, from the rows of `data/results/bench/speed.json`."""
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -22,7 +23,7 @@ NAMES = {
     "sparsify-adam": "sparsify, Adam",
     "product": "encoder product alone",
 }
-ROLES = {
+ROLES = dict.fromkeys(NAMES, "random") | {
     "sae": "sae",
     "sae-plain": "sae",
     "joint": "joint",
@@ -30,6 +31,7 @@ ROLES = {
     "sequential": "sequential",
     "naive-joint": "published",
 }
+PALETTE = {NAMES[model]: COLOURS[role] for model, role in ROLES.items()}
 PHASES = {
     "encode": "sae",
     "decode and loss": "joint",
@@ -40,17 +42,6 @@ PHASES = {
 }
 
 
-def frame(values: dict, prefix: str, columns: list[str]) -> pd.DataFrame:
-    """The values whose names start with `prefix/`, the rest of the name split into `columns`; `value` and `n` beside it."""
-    rows = [
-        dict(zip(columns, name.removeprefix(f"{prefix}/").split("/"), strict=True))
-        | {"value": v["value"], "n": v["n"]}
-        for name, v in values.items()
-        if name.startswith(f"{prefix}/")
-    ]
-    return pd.DataFrame(rows, columns=[*columns, "value", "n"])
-
-
 def size_label(size: str) -> str:
     """`8192-64-1024` in words."""
     d_sae, k, batch = map(int, size.split("-"))
@@ -58,16 +49,16 @@ def size_label(size: str) -> str:
 
 
 def race(speeds: pd.DataFrame) -> Figure:
-    """Tokens per second of every contestant, one panel per size: columns `size`, `model`, `value`."""
-    sizes = list(dict.fromkeys(speeds["size"]))
-    figure, axes = plt.subplots(len(sizes), 1, figsize=(WIDTH, 3.1 * len(sizes)), squeeze=False)
+    """Thousands of tokens per second of every contestant, one panel per size: columns size, model,
+    value, in tokens per second."""
+    speeds = speeds.assign(model=speeds["model"].map(NAMES), value=speeds["value"] / 1000)
+    panels = speeds.sort_values("value").groupby("size", sort=False)
+    sizes = list(speeds["size"].unique())
+    shape = {"figsize": (WIDTH, 3.1 * len(sizes)), "squeeze": False}
+    figure, axes = plt.subplots(len(sizes), 1, **shape)
     for ax, size in zip(axes[:, 0], sizes, strict=True):
-        rows = speeds[speeds["size"] == size].sort_values("value")
-        ax.barh(
-            [NAMES[m] for m in rows["model"]],
-            rows["value"] / 1000,
-            color=[COLOURS[ROLES.get(m, "random")] for m in rows["model"]],
-        )
+        rows = panels.get_group(size)
+        ax.barh(rows["model"], rows["value"], color=rows["model"].map(PALETTE))
         ax.set_title(size_label(size), loc="left")
         ax.grid(axis="y", visible=False)
     axes[-1, 0].set_xlabel("thousand tokens per second")
@@ -75,108 +66,59 @@ def race(speeds: pd.DataFrame) -> Figure:
 
 
 def phases(spent: pd.DataFrame, floor: float) -> Axes:
-    """Milliseconds of each phase of a step, stacked, one bar per model: columns `model`, `phase`, `value`; a line marks the floor, in ms."""
-    figure, ax = plt.subplots(figsize=(WIDTH, 3.4))
-    models = list(dict.fromkeys(spent["model"]))
-    left = np.zeros(len(models))
-    for phase, role in PHASES.items():
-        width = (
-            spent[spent["phase"] == phase].set_index("model")["value"].reindex(models).to_numpy()
-        )
-        ax.barh([NAMES[m] for m in models], width, left=left, color=COLOURS[role], label=phase)
-        left += width
+    """Milliseconds of each phase of a step, stacked, one bar per model, from the top in the rows'
+    order: columns model, phase, value; a line marks the floor, in ms."""
+    spent = spent.assign(model=spent["model"].map(NAMES))
+    bars = spent.pivot(index="model", columns="phase", values="value")
+    bars = bars.loc[spent["model"].unique(), list(PHASES)].astype(float)
+    colours = [COLOURS[role] for role in PHASES.values()]
+    ax = bars.plot.barh(stacked=True, color=colours, width=0.8, figsize=(WIDTH, 3.4))
     ax.axvline(floor, color=INK, linewidth=1, linestyle="--")
     ax.invert_yaxis()
-    ax.set_xlabel("ms per step")
+    ax.set(xlabel="ms per step", ylabel=None)
     ax.grid(axis="y", visible=False)
     ax.legend(loc="upper center", bbox_to_anchor=(0.4, -0.25), ncols=3)
     return ax
 
 
-def growth(cost: dict[str, pd.DataFrame]) -> Figure:
-    """Milliseconds of a step against one size each, both axes logarithmic: name of the axis -> columns `x`, `model`, `value`."""
-    figure, axes = plt.subplots(
-        len(cost), 1, figsize=(WIDTH, 2.6 * len(cost)), squeeze=False, sharey=True
-    )
-    for ax, (name, rows) in zip(axes[:, 0], cost.items(), strict=True):
-        for model, line in rows.groupby("model", sort=False):
-            ax.plot(
-                line["x"].astype(int),
-                line["value"],
-                "o-",
-                markersize=4,
-                color=COLOURS[ROLES[model]],
-                label=NAMES[model],
-            )
+def growth(cost: pd.DataFrame) -> Figure:
+    """Milliseconds of a step against one size each, both axes logarithmic, a panel per size:
+    columns axis, x, model, value."""
+    panels = cost.assign(model=cost["model"].map(NAMES)).groupby("axis", sort=False)
+    shape = {"figsize": (WIDTH, 2.6 * len(panels)), "squeeze": False, "sharey": True}
+    figure, axes = plt.subplots(len(panels), 1, **shape)
+    for ax, (name, rows) in zip(axes[:, 0], panels, strict=True):
+        style = {"palette": PALETTE, "marker": "o", "markersize": 5, "markeredgewidth": 0, "ax": ax}
+        sns.lineplot(rows, x="x", y="value", hue="model", legend=ax is axes[0, 0], **style)
         ax.set_xscale("log", base=2)
-        ax.set_yscale("log")
+        ax.set(yscale="log", xlabel=name, ylabel="ms per step")
         ax.xaxis.set_major_formatter("{x:,.0f}")
-        ax.set_xlabel(name)
-        ax.set_ylabel("ms per step")
     axes[0, 0].legend()
     return figure
 
 
-def targets(values: dict) -> pd.DataFrame:
-    """The ratios that the project set itself, one row each, with the figure to reach and whether it was."""
-    sizes = list(
-        dict.fromkeys(
-            name.rpartition("/")[2] for name in values if name.startswith("sae_vs_fastest_peer/")
-        )
+def targets(measured: pd.DataFrame, rules: pd.DataFrame) -> pd.DataFrame:
+    """What was set out to be reached, and whether it was: a row per measured row of each rule.
+
+    `rules` has the columns quantity, what, low and high, the bounds, NaN where there is none;
+    `measured` has quantity, model, size (None where there is none), value and n.
+    """
+    found = rules.merge(measured, on="quantity")
+    of_model = found["what"] + ", " + found["model"]
+    found["what"] = of_model.fillna(found["what"])
+    low, high = found["low"].fillna(-np.inf), found["high"].fillna(np.inf)
+    inside = (low <= found["value"]) & (found["value"] <= high)
+    found["features / k / batch"] = found["size"].str.replace("-", " / ")
+    found["measured"], found["reached"] = (
+        found["value"].astype(float),
+        np.where(inside, "yes", "no"),
     )
-    rules = [
-        (what, size.replace("-", " / "), f"{key}/{size}", low, high)
-        for key, what, low, high in [
-            ("sae_vs_fastest_peer", "SAE step against the fastest peer's", 2.5, None),
-            ("sae_plain_vs_fastest_peer", "the same without a compiler", 1.6, None),
-            ("joint_vs_naive", "joint step against the dense formula", 4, None),
-            ("joint_vs_sae", "time of a joint step against an SAE step", None, 1.4),
-            ("encode_floor_fraction", "share of the floor set by the encoder product", 0.5, None),
-            (
-                "memory_beyond_state",
-                "GiB of a joint step beyond parameters, gradients, moments",
-                None,
-                1,
-            ),
-        ]
-        for size in sizes
-    ]
-    rules += [
-        ("speed of the harvest against the whole trunk", None, "harvest_vs_trunk", 2, None),
-        ("the same against the bare blocks", None, "harvest_vs_bare_blocks", 0.9, None),
-    ]
-    rules += [
-        (
-            f"held-out loss against the dense reference, {kind}",
-            None,
-            f"held_out_loss_vs_dense/{kind}",
-            0.999,
-            1.001,
-        )
-        for kind in ("sae", "joint")
-    ]
-    return pd.DataFrame(
-        [
-            row(what, size, values[key], low, high)
-            for what, size, key, low, high in rules
-            if key in values
-        ]
-    )
+    found["to reach"] = [bounds(*ends) for ends in zip(found["low"], found["high"], strict=True)]
+    return found[["what", "features / k / batch", "measured", "to reach", "reached", "n"]]
 
 
-def row(what: str, size: str | None, value: dict, low: float | None, high: float | None) -> dict:
-    """One line of `targets`; `low` and `high` bound the figure to reach."""
-    inside = (low is None or value["value"] >= low) and (high is None or value["value"] <= high)
-    bounds = f"{low} to {high}" if low and high else f"at least {low}" if low else f"at most {high}"
-    reached = {
-        "measured": value["value"],
-        "to reach": bounds,
-        "reached": "yes" if inside else "no",
-        "n": value["n"],
-    }
-    return {"what": what, "features / k / batch": size} | reached
-
-
-def pairs(entries: dict) -> pd.DataFrame:
-    """A mapping as a table of two columns."""
-    return pd.DataFrame({"what": entries.keys(), "value": entries.values()})
+def bounds(low: float, high: float) -> str:
+    """A range in words."""
+    if np.isnan(low):
+        return f"at most {high:g}"
+    return f"at least {low:g}" if np.isnan(high) else f"{low:g} to {high:g}"
