@@ -1,12 +1,17 @@
-"""The gauge freedom on small models whose answer is known: gradients, conservation, splits, merging."""
+"""The free split on small models whose answer is known: gradients, conservation, splits, merging."""
 
+import copy
+
+import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from companion import variants
 from companion.chapters import two_decoders
-from featint import activations, heldout, metrics, runs
+from companion.figures import two_decoders as figures
+from featint import activations, runs
 
 
 @pytest.fixture
@@ -14,96 +19,130 @@ def joint(p):
     return runs.get(variants.get("joint", p))
 
 
-def test_gradients_agree_without_a_mask_and_differ_with_one(joint):
-    table = two_decoders.gradients(joint.model, torch.randn(40, 32)).set_index(
-        "the linear path sees"
+def test_gradients_are_those_of_the_formula_and_differ_only_with_a_mask(joint):
+    """dL / dW = c^T dL / dx_hat, with L the mean over 40 tokens and 32 dimensions."""
+    x = torch.randn(40, 32, generator=torch.Generator().manual_seed(0)).double()
+    model = two_decoders.separate(joint.model)
+    found = two_decoders.gradients(model, x.float())
+    with torch.no_grad():
+        codes = model.encode(x.float().double())
+        error = model.decode(codes) - x.float().double()
+        wanted = (codes.dense(64).T @ (2 * error / (40 * 32))).norm().item()
+    assert found["decoder"] == pytest.approx(wanted) and found["linear path"] == pytest.approx(
+        wanted
     )
-    assert table["difference"].iloc[0] < 1e-12 * table["decoder"].iloc[0]
-    assert table["difference"].iloc[1] > 0.05 * table["decoder"].iloc[1]
+    assert found["difference"] < 1e-12 * wanted
+    masked = two_decoders.gradients(two_decoders.separate(joint.model, top_n=2), x.float())
+    assert masked["difference"] > 0.05 * masked["decoder"]
+
+
+def test_moved_by_hand(joint):
+    """Decoder by one entry of 1, linear path by 1, 2, 2: the difference by 2, 2, the sum by 2, 2, 2."""
+    end = copy.deepcopy(joint.model)
+    end.sae.W_dec[0, 0] += 1
+    end.nfm.W_lin[[0, 0, 1], [0, 1, 1]] += torch.tensor([1.0, 2.0, 2.0])
+    found = two_decoders.moved(joint.model, end)
+    wanted = {"difference": 8**0.5, "sum": 12**0.5, "decoder": 1}
+    assert found == pytest.approx(wanted, rel=1e-5)
 
 
 def test_the_difference_is_conserved_in_float64_and_only_without_a_mask(p):
-    kept = two_decoders.conservation(variants.get("joint", p), p)
-    free, masked = (rows.iloc[-1] for _, rows in kept.groupby("sees", sort=False))
-    assert free.decoder > 0.1 and free.difference < 1e-11
-    assert masked.difference > 1e-3
+    free, masked = (
+        two_decoders.conservation(variants.get(n, p), p) for n in ("joint", "joint_masked")
+    )
+    assert free.index.tolist() == list(range(15, 121, 15))
+    assert free["decoder"].iloc[-1] > 1.3 * free["decoder"].iloc[0] > 0.1
+    assert free["difference"].max() < 1e-11 and masked["difference"].iloc[-1] > 1e-3
 
 
 def test_the_trained_models_difference_stayed_where_the_seed_put_it(joint):
-    moved = two_decoders.drift(joint)
-    assert moved["decoder"] > 1 and moved["difference"] < 1e-3 * moved["decoder"]
-    assert moved["sum"] == pytest.approx(2 * moved["decoder"], rel=1e-3)
+    found = two_decoders.moved(runs.build(joint.config, 32), joint.model)
+    assert found["decoder"] > 1 and found["difference"] < 1e-3 * found["decoder"]
 
 
-@pytest.mark.parametrize("name", ["joint", "joint_no_interaction"])
-def test_merging_changes_no_output(p, name):
-    trained = runs.get(variants.get(name, p))
-    x = torch.randn(50, 32)
-    assert torch.allclose(
-        two_decoders.merged(trained.model)(x).x_hat, trained.model(x).x_hat, atol=1e-4
-    )
-    table = two_decoders.merge_table({name: trained}, x)
-    assert table["largest change of an output"].item() < 1e-12
-    assert (
-        table["parameters"].item() - table["merged"].item() == 64 * 32
-    )  # one decoder; b_lin becomes b_dec
+@pytest.mark.parametrize("name", ["joint", "joint_no_interaction", "joint with a bias"])
+def test_merging_changes_no_output(p, joint, name):
+    model = joint.model if "bias" in name else runs.get(variants.get(name, p)).model
+    two = two_decoders.separate(model).eval()
+    if "bias" in name:
+        two.sae.b_dec = torch.nn.Parameter(torch.arange(32.0).double())
+    one, x = two_decoders.merged(two), torch.randn(50, 32).double()
+    assert (two(x).x_hat - one(x).x_hat).abs().max() < 1e-12
+    sizes = [sum(q.numel() for q in m.parameters()) for m in (two, one)]
+    assert sizes[0] - sizes[1] == 64 * 32 + 32 * ("bias" in name)  # one decoder, one bias
 
 
 def test_a_masked_linear_path_cannot_be_merged(p):
-    with pytest.raises(ValueError, match="only a linear path that sees all codes can be merged"):
+    with pytest.raises(ValueError, match="top_n = 2: only a linear path that sees all codes"):
         two_decoders.merged(runs.build(variants.get("joint_masked", p), 32))
 
 
-def test_the_error_of_a_split_is_that_of_a_model_split_so(p, joint):
+@pytest.mark.parametrize("split", [0.3, 1.0])
+def test_the_error_of_a_split_is_that_of_a_model_split_so(p, joint, split):
     test = activations.load(p.harvest, "test")
-    sums = two_decoders.split_sums({"joint": joint.model}, test)
+    sums = two_decoders.split_sums(joint.model, test)
     x = test.rows(torch.arange(len(test)))
-    split = 0.3
-    with torch.no_grad():
-        codes = joint.model.encode(x)
-        kept = (1 - split) * codes.dense(64) @ (joint.model.sae.W_dec + joint.model.nfm.W_lin)
-    wanted = (x.double() - kept.double()).square().sum().item()
-    assert two_decoders.own_path_sse(sums.sum(), "joint", split) == pytest.approx(wanted, rel=1e-5)
+    other = copy.deepcopy(joint.model)
+    summed = joint.model.sae.W_dec + joint.model.nfm.W_lin
+    other.sae.W_dec.copy_((1 - split) * summed)
+    other.nfm.W_lin.copy_(split * summed)
+    own = other.sae.decode(other.encode(x))
+    for x_hat, error in (
+        (own, two_decoders.own_path_sse(sums.sum(), split)),
+        (other(x).x_hat, sums["sse"].sum()),
+    ):
+        assert error == pytest.approx((x.double() - x_hat.double()).square().sum().item(), rel=1e-5)
+    assert sums.index.tolist() == test.article.unique().tolist()
+
+
+def test_the_error_of_a_split_by_hand():
+    """10 - 2 * 4 + 5 = 7 with nothing split off, 10 - 4 + 5/4 = 7.25 at a half, 10 with all."""
+    total = pd.Series({"xx": 10.0, "xy": 4.0, "yy": 5.0})
+    assert [two_decoders.own_path_sse(total, s) for s in (0, 0.5, 1)] == [7, 7.25, 10]
+
+
+def test_the_closed_form_by_hand():
+    """At FVU 0.2 half of the decoder adds 0.8 / 4 to an error of 0.2: the gain is a half."""
+    assert two_decoders.closed_form(0.2, 0.5) == pytest.approx(50)
+    assert two_decoders.closed_form(0.2, 0) == 0
+    assert two_decoders.split_for(0.2, 50) == pytest.approx(0.5)
+    assert two_decoders.split_for(0.2, two_decoders.closed_form(0.2, 0.8)) == pytest.approx(0.8)
 
 
 def test_the_closed_form_is_exact_for_a_least_squares_reconstruction():
     rng = np.random.default_rng(0)
     c, x = rng.standard_normal((2000, 5)), rng.standard_normal((2000, 8))
     x += c @ rng.standard_normal((5, 8))
-    x -= x.mean(0)
-    c -= c.mean(0)
+    x, c = x - x.mean(0), c - c.mean(0)
     x_hat = c @ np.linalg.lstsq(c, x, rcond=None)[0]
-    e = metrics.fvu(((x - x_hat) ** 2).sum(), (x**2).sum())
+    sse, sst = ((x - x_hat) ** 2).sum(), (x**2).sum()
     for split in (-0.5, 0.25, 0.5, 1.0):
-        gain = 100 * (1 - ((x - x_hat) ** 2).sum() / ((x - (1 - split) * x_hat) ** 2).sum())
-        assert two_decoders.closed_form(e, split) == pytest.approx(gain)
-    assert two_decoders.closed_form(e, two_decoders.split_for(e, 41.3)) == pytest.approx(41.3)
+        gain = 100 * (1 - sse / ((x - (1 - split) * x_hat) ** 2).sum())
+        assert two_decoders.closed_form(sse / sst, split) == pytest.approx(gain)
 
 
-def test_the_estimates_agree_with_the_curves(p):
-    models = {
-        name: runs.get(variants.get(name, p)) for name in ("sae", "joint", "joint_no_interaction")
-    }
-    test = activations.load(p.harvest, "test")
-    sums = two_decoders.split_sums({n: m.model for n, m in models.items()}, test)
-    own = heldout.sums({"joint": models["joint"].config})
-    table = two_decoders.estimates(sums, own, p.bootstrap, 41.3)
-    curves = two_decoders.split_curves(sums, ["sae", "joint"]).set_index(["model", "split"])
-    assert table.loc["sae/gain_even_split", "value"] == pytest.approx(
-        curves.loc[("sae", 0.5), "gain"]
+def test_split_curves_draw_both_kinds_and_the_trained_model():
+    split = np.array([0.0, 0.5, 1.0])
+    curves = {"sae": split, "joint": 2 * split}
+    frame = pd.concat(
+        pd.DataFrame({"model": name, "split": split, "gain": gain, "closed_form": gain + 1})
+        for name, gain in curves.items()
     )
-    assert (
-        curves.loc[("joint", 0.0), "gain"]
-        < curves.loc[("joint", 0.5), "gain"]
-        < curves.loc[("joint", 1.0), "gain"]
-    )
-    assert table.loc["joint/split", "value"] == pytest.approx(
-        0.5, abs=0.25
-    )  # both matrices start small
-    found = two_decoders.values(
-        table,
-        {},
-        two_decoders.conservation(variants.get("joint", p), p),
-        two_decoders.merge_table({}, torch.zeros(1, 32)),
-    )
-    assert found["sae/fvu/controlled"].ci[0] < found["sae/fvu/controlled"].value < 1
+    ax = figures.split_curves(frame, 41.3, (0.5, 1.0))
+    drawn = [line.get_ydata().tolist() for line in ax.lines[:4]]
+    assert drawn == [[0, 0.5, 1], [1, 1.5, 2], [0, 1, 2], [1, 2, 3]]
+    assert list(ax.lines[4].get_ydata()) == [41.3, 41.3]
+    assert ax.lines[5].get_xydata().tolist() == [[0.5, 1.0]]
+    plt.close("all")
+
+
+def test_conservation_draws_decoder_and_difference_for_each_kind():
+    moved = {"decoder": [1.0, 2.0], "difference": [1e-14, 2e-14], "sum": [5.0, 5.0]}
+    frame = pd.DataFrame(moved, index=[15, 30])
+    ax = figures.conservation({"all": frame, "half": 3 * frame})
+    assert [line.get_label() for line in ax.lines] == [
+        f"{name}; {sees}" for sees in ("all", "half") for name in ("decoder", "difference")
+    ]
+    assert ax.lines[1].get_xydata().tolist() == [[15, 1e-14], [30, 2e-14]]
+    assert ax.lines[2].get_ydata().tolist() == [3, 6] and ax.get_yscale() == "log"
+    plt.close("all")
