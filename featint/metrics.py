@@ -3,13 +3,12 @@
 One definition each, as sums over tokens in float64 that add up over batches and articles.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
-import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 PATHS = {
     "own_path": ("sae_out",),
@@ -74,89 +73,3 @@ def selectivity(
         for chosen, other in (rates, rates.flip(0))
     ]
     return (ways[0] + ways[1]) / 2
-
-
-@torch.no_grad()
-def by_article(
-    reconstructions: Callable[[Tensor], dict[str, Tensor]],
-    batches: Sequence[Tensor],
-    article: Int[Tensor, " n"],
-) -> pd.DataFrame:
-    """Per-article sums from which every reconstruction metric follows.
-
-    Parameters
-    ----------
-    reconstructions
-        From x (batch, d_in) to named tensors. (batch, d_in): a reconstruction of x. (batch,):
-        anything to be summed, e.g. the number of active features.
-    batches
-        x in consecutive pieces; read twice, first for the mean.
-    article
-        The article of each row of all batches.
-
-    Returns ------- DataFrame indexed by article: `tokens`; `sst`, squared distances from the mean
-    of all rows; `sse/<name>`, squared errors of each reconstruction; and the sums of the (batch,)
-    tensors under their own names.
-
-    Raises ValueError if `article` has another length than the batches, or a reconstruction is not
-    finite.
-    """
-    n = sum(map(len, batches))
-    if n != len(article):
-        raise ValueError(f"the batches have {n} rows, but article has {len(article)}")
-    mean = sum(x.double().sum(0) for x in batches) / n
-    rows: dict[str, list[Tensor]] = {}
-    for x in batches:
-        rows.setdefault("sst", []).append(squared_error(x, mean.expand_as(x)))
-        errors: dict[int, Tensor] = {}  # a tensor that comes under several names is measured once
-        for name, value in reconstructions(x).items():
-            column = name
-            if value.ndim == 2:
-                if id(value) not in errors:
-                    errors[id(value)] = squared_error(x, value)
-                column, value = f"sse/{name}", errors[id(value)]
-            if (
-                not value.isfinite().all()
-            ):  # an error is finite only if all of its reconstruction is
-                raise ValueError(
-                    f"{name!r} holds NaN or infinity; the model that made it is broken"
-                )
-            rows.setdefault(column, []).append(value)
-    columns = {name: torch.cat(values).double().cpu().numpy() for name, values in rows.items()}
-    return (
-        pd.DataFrame({"article": np.asarray(article), "tokens": 1, **columns})
-        .groupby("article", sort=True)
-        .sum()
-    )
-
-
-def paths(models: dict[str, nn.Module]) -> Callable[[Tensor], dict[str, Tensor]]:
-    """For `by_article`: what each model makes of x. Names begin with the model's.
-
-    `<model>/<path>` is the reconstruction by each subset of parts in `PATHS`, `<model>/abs/<part>`
-    the mean |output| of an NFM path over the dimensions, `<model>/l0` the number of active
-    features.
-    """
-
-    def reconstructions(x: Tensor) -> dict[str, Tensor]:
-        found = {}
-        for name, model in models.items():
-            codes = model.encode(x)
-            parts = model.parts(codes)
-            present = {
-                path: tuple(part for part in wanted if part in parts)
-                for path, wanted in PATHS.items()
-            }
-            x_hat = {
-                subset: sum(parts[part] for part in subset) for subset in set(present.values())
-            }
-            found |= {f"{name}/{path}": x_hat[subset] for path, subset in present.items()}
-            found |= {
-                f"{name}/abs/{part}": value.abs().mean(1)
-                for part, value in parts.items()
-                if part != "sae_out"
-            }
-            found[f"{name}/l0"] = (codes.acts > 0).sum(1)
-        return found
-
-    return reconstructions

@@ -22,7 +22,6 @@ FEATINT = {
     "train": "config store kernels",
     "runs": "config store activations sae nfm joint secondary train",
     "metrics": "",
-    "heldout": "config store activations metrics runs",
     "reconstruction": "config store activations metrics runs",
     "downstream": "config activations corpora lm reconstruction runs",
     "interventions": "store activations joint lm secondary kernels",

@@ -165,41 +165,6 @@ def test_naive_and_clustered():
         stats.naive_and_clustered(frame.assign(article=0), "a", "b", "article")
 
 
-def test_path_shares_by_hand():
-    """Gain 10 in all; linear alone 8, interaction alone 4: overlap 2. Shapley = mean of first and last position."""
-    shares = stats.path_shares(none=10.0, linear=2.0, interaction=6.0, both=0.0)
-    assert shares == pytest.approx(
-        {
-            "linear_alone": 0.8,
-            "interaction_alone": 0.4,
-            "linear_last": 0.6,
-            "interaction_last": 0.2,
-            "linear_shapley": 0.7,
-            "interaction_shapley": 0.3,
-        }
-    )
-
-
-def test_path_shares_of_the_paper():
-    """50.9 / 8.6 / 51.9 % of the KL removed: alone the interaction path has 8.6 / 51.9 = 16.6 %, last 1.0 / 51.9 = 1.9 %, Shapley 9.2 %."""
-    shares = stats.path_shares(1, 1 - 0.509, 1 - 0.086, 1 - 0.519)
-    assert shares["interaction_alone"] == pytest.approx(0.1657, abs=1e-4)
-    assert shares["interaction_last"] == pytest.approx(0.0193, abs=1e-4)
-    assert shares["interaction_shapley"] == pytest.approx(0.0925, abs=1e-4)
-    assert shares["linear_shapley"] + shares["interaction_shapley"] == pytest.approx(1)
-
-
-def test_path_shares_are_a_bootstrap_statistic():
-    rng = np.random.default_rng(0)
-    sums = pd.DataFrame(
-        rng.gamma(5, [4, 2, 3, 1], size=(300, 4)), columns=["sae", "linear", "interaction", "both"]
-    )
-    table = stats.bootstrap(
-        sums, lambda t: stats.path_shares(t.sae, t.linear, t.interaction, t["both"]), draws=200
-    )
-    assert len(table) == 6 and (table.lo < table.value).all() and (table.value < table.hi).all()
-
-
 def test_partial_spearman():
     """Against the residual definition: rank all three, regress both on the covariate's ranks, correlate what is left."""
     rng = np.random.default_rng(3)
