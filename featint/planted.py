@@ -2,7 +2,6 @@
 product adds a direction of its own. Models are trained on it to see whether they find what was
 planted."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from math import comb
 from typing import Literal, NamedTuple
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from featint import metrics, train
+from featint.activations import Batches
 from featint.config import at_least, choose
 from featint.kernels.sparse import Codes
 from featint.nfm import NFM
@@ -119,6 +119,20 @@ class World:
         x = codes @ self.directions + c.strength * products @ self.product_directions
         return Sample(codes, products, x + c.noise * torch.randn(x.shape, generator=generator))
 
+    def batches(
+        self, n_steps: int, batch_tokens: int, seed: int, with_codes: bool = False
+    ) -> Batches:
+        """Fresh tokens for `train.fit`; a step's batch depends on seed and step alone.
+
+        With `with_codes` rows hold the true codes before the activation, as `OnTrueCodes` reads.
+        """
+
+        def batch(step: int) -> Tensor:
+            sample = self.draw(batch_tokens, step_generator(seed, step))
+            return torch.cat([sample.codes, sample.x], 1) if with_codes else sample.x
+
+        return Batches(n_steps, batch)
+
     def floors(self, train: Sample, test: Sample) -> tuple[float, float]:
         """The best test FVU with the true codes: of an affine map of them, and of an affine map of
         them and of the true products."""
@@ -137,28 +151,6 @@ def random_directions(n: int, d_in: int, generator: torch.Generator) -> Float[Te
 def step_generator(seed: int, step: int) -> torch.Generator:
     """A generator that depends on seed and step alone."""
     return torch.Generator().manual_seed(seed * 1_000_003 + step)
-
-
-class Batches(Sequence):
-    """Fresh tokens of a world for `train.fit`; a step's batch depends on seed and step alone.
-
-    With `with_codes` each row holds the true codes before the activation, as `OnTrueCodes` reads.
-    """
-
-    def __init__(
-        self, world: World, n_steps: int, batch_tokens: int, seed: int, with_codes: bool = False
-    ):
-        self.world, self.n_steps, self.batch_tokens = world, n_steps, batch_tokens
-        self.seed, self.with_codes = seed, with_codes
-
-    def __len__(self) -> int:
-        return self.n_steps
-
-    def __getitem__(self, step: int) -> Tensor:
-        if not 0 <= step < self.n_steps:
-            raise IndexError(f"step {step} is not one of the {self.n_steps} steps")
-        sample = self.world.draw(self.batch_tokens, step_generator(self.seed, step))
-        return torch.cat([sample.codes, sample.x], 1) if self.with_codes else sample.x
 
 
 class OnTrueCodes(nn.Module):

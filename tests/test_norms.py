@@ -345,14 +345,11 @@ class TestToy:
     config = TrainConfig(n_tokens=64_000, batch_tokens=64_000)
 
     def test_frequencies_are_those_asked_for(self):
-        sae = toy_norms.short_sae(torch.eye(3), 0.3)
-        batches = toy_norms.Batches(sae, torch.eye(3), torch.tensor([7.0, 2.0, 1.0]), self.config)
-        batch = batches[0]
+        batch = toy_norms.tokens(torch.eye(3), torch.tensor([7.0, 2.0, 1.0]), self.config)[0]
         assert (batch > 0).double().mean(0).tolist() == pytest.approx([0.7, 0.2, 0.1], abs=0.01)
         assert ((batch > 0).sum(1) == 1).all()
         assert batch[batch > 0].min() == pytest.approx(0.5, abs=0.01)
         assert batch.max() == pytest.approx(1.5, abs=0.01)
-        assert batches.norms == {0: pytest.approx([0.09] * 3)}
 
     def test_the_rare_feature_stays_behind(self):
         config = TrainConfig(n_tokens=32_000, batch_tokens=64, lr=0.003)
@@ -362,9 +359,8 @@ class TestToy:
         assert curve.iloc[-1, 0] > 0.5 > 2 * curve.iloc[-1, 1] and updates[0] > 100 * updates[1]
 
     def test_impossible_weights_are_refused(self):
-        sae = toy_norms.short_sae(torch.eye(2), 0.3)
         for weights, n_active in ((torch.tensor([1.0, 0.0]), 1), (torch.ones(2), 3)):
             with pytest.raises(ValueError, match="must be positive and at least n_active"):
-                toy_norms.Batches(sae, torch.eye(2), weights, self.config, n_active)
+                toy_norms.tokens(torch.eye(2), weights, self.config, n_active)
         with pytest.raises(IndexError, match="step 5"):
-            toy_norms.Batches(sae, torch.eye(2), torch.ones(2), self.config)[5]
+            toy_norms.tokens(torch.eye(2), torch.ones(2), self.config)[5]

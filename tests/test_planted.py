@@ -7,7 +7,7 @@ import torch
 from featint import planted, train
 from featint.config import NFMConfig, SAEConfig, TrainConfig
 from featint.nfm import NFM
-from featint.planted import Batches, OnTrueCodes, World, WorldConfig
+from featint.planted import OnTrueCodes, World, WorldConfig
 from featint.sae import TopKSAE
 
 SMALL = WorldConfig(n_features=6, d_in=5, n_active=3, n_products=2, noise=0.0)
@@ -60,13 +60,13 @@ def test_without_products_both_floors_agree_and_without_noise_they_vanish():
 
 
 def test_batches_repeat_exactly_and_hold_the_codes_first():
-    batches = Batches(World(SMALL), 3, 10, seed=4, with_codes=True)
+    batches = World(SMALL).batches(3, 10, seed=4, with_codes=True)
     assert torch.equal(batches[1], batches[1]) and not torch.equal(batches[1], batches[2])
     sample = World(SMALL).draw(10, planted.step_generator(4, 1))
     assert torch.equal(batches[1], torch.cat([sample.codes, sample.x], 1))
-    assert torch.equal(Batches(World(SMALL), 3, 10, seed=4)[1], sample.x)
+    assert torch.equal(World(SMALL).batches(3, 10, seed=4)[1], sample.x)
     assert len(list(batches)) == 3
-    other_seed, other_step = Batches(World(SMALL), 3, 10, seed=5)[1], batches[2][:, 6:]
+    other_seed, other_step = World(SMALL).batches(3, 10, seed=5)[1], batches[2][:, 6:]
     assert not torch.equal(other_seed, sample.x) and not torch.equal(other_step, sample.x)
 
 
@@ -142,7 +142,7 @@ def test_a_planted_dictionary_is_recovered():
     config = WorldConfig(n_features=40, d_in=20, n_active=2, order="none", noise=0.02)
     world, sae = World(config), TopKSAE(20, SAEConfig(d_sae=60, k=2), generator())
     budget = TrainConfig(n_tokens=500 * 256, batch_tokens=256, lr=1e-2)
-    train.fit(sae, Batches(world, 500, 256, seed=0), budget)
+    train.fit(sae, world.batches(500, 256, seed=0), budget)
     chance = planted.random_directions(60, 20, generator(1))
     shares = [
         (planted.nearest(learned, world.directions) > 0.95).double().mean().item()

@@ -96,7 +96,7 @@ def untrained(a: Attempt) -> nn.Module:
 def fitted(a: Attempt, world: World) -> nn.Module:
     """The attempt's model, trained."""
     model, config, true = untrained(a), a.training, a.model == "true_codes"
-    batches = planted.Batches(world, config.n_steps, config.batch_tokens, a.seed, with_codes=true)
+    batches = world.batches(config.n_steps, config.batch_tokens, a.seed, with_codes=true)
     frozen = a.model in WITH_PAIRS and not a.hidden_bias
     scale = {"nfm.b_hidden": 0.0} if frozen else {}
     if a.model == "sequential":

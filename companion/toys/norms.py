@@ -1,7 +1,5 @@
 """Toy data whose features differ in how often they occur, for the walkthrough on norms."""
 
-from collections.abc import Sequence
-
 import pandas as pd
 import torch
 from jaxtyping import Float
@@ -9,6 +7,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from featint import train
+from featint.activations import Batches
 from featint.config import SAEConfig, TrainConfig
 from featint.planted import step_generator
 from featint.sae import TopKSAE
@@ -26,41 +25,31 @@ def short_sae(directions: Float[Tensor, "n_features d_in"], length: float) -> To
     return sae
 
 
-class Batches(Sequence):
+def tokens(
+    directions: Float[Tensor, "n_features d_in"],
+    weights: Float[Tensor, " n_features"],
+    config: TrainConfig,
+    n_active: int = 1,
+) -> Batches:
     """Fresh toy tokens for `train.fit`, each with `n_active` different features of strength 0.5 to
     1.5, drawn with probabilities proportional to `weights`; seed and step alone decide a batch.
 
-    On its way it notes the squared norms of `model`, at about 200 steps. Raises ValueError for
-    weights that are not positive or fewer than `n_active`.
+    Raises ValueError for weights that are not positive or fewer than `n_active`.
     """
+    if not bool((weights > 0).all()) or len(weights) < n_active:
+        raise ValueError(
+            f"weights = {weights.tolist()[:5]} ... must be positive and at least "
+            f"n_active = {n_active} many"
+        )
 
-    def __init__(self, model, directions, weights, config: TrainConfig, n_active: int = 1):
-        if not bool((weights > 0).all()) or len(weights) < n_active:
-            raise ValueError(
-                f"weights = {weights.tolist()[:5]} ... must be positive and at least "
-                f"n_active = {n_active} many"
-            )
-        self.model, self.directions, self.weights = model, directions, weights
-        self.config, self.n_active = config, n_active
-        self.norms: dict[int, list[float]] = {}
-
-    def __len__(self) -> int:
-        return self.config.n_steps
-
-    def __getitem__(self, step: int) -> Tensor:
-        if not 0 <= step < len(self):
-            raise IndexError(f"step {step} is not one of the {len(self)} steps")
-        if step % max(1, len(self) // RECORDS) == 0:
-            self.note(step)
-        generator = step_generator(self.config.seed, step)
-        chance = self.weights.expand(self.config.batch_tokens, -1)
-        present = torch.multinomial(chance, self.n_active, generator=generator)
+    def batch(step: int) -> Tensor:
+        generator = step_generator(config.seed, step)
+        chance = weights.expand(config.batch_tokens, -1)
+        present = torch.multinomial(chance, n_active, generator=generator)
         strength = 0.5 + torch.rand(present.shape, generator=generator)
-        return torch.zeros_like(chance).scatter(1, present, strength) @ self.directions
+        return torch.zeros_like(chance).scatter(1, present, strength) @ directions
 
-    def note(self, step: int) -> None:
-        """Keep the squared norms of all directions at this step."""
-        self.norms[step] = self.model.W_dec.detach().square().sum(1).tolist()
+    return Batches(config.n_steps, batch)
 
 
 def watch(
@@ -72,9 +61,19 @@ def watch(
 ) -> tuple[pd.DataFrame, Tensor]:
     """Train, and return the squared norms over training (index: step, a column per feature) and the
     number of updates of each feature."""
-    batches = Batches(model, directions, weights, config, n_active)
+    drawn, norms = tokens(directions, weights, config, n_active), {}
+
+    def note(step: int) -> None:
+        norms[step] = model.W_dec.detach().square().sum(1).tolist()
+
+    def noted(step: int) -> Tensor:
+        if step % max(1, len(drawn) // RECORDS) == 0:
+            note(step)
+        return drawn[step]
+
     with threadpool_limits(1):  # such small steps are slower on more threads
-        fired_tokens = train.fit(model, batches, config).fired_tokens
-    batches.note(len(batches))
-    norms = pd.DataFrame.from_dict(batches.norms, orient="index").sort_index()
-    return norms.rename_axis("step"), fired_tokens
+        fired_tokens = train.fit(model, Batches(len(drawn), noted), config).fired_tokens
+    note(len(drawn))
+    # sorted, because checks of types, where they are on, ask for a batch out of turn
+    curves = pd.DataFrame.from_dict(norms, orient="index").sort_index()
+    return curves.rename_axis("step"), fired_tokens
