@@ -66,7 +66,7 @@ def test_worth_as_an_sae_by_hand():
     """SAEs of 100 and 400 parameters with FVU 0.4 and 0.1: half the FVU takes twice the size. A
     model of 100 with 0.2 is worth 200, one of 400 with 0.2 as well; beyond the ends nothing is known."""
     curve = pd.DataFrame(
-        [(0, 400, 0.1), (3, 100, 0.2), (0, 100, 0.4), (3, 400, 0.2), (5, 400, 0.09), (5, 100, 0.5)],
+        [(0, 100, 0.4), (3, 100, 0.2), (0, 400, 0.1), (3, 400, 0.2), (5, 400, 0.09), (5, 100, 0.5)],
         columns=["share", "parameters", "fvu"],
     )
     expected = [1, 2, 1, 0.5, np.nan, np.nan]
@@ -110,6 +110,8 @@ def test_no_share_of_a_cut_that_is_not_sure(both):
 def test_one_article_has_a_share_without_an_interval():
     row = efficiency.interaction_share(THREE.iloc[1:2], "alone", 20, quantity="q").iloc[0]
     assert (row.value, row.lo, row.n) == (50, None, 1)
+    same = THREE.iloc[1:2].assign(both=4)  # the paths together remove nothing
+    assert efficiency.interaction_share(same, "alone", 20, quantity="q").iloc[0].value is None
 
 
 def test_a_line_per_share_from_the_smallest_model_to_the_largest():
