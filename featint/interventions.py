@@ -5,22 +5,24 @@ that a multiplier of 1 changes nothing. The published clamp replaces the activat
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from tqdm import tqdm
 
 from featint import store
 from featint.activations import Activations, denormalise, normalise
 from featint.joint import JointSAE
 from featint.kernels.sparse import Codes
 from featint.lm import LanguageModel, Reading, read, resume
+from featint.nfm import NFM
 from featint.secondary import SecondarySAE
 
-PATHS = ("sae_out", "linear_out", "interaction_out")
+BATCH_TEXTS = 32
 Change = Callable[[Float[Tensor, "n d_in"]], Float[Tensor, "n d_in"]]
 """From normalised activations to what is added to them."""
 
@@ -58,19 +60,18 @@ def value_of(codes: Codes, feature: int) -> Float[Tensor, " n"]:
 
 
 def primary(
-    model: JointSAE, feature: int, multiplier: float, paths: Sequence[str] = PATHS
+    model: JointSAE, feature: int, multiplier: float, paths: Sequence[str] | None = None
 ) -> Change:
-    """Clamp a primary feature as seen by some of the model's paths: its decoder alone, the linear path alone, or all."""
-    if unknown := set(paths) - set(PATHS):
-        raise ValueError(f"paths name {sorted(unknown)[0]!r}; allowed: {', '.join(PATHS)}")
+    """Clamp a primary feature as seen by some of the model's parts: its decoder alone, the linear
+    path alone; None is all. The change raises ValueError for a part that the model lacks."""
     check_multiplier(multiplier)
 
     def change(x: Tensor) -> Tensor:
         codes = model.encode(x)
         before, after = model.parts(codes), model.parts(multiplied(codes, feature, multiplier))
-        return sum(
-            (after[path] - before[path] for path in paths if path in before), torch.zeros_like(x)
-        )
+        if unknown := set(paths or ()) - set(before):
+            raise ValueError(f"paths name {min(unknown)!r}; the model has {', '.join(before)}")
+        return sum(after[path] - before[path] for path in paths or before)
 
     return change
 
@@ -92,15 +93,18 @@ def secondary(model: JointSAE, inside: SecondarySAE, feature: int, multiplier: f
 
 
 def random_direction(
-    like: Change, multiplier: float, std: Float[Tensor, " d_in"], seed: int
+    like: Callable[[float], Change], multiplier: float, std: Float[Tensor, " d_in"], seed: int
 ) -> Change:
-    """The control: at every token as much as `like` adds, measured before normalisation, but along one random direction for all tokens.
+    """The control: at every token as much as the clamp `like` adds at this multiplier, measured
+    before normalisation, but along one random direction for all tokens.
 
-    Beyond a multiplier of 1 it points along the direction, below 1 against it, as a feature's own direction would.
+    Beyond a multiplier of 1 it points along the direction, below 1 against it, as a feature's own
+    direction would.
     """
+    change = like(multiplier)
     direction = torch.randn(len(std), generator=torch.Generator().manual_seed(seed)).to(std)
     direction = direction / direction.norm() * (1 if multiplier > 1 else -1)
-    return lambda x: (like(x) * std).norm(dim=1, keepdim=True) * direction / std
+    return lambda x: (change(x) * std).norm(dim=1, keepdim=True) * direction / std
 
 
 def published(
@@ -122,7 +126,7 @@ def published(
         nfm, scaled = model.nfm, codes
         for row in linear:
             scaled = multiplied(scaled, row, multiplier)
-        u = unpooled(model, codes)
+        u = unpooled(nfm, codes)
         if inside is not None:
             found = inside.sae.encode(u)
             u = inside.sae.decode(
@@ -133,9 +137,10 @@ def published(
     return replacement
 
 
-def unpooled(model: JointSAE, codes: Codes) -> Float[Tensor, "n d_factor"]:
-    """The first layer of the interaction path as the released analyses compute it: of codes @ V, without products of features."""
-    visible, nfm = model.nfm.visible(codes), model.nfm
+def unpooled(nfm: NFM, codes: Codes) -> Float[Tensor, "n d_factor"]:
+    """The first layer of the interaction path as the released analyses compute it: of codes @ V,
+    without products of features."""
+    visible = nfm.visible(codes)
     return (visible.acts[..., None] * nfm.V[visible.indices]).sum(1) @ nfm.W_hidden + nfm.b_hidden
 
 
@@ -189,12 +194,83 @@ class Site:
         """As the released code: raw activations in, output put back as it is, first positions too."""
         return self.logits(reconstruct, first_position="keep")
 
-    def frame(self, value: Float[Tensor, "prompts words"], **columns) -> pd.DataFrame:
-        """One row per prompt and word: prompt, word, formality, emotion, `value` and the given columns."""
-        rows = pd.DataFrame({"prompt": self.prompts}).merge(
-            self.words[["word", "formality", "emotion"]], how="cross"
+    @torch.no_grad()
+    def shifts(
+        self,
+        clamps: Mapping[str, Callable[[float], Change]],
+        multipliers: Sequence[float],
+        run: Callable[[Change], Tensor] | None = None,
+        clean: Float[Tensor, "prompts words"] | None = None,
+    ) -> pd.DataFrame:
+        """What each clamp, at each multiplier, adds to the logits: one row per condition, multiplier,
+        prompt and word, with the columns of `words` and `value`, in logits.
+
+        `run` takes a change to logits, by default by `added`; `clean` are those without a clamp. At
+        a multiplier of 1 nothing may move; only the first clamp is run there.
+        """
+        run, clean = run or self.added, self.logits() if clean is None else clean
+        pairs = pd.DataFrame({"prompt": self.prompts}).merge(
+            self.words.drop(columns=["token_id"]), how="cross"
         )
-        return rows.assign(value=value.flatten().tolist(), **columns)
+        runs = [(name, m) for i, name in enumerate(clamps) for m in multipliers if i == 0 or m != 1]
+        frames = []
+        for name, m in tqdm(runs, desc="clamp", unit="run", disable=None):
+            value = (run(clamps[name](m)) - clean).flatten().tolist()
+            frames.append(pairs.assign(value=value, condition=name, multiplier=m))
+        return pd.concat(frames, ignore_index=True)
+
+    def firing(self, codes: Codes, d_sae: int) -> Bool[Tensor, "prompts d_sae"]:
+        """Which features are active on any token of each prompt; `codes` are those of `tokens`."""
+        fires = (codes.dense(d_sae) > 0).to(self.mean.dtype)
+        counts = fires.new_zeros(len(self.prompts), d_sae)
+        return counts.index_add_(0, (~self.reading.sinks).nonzero()[:, 0], fires) > 0
+
+    @torch.no_grad()
+    def moving(
+        self, model: JointSAE, inside: SecondarySAE, multipliers: Sequence[float]
+    ) -> Bool[Tensor, "prompts d_sae"]:
+        """On which prompts clamping a secondary feature changes what the path writes. It may point
+        where all ReLUs stay shut: then it fires, but has nothing to move.
+
+        Where no feature moves anything, as in a path that has died, this is where they fire:
+        clamping them then shows just that.
+        """
+        u = model.nfm.hidden(model.encode(self.tokens))
+        codes = inside.encode(u)
+        moved = torch.zeros_like(codes.acts)
+        for m in multipliers:
+            more = (m - 1) * codes.acts[..., None] * inside.sae.W_dec[codes.indices] * inside.std
+            moved += ((u[:, None] + more).relu() != u[:, None].relu()).any(-1)  # (tokens, k)
+        moves = self.firing(codes._replace(acts=moved), inside.d_sae)
+        return moves if moves.any() else self.firing(codes, inside.d_sae)
+
+
+@torch.no_grad()
+def mean_activations(
+    lm: LanguageModel,
+    texts: Sequence[str],
+    hook_point: str,
+    dictionaries: Mapping[str, Callable[[Float[Tensor, "n d_in"]], Float[Tensor, "n d_sae"]]],
+    first_position: str = "drop",
+) -> dict[str, pd.DataFrame]:
+    """Mean activation of every feature over the tokens of each text: name -> frame (texts, features).
+
+    Texts are read after a separator. `dictionaries` take raw activations to dense codes.
+    `first_position="drop"` leaves out attention sinks, the separator among them.
+    """
+    means = {name: [] for name in dictionaries}
+    for first in range(0, len(texts), BATCH_TEXTS):
+        tokens, last = pad(lm, texts[first : first + BATCH_TEXTS])
+        reading = read(lm, tokens, hook_point)
+        counted = torch.arange(tokens.shape[1], device=last.device) <= last[:, None]
+        if first_position == "drop":
+            counted &= ~reading.sinks
+        for name, encode in dictionaries.items():
+            dense = encode(reading.x[counted])
+            sums = dense.new_zeros(len(tokens), dense.shape[1])
+            sums.index_add_(0, counted.nonzero()[:, 0], dense)
+            means[name].append((sums / counted.sum(1, keepdim=True)).double().cpu())
+    return {name: pd.DataFrame(torch.cat(parts).numpy()) for name, parts in means.items()}
 
 
 def at_prompts(

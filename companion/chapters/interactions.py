@@ -1,306 +1,237 @@
-"""Claim C5, measured: which features answer to a 2x2 design of sentences, with topics as the sample, and how many would under shuffled labels."""
+"""What is special to the chapter on interactions: which features answer to a 2x2 design on topics
+that did not select them, which of them are clamped, and what a clamp does to groups of words."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
-from scipy import stats as st
+from jaxtyping import Bool
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import TTestPower
 from torch import Tensor
 
-from companion import factorial, stats, stimuli
+from companion import designs, estimates, stimuli
+from companion.designs import ALPHA
 from featint import interventions
-from featint.activations import Activations
-from featint.joint import JointSAE
-from featint.kernels.sparse import Codes
-from featint.lm import LanguageModel, read
-from featint.runs import Trained
-from featint.secondary import SecondarySAE
 
-DESIGN, NULL = "formality_emotion", "shuffled labels"
-BATCH_SENTENCES = 32
-ALPHA = 0.05
-BOUND_SHARE = 0.5
-"""The smallest interaction of a feature that would matter: one cell departs from additivity by so much of the feature's mean activation."""
-
-
-class Reader(NamedTuple):
-    """How raw activations become the codes of one dictionary."""
-
-    encode: Callable[[Tensor], Codes]
-    d_sae: int
-    first_position: str = "drop"
-    """Whether the separator before a sentence and other sinks count among its tokens; the released code keeps them."""
-
-
-def readers(model: JointSAE, inside: SecondarySAE, acts: Activations) -> dict[str, Reader]:
-    """The way the models were trained: `primary` features and, from the inside of the interaction path, `secondary`."""
-
-    def primary(x: Tensor) -> Codes:
-        return model.encode(acts.normalise(x))
-
-    return {
-        "primary": Reader(primary, model.d_sae),
-        "secondary": Reader(lambda x: inside.encode(model.nfm.hidden(primary(x))), inside.d_sae),
-    }
-
-
-def published_readers(model: JointSAE, inside: SecondarySAE) -> dict[str, Reader]:
-    """The same as the released code reads them: raw activations, no pooling, no statistics for the secondary SAE."""
-    return {
-        "published primary": Reader(model.encode, model.d_sae, "keep"),
-        "published secondary": Reader(
-            lambda x: inside.sae.encode(interventions.unpooled(model, model.encode(x))),
-            inside.d_sae,
-            "keep",
-        ),
-    }
-
-
-@torch.no_grad()
-def responses(
-    lm: LanguageModel, design: pd.DataFrame, hook_point: str, dictionaries: Mapping[str, Reader]
-) -> dict[str, pd.DataFrame]:
-    """Mean activation of every feature over the tokens of each sentence, read after a separator: name -> frame (sentences, features)."""
-    found = {name: [] for name in dictionaries}
-    texts = design["text"].tolist()
-    for first in range(0, len(texts), BATCH_SENTENCES):
-        tokens, last = interventions.pad(lm, texts[first : first + BATCH_SENTENCES])
-        reading = read(lm, tokens, hook_point)
-        sentence = torch.arange(tokens.shape[1], device=last.device) <= last[:, None]
-        for name, reader in dictionaries.items():
-            counted = sentence if reader.first_position == "keep" else sentence & ~reading.sinks
-            dense = reader.encode(reading.x[counted]).dense(reader.d_sae)
-            sums = dense.new_zeros(len(tokens), reader.d_sae).index_add_(
-                0, counted.nonzero()[:, 0], dense
-            )
-            found[name].append((sums / counted.sum(1, keepdim=True)).double().cpu())
-    return {
-        name: pd.DataFrame(torch.cat(parts).numpy(), index=design.index)
-        for name, parts in found.items()
-    }
-
-
-class Discovery(NamedTuple):
-    """One dictionary on one design: selected on one half of the topics, measured on the other."""
-
-    selection: pd.DataFrame
-    """`factorial.rm_anova` of all live features on the discovery half."""
-    confirmation: pd.DataFrame
-    """The same features on the confirmation half."""
-    null: pd.DataFrame
-    """`factorial.shuffled_passes` on the discovery half."""
-    live: pd.Index
-    """Features that fire on any sentence of the discovery half."""
-
-    @property
-    def both(self) -> pd.DataFrame:
-        """One row per feature and effect; columns of the confirmation half end in `_confirmation`."""
-        return self.selection.merge(
-            self.confirmation, on=["feature", "effect"], suffixes=("", "_confirmation")
-        )
-
-    def ranked(self, effect: str) -> pd.DataFrame:
-        """`both` of one effect, the largest F of the discovery half first, indexed by feature."""
-        rows = self.both[lambda t: t.effect == effect]
-        return rows.sort_values("F", ascending=False, kind="stable").set_index("feature")
-
-    def volcano(self, effect: str) -> pd.DataFrame:
-        """Selection half of one effect for `figures.interactions.volcano`: d (mean contrast over its standard deviation), p, q."""
-        rows = self.selection[self.selection.effect == effect]
-        return rows.assign(d=np.sign(rows.estimate) * np.sqrt(rows.F / (rows.df2 + 1)))[
-            ["d", "p", "q"]
-        ]
-
-    def least_selective(self, among: pd.Index) -> int:
-        """The feature whose largest F of the three effects is smallest on the discovery half."""
-        return int(
-            self.selection[self.selection.feature.isin(among)].groupby("feature").F.max().idxmin()
-        )
+FACTORS = {name: stimuli.LEVELS[name] for name in ("formality", "emotion")}
+GROUPS = {
+    "FL": ("formal", "neutral"),
+    "FH": ("formal", "emotional"),
+    "CL": ("casual", "neutral"),
+    "CH": ("casual", "emotional"),
+}
+MULTIPLIERS = (-4.0, 0.0, 1.0, 4.0)
+LARGEST_DOSE = 5.0
+"""Of these: the distance from -4 to 1. Slopes are reported times this dose."""
 
 
 def discover(
     design: pd.DataFrame, values: pd.DataFrame, draws: int = 100, seed: int = 0
-) -> Discovery:
-    """Test every live feature; raises ValueError if none fires on the discovery half."""
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Test every feature that fires on the discovery half, on that half and on the other.
+
+    `values` (sentences, features) are mean activations. Returns `designs.rm_anova` of the discovery
+    half, with columns of the other half ending in `_confirmation`, and `designs.shuffled_passes` of
+    the discovery half. Raises ValueError if no feature fires there.
+    """
     factors = stimuli.factors(design)
-    half = {name: design.index[design.half == name] for name in stimuli.HALVES}
-    live = values.columns[(values.loc[half["discovery"]] > 0).any()]
+    first, second = (design.index[design.half == half] for half in stimuli.HALVES)
+    live = values.columns[(values.loc[first] > 0).any()]
     if live.empty:
-        raise ValueError(
-            "no feature fires on any sentence of the discovery half: there is nothing to test"
-        )
-    tables = [
-        factorial.rm_anova(design.loc[rows], values.loc[rows, live], factors)
-        for rows in half.values()
-    ]
-    rows = half["discovery"]
-    return Discovery(
-        *tables,
-        factorial.shuffled_passes(
-            design.loc[rows], values.loc[rows, live], factors, draws=draws, seed=seed
-        ),
-        live,
+        raise ValueError("no feature fires on any sentence of the discovery half: nothing to test")
+    selection, confirmation = (
+        designs.rm_anova(design.loc[half], values.loc[half, live], factors)
+        for half in (first, second)
     )
+    both = selection.merge(confirmation, on=["feature", "effect"], suffixes=("", "_confirmation"))
+    discovery = design.loc[first], values.loc[first, live], factors
+    return both, designs.shuffled_passes(*discovery, draws, seed)
 
 
-class Study(NamedTuple):
-    """Claim C5: the designs, what every feature answered, and what was found."""
+def passes(features: pd.DataFrame, shuffled: pd.DataFrame) -> pd.DataFrame:
+    """How many features pass, by design, dictionary and effect; both frames of `discover`, stacked.
 
-    designs: dict[str, pd.DataFrame]
-    responses: dict[str, dict[str, pd.DataFrame]]
-    """Design -> dictionary -> (sentences, features)."""
-    found: dict[tuple[str, str], Discovery]
-    """(design, dictionary), the null design included."""
-
-    @property
-    def effect(self) -> str:
-        """The first design's interaction."""
-        return factorial.effect_names(stimuli.factors(self.designs[DESIGN]))[2]
-
-
-def study(
-    lm: LanguageModel,
-    models: Mapping[str, Trained],
-    acts: Activations,
-    seed: int = 0,
-    draws: int = 100,
-) -> Study:
-    """Read both designs and test every live feature; the null design is the first one with shuffled labels."""
-    designs = {name: stimuli.load(name) for name in stimuli.DESIGNS}
-    own = readers(models["sequential"].model, models["secondary"].model, acts)
-    published = published_readers(
-        models["sequential_published"].model, models["secondary_published"].model
-    )
-    found = {
-        name: responses(
-            lm, design, acts.config.hook_point, own | (published if name == DESIGN else {})
-        )
-        for name, design in designs.items()
-    }
-    designs[NULL], found[NULL] = stimuli.shuffle_labels(designs[DESIGN], seed), found[DESIGN]
-    tested = {
-        (name, of): discover(designs[name], found[name][of], draws, seed)
-        for name in designs
-        for of in own
-    }
-    return Study(designs, found, tested)
-
-
-def passes(found: Mapping[tuple[str, str], Discovery]) -> pd.DataFrame:
-    """(design, dictionary) -> how many features pass on the discovery half, against shuffled labels, and how many of them hold on the other half.
-
-    `held`: same sign and p < 0.05 on the confirmation half. The two eta columns are medians over the features that passed.
+    `pass`: q < 0.05 on the discovery half; `held`: of these p < 0.05 and the same sign on the other.
+    Partial eta squared: medians over the features that passed.
     """
-    rows = []
-    for (design, dictionary), one in found.items():
-        for effect, table in one.both.groupby("effect", sort=False):
-            passed = table[table.q < ALPHA]
-            held = (passed.p_confirmation < ALPHA) & (
-                np.sign(passed.estimate) == np.sign(passed.estimate_confirmation)
-            )
-            null = one.null[one.null.effect == effect]
-            rows.append(
-                {
-                    "design": design,
-                    "dictionary": dictionary,
-                    "effect": effect,
-                    "live": len(one.live),
-                    "pass": len(passed),
-                    "shuffled, mean": null.q_passes.mean(),
-                    "shuffled, most": int(null.q_passes.max()),
-                    "held": int(held.sum()),
-                    "eta², selection": passed.partial_eta2.median(),
-                    "eta², confirmation": passed.partial_eta2_confirmation.median(),
-                    "p < 0.05 shuffled": null.p_passes.mean() / len(one.live),
-                }
-            )
-    return pd.DataFrame(rows)
-
-
-def cell_means(
-    design: pd.DataFrame, values: pd.DataFrame, features: list[int], label: str
-) -> pd.DataFrame:
-    """Mean activation per feature and cell on the confirmation half, with 95 % intervals over topics: feature, the two factors, value, lo, hi.
-
-    `label`, the dictionary's name, goes before the feature's number.
-
-    Each topic's own level over the four cells is taken out before the interval (Cousineau 2005, with Morey's factor of 4 / 3 on the variance),
-    as the comparison between cells is within topics.
-    """
-    factors, rows = stimuli.factors(design), design.index[design.half == "confirmation"]
-    data = factorial.cells(design.loc[rows], values.loc[rows, features], factors)
-    within = data - data.mean(axis=1, keepdims=True)
-    half_width = st.t.isf((1 - stats.LEVEL) / 2, len(data) - 1) * np.sqrt(
-        4 / 3 * within.var(axis=0, ddof=1) / len(data)
-    )
-    names = list(factors)
-    return pd.DataFrame(
-        [
-            {
-                "feature": f"{label} {feature}",
-                names[0]: factors[names[0]][a],
-                names[1]: factors[names[1]][b],
-                "value": mean[i],
-                "lo": mean[i] - half_width[c, i],
-                "hi": mean[i] + half_width[c, i],
-            }
-            for c, ((a, b), mean) in enumerate(zip(factorial.CELLS, data.mean(axis=0), strict=True))
-            for i, feature in enumerate(features)
-        ]
-    )
-
-
-def contrast_over_bound(design: pd.DataFrame, values: pd.DataFrame, feature: int) -> stats.Estimate:
-    """A feature's interaction on the confirmation half, over BOUND_SHARE of its mean activation on the discovery half; interval over topics."""
-    half = {name: design.index[design.half == name] for name in stimuli.HALVES}
-    factors = stimuli.factors(design)
-    rows = half["confirmation"]
-    scores = factorial.contrast_scores(design.loc[rows], values.loc[rows, [feature]], factors)[
-        factorial.effect_names(factors)[2]
-    ][:, 0]
-    return stats.interval_over_seeds(
-        (scores / (BOUND_SHARE * values.loc[half["discovery"], feature].mean())).tolist()
-    )
+    keys = ["design", "dictionary", "effect"]
+    passed = features.q < ALPHA
+    same_sign = features.estimate * features.estimate_confirmation > 0
+    held = passed & (features.p_confirmation < ALPHA) & same_sign
+    table = features.assign(passed=passed, held=held).groupby(keys, sort=False)
+    table = table.agg(live=("passed", "size"), passed=("passed", "sum"), held=("held", "sum"))
+    chance = shuffled.groupby(keys, sort=False).q_passes
+    eta2 = features[passed].groupby(keys)[["partial_eta2", "partial_eta2_confirmation"]].median()
+    columns = {"passed": "pass", "partial_eta2": "eta², selection"}
+    columns |= {"partial_eta2_confirmation": "eta², confirmation"}
+    chance = pd.DataFrame({"shuffled, mean": chance.mean(), "shuffled, most": chance.max()})
+    table = table[["live", "passed"]].join(chance).join(table["held"]).join(eta2)
+    return table.rename(columns=columns).reset_index()
 
 
 def one_way(design: pd.DataFrame, values: pd.DataFrame) -> pd.DataFrame:
-    """The published test: one-way F over the four cells, every sentence an observation, all sentences; index feature, columns F, p, highest cell's mean.
+    """The published test: one-way F over the four cells, every sentence an observation.
 
-    Features that are the same on all sentences are left out. The test cannot tell an interaction from a main effect.
+    Per feature F, p, and the mean of the cell where both factors are high; features that are the
+    same on all sentences are left out. It cannot tell an interaction from a main effect.
     """
-    cell = factorial.cell_index(design, stimuli.factors(design))
+    cell = designs.cell_index(design, stimuli.factors(design))
     varied = values.loc[:, values.std() > 0]
-    result = st.f_oneway(*(varied[cell == c] for c in range(4)), axis=0)
-    return pd.DataFrame(
-        {"F": result.statistic, "p": result.pvalue, "high_high": varied[cell == 3].mean()},
-        index=varied.columns,
-    )
-
-
-def one_feature_on(
-    model: JointSAE, inside: SecondarySAE, feature: int, activation: float, pooled: bool
-) -> Float[Tensor, " d_sae"]:
-    """Secondary activations when one primary feature is on and nothing else, as in the paper's histogram.
-
-    `pooled=False` as published, with codes @ V and no statistics. With pooling there is no pair to multiply: only the biases are left.
-    """
-    codes = Codes(
-        torch.tensor([[activation]]).to(model.sae.W_enc),
-        torch.tensor([[feature]], device=model.sae.W_enc.device),
-    )
-    if pooled:
-        return inside.encode(model.nfm.hidden(codes)).dense(inside.d_sae)[0]
-    return inside.sae.encode(interventions.unpooled(model, codes)).dense(inside.d_sae)[0]
+    test = stats.f_oneway(*(varied[cell == c] for c in range(4)), axis=0)
+    means = {"high_high": varied[cell == 3].mean()}
+    return pd.DataFrame({"F": test.statistic, "p": test.pvalue} | means, index=varied.columns)
 
 
 def strongest_primary(design: pd.DataFrame, values: pd.DataFrame) -> int:
-    """The published choice: the largest |t| of high against low of the first factor, all sentences independent, uncorrected, nothing held out."""
+    """The published choice: the largest |t| of high against low of the first factor, all sentences
+    independent, uncorrected, nothing held out."""
     factor, (low, high) = next(iter(stimuli.factors(design).items()))
     varied = values.loc[:, values.std() > 0]
-    t = st.ttest_ind(
-        varied[design[factor] == high], varied[design[factor] == low], axis=0
-    ).statistic
-    return int(varied.columns[np.abs(t).argmax()])
+    test = stats.ttest_ind(varied[design[factor] == high], varied[design[factor] == low], axis=0)
+    return int(varied.columns[np.abs(test.statistic).argmax()])
+
+
+class Chosen(NamedTuple):
+    """Features of one dictionary to clamp."""
+
+    selective: list[int]
+    """The largest interaction F, among those that can move something on at least half of the
+    held-apart prompts (or, where none does, on as many as any)."""
+    unselective: int
+    """Of the same features the one whose largest F of the three effects is smallest."""
+    inactive: int | None
+    """The first that fired in training but does nothing on any prompt."""
+
+
+def choose(
+    features: pd.DataFrame,
+    able: Bool[Tensor, "prompts d_sae"],
+    fired_tokens: Tensor,
+    apart: Sequence[bool],
+    n: int,
+    wanted: int | None = None,
+) -> Chosen:
+    """The features to clamp, by `discover`'s frame of one design and dictionary; `wanted` goes
+    before the `n` selected ones. `able`: where a clamp of each feature has something to act on.
+
+    Raises ValueError if that is nowhere, or `wanted` is out of range or dead.
+    """
+    if wanted is not None:
+        interventions.check_feature(wanted, fired_tokens)
+    trained = pd.Index((fired_tokens > 0).nonzero().squeeze(1).tolist())
+    live = pd.Index(features.feature.unique()).intersection(trained)
+    share = able[torch.tensor(apart)].float().mean(0)[live].numpy(force=True)
+    if not share.any():
+        raise ValueError(
+            "no live feature fires on any held-apart prompt, so that there is nothing to clamp: "
+            "train for more tokens or with a larger k"
+        )
+    among = features[features.feature.isin(live[share >= min(0.5, share.max())])]
+    effect = features.effect.iloc[-1]
+    ranked = among[among.effect == effect].sort_values("F", ascending=False, kind="stable").feature
+    silent = [i for i in trained if not able[:, i].any()]
+    selective = [i for i in ranked.tolist() if i != wanted][:n]
+    return Chosen(
+        selective if wanted is None else [wanted, *selective],
+        int(among.groupby("feature").F.max().idxmin()),
+        silent[0] if silent else None,
+    )
+
+
+def contrasts(shifts: pd.DataFrame) -> pd.DataFrame:
+    """The interaction contrast per condition and multiplier, prompts and words random: rows of
+    `designs.t_tests`. `shifts`: rows of `interventions.Site.shifts`."""
+    keys = ["condition", "multiplier"]
+    tests = {
+        key: designs.interactions(designs.crossed(rows, FACTORS)).loc["both random"]
+        for key, rows in shifts.groupby(keys, sort=False)
+    }
+    return pd.DataFrame(tests).T.rename_axis(keys)
+
+
+def signed_contrasts(shifts: pd.DataFrame, apart: Sequence[str]) -> pd.DataFrame:
+    """`contrasts` on the other prompts, turned so that they are positive on the held-apart ones:
+    value, lo, hi (logit)."""
+    held = shifts.prompt.isin(apart)
+    sign = np.where(contrasts(shifts[held]).estimate >= 0, 1, -1)
+    here = contrasts(shifts[~held])
+    lo, hi = here.lo.where(sign > 0, -here.hi), here.hi.where(sign > 0, -here.lo)
+    return pd.DataFrame({"value": sign * here.estimate, "lo": lo, "hi": hi})
+
+
+def slopes(shifts: pd.DataFrame) -> pd.DataFrame:
+    """The dose-response slope of every prompt and word under one condition, times the largest dose
+    (logit), as a `designs.crossed` table."""
+    rows = shifts.drop(columns="condition")
+    return LARGEST_DOSE * designs.crossed(designs.dose_slopes(rows), FACTORS)
+
+
+def summary(shifts: pd.DataFrame, kinds: Mapping[str, str], bound: float) -> pd.DataFrame:
+    """Per condition the slope's interaction contrast at the largest dose (logit), its test, and what
+    that says about `bound`, the smallest contrast that would matter.
+
+    `shift`: mean |slope|; `p_holm`: over the features clamped whole; `*_over_bound`: in units of the
+    bound; `detectable`: the contrast found with power 0.8; `ruled_out`: an effect as large as the
+    bound is, by two one-sided tests at 5 % (Schuirmann 1987).
+    """
+    of = {name: slopes(shifts[shifts.condition == name]) for name in kinds}
+    tests = {name: designs.interactions(table).loc["both random"] for name, table in of.items()}
+    table = pd.DataFrame(tests).T.rename_axis("condition").assign(kind=kinds)
+    table["shift"] = {name: float(table.abs().to_numpy().mean()) for name, table in of.items()}
+    for column in ("estimate", "lo", "hi"):
+        table[f"{column}_over_bound"] = table[column] / bound
+    known = table.p.notna()
+    table.loc[~known, "estimate_over_bound"] = np.nan
+    one_sided = stats.t.ppf(1 - ALPHA, table.df) * table.se
+    table["ruled_out"] = known & (table.estimate.abs() + one_sided < bound)
+    table["detectable"] = [
+        se * np.sqrt(df + 1) * TTestPower().solve_power(nobs=df + 1, alpha=ALPHA, power=0.8)
+        if se > 0
+        else np.nan
+        for se, df in zip(table.se, table.df, strict=True)
+    ]
+    whole = known & table.kind.isin(["secondary feature", "primary feature, all paths"])
+    table.loc[whole, "p_holm"] = multipletests(table.p[whole], method="holm")[1]
+    return table
+
+
+def group_shifts(shifts: pd.DataFrame) -> pd.DataFrame:
+    """Per word group of one condition: mean logit shifts at -4, 0 and 4, and the p of the group's
+    mean slope (prompts and words random), Holm's over the four; NaN where nothing moves."""
+    table, rows = slopes(shifts), {}
+    for group, (formality, emotion) in GROUPS.items():
+        words = shifts[(shifts.formality == formality) & (shifts.emotion == emotion)]
+        means = words.groupby("multiplier").value.mean()
+        of_group = table.loc[:, table.columns.get_level_values("word").isin(words.word)]
+        p = designs.mean_test(of_group.to_numpy()).p
+        rows[group] = {"shifts": [float(means[m]) for m in (-4, 0, 4)], "p": p}
+    frame = pd.DataFrame(rows).T
+    p = frame.p.astype(float)
+    return frame.assign(p=np.nan if p.isna().any() else multipletests(p, method="holm")[1])
+
+
+def published_tests(shifts: pd.DataFrame) -> pd.DataFrame:
+    """`designs.published` per condition and multiplier but 1: contrast (logit), F, p."""
+    keys, tests = ["condition", "multiplier"], {}
+    for key, rows in shifts[shifts.multiplier != 1].groupby(keys, sort=False):
+        table = designs.crossed(rows, FACTORS)
+        cell = table.columns.get_level_values("cell")
+        tests[key] = designs.published(table.to_numpy(), cell)
+    table = designs.t_tests(tests).rename_axis(keys).rename(columns={"estimate": "contrast"})
+    return table[["contrast", "F", "p"]]
+
+
+def numbers(values: Mapping, reason: str = "", **same) -> pd.DataFrame:
+    """`estimates.tidy` of {quantity or (quantity, part): (value, unit)}; a value that is missing is
+    None, with the reason in place of its unit."""
+    rows = []
+    for name, (value, unit) in values.items():
+        quantity, part = name if isinstance(name, tuple) else (name, "")
+        missing = value is None or value != value
+        value, unit = (None, reason) if missing else (value, unit)
+        rows.append({"quantity": quantity, "part": part, "value": value, "unit": unit})
+    return estimates.tidy(rows, **same)

@@ -1,0 +1,348 @@
+"""2x2 designs: does a feature, or a clamp, answer to two factors *together*?
+
+Sentences: every topic is one sentence in each of the four cells, so topics are the sample. Each
+effect is one contrast per topic, and its F(1, n - 1) is the square of the one-sample t of these;
+that is the whole repeated-measures ANOVA of a 2x2 design, since effects with one degree of freedom
+need no sphericity correction.
+
+Words: every word belongs to one of the four cells and is scored after every prompt. What should
+hold for other prompts *and* other words needs the variance of both (Clark 1973, the
+"language-as-fixed-effect fallacy"). The published analysis, which takes each pair of prompt and
+word for an independent observation, stands beside it.
+"""
+
+import warnings
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import statsmodels.formula.api as smf
+from scipy import stats
+from threadpoolctl import threadpool_limits
+
+from companion import estimates
+
+Factors = Mapping[str, tuple[str, str]]
+"""Two factors with their levels, low before high: {"formality": ("casual", "formal"), ...}."""
+CELLS = ((0, 0), (0, 1), (1, 0), (1, 1))
+"""Levels (first factor, second factor) of the four cells, in the order used everywhere."""
+WEIGHTS = np.array([[-0.5, -0.5, 0.5, 0.5], [-0.5, 0.5, -0.5, 0.5], [1.0, -1.0, -1.0, 1.0]])
+"""Contrasts over the cells: high minus low for each factor, and the difference of differences."""
+INTERACTION = WEIGHTS[2]
+ALPHA = 0.05
+
+
+def effect_names(factors: Factors) -> list[str]:
+    """The two factors and their interaction: ["formality", "emotion", "formality x emotion"]."""
+    if len(factors) != 2 or any(len(set(levels)) != 2 for levels in factors.values()):
+        raise ValueError(f"factors = {dict(factors)!r} must be two, with two different levels each")
+    return [*factors, " x ".join(factors)]
+
+
+def cell_index(frame: pd.DataFrame, factors: Factors) -> np.ndarray:
+    """The cell (0 to 3, as in CELLS) of each row. Raises ValueError for a label or column that
+    is not known."""
+    effect_names(factors)
+    index = np.zeros(len(frame), dtype=int)
+    for factor, levels in factors.items():
+        if factor not in frame:
+            raise ValueError(f"column {factor!r} is missing; there are {', '.join(frame)}")
+        if (unknown := ~frame[factor].isin(levels)).any():
+            row = unknown.idxmax()
+            raise ValueError(
+                f"{factor} = {frame[factor][row]!r} in row {row!r} is not known; "
+                f"allowed: {', '.join(map(repr, levels))}"
+            )
+        index = 2 * index + (frame[factor] == levels[1]).to_numpy()
+    return index
+
+
+def cells(design: pd.DataFrame, values: pd.DataFrame, factors: Factors) -> np.ndarray:
+    """Sentences sorted into an array (topics, 4 cells, features), topics in sorted order.
+
+    `design` has columns `topic` and the two factors, `values` the same rows and a column per
+    feature. Raises ValueError for rows that do not match, an unknown label, a topic without
+    exactly one sentence in every cell, a value that is not finite, or fewer than two topics.
+    """
+    if not design.index.equals(values.index):
+        raise ValueError(f"{len(design)} rows of design and {len(values)} of values do not match")
+    estimates.require(values)
+    cell = cell_index(design, factors)
+    counts = pd.crosstab(design["topic"], cell, dropna=False).reindex(columns=range(4))
+    if (wrong := counts.fillna(0).stack().loc[lambda n: n != 1]).size:
+        (topic, at), n = wrong.index[0], wrong.iloc[0]
+        labels = [levels[i] for levels, i in zip(factors.values(), CELLS[at], strict=True)]
+        raise ValueError(f"topic {topic!r} has {n:.0f} sentences in {'/'.join(labels)}, not one")
+    if len(counts) < 2:
+        raise ValueError(f"{len(counts)} topic is too few: the error is how topics differ")
+    order = np.lexsort((cell, design["topic"]))
+    return values.to_numpy(dtype=float)[order].reshape(len(counts), 4, -1)
+
+
+class ContrastTests(NamedTuple):
+    """The three effects of every feature; arrays (3, features)."""
+
+    estimate: np.ndarray
+    F: np.ndarray
+    p: np.ndarray
+
+
+def contrast_tests(data: np.ndarray) -> ContrastTests:
+    """F tests of the three contrasts in an array (topics, 4 cells, features).
+
+    A contrast that is 0 for every topic has F = 0 and p = 1: a feature that never fires shows no
+    effect, rather than none that can be computed.
+    """
+    n = len(data)
+    per_topic = np.einsum("ec,tcf->etf", WEIGHTS, data)
+    estimate, variance = per_topic.mean(axis=1), per_topic.var(axis=1, ddof=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        F = np.where(estimate == 0, 0.0, n * estimate**2 / variance)
+    return ContrastTests(estimate, F, stats.f.sf(F, 1, n - 1))
+
+
+def rm_anova(design: pd.DataFrame, values: pd.DataFrame, factors: Factors) -> pd.DataFrame:
+    """Two-way repeated-measures ANOVA of every column of `values`, in one pass.
+
+    One row per feature and effect: feature, effect, estimate (high minus low, or the difference of
+    differences; unit of `values`), F, df1, df2, p, partial_eta2 = F / (F + df2), and q, the p
+    adjusted over features by Benjamini and Hochberg (1995) within each effect. Hand over live
+    features only: those that never fire would water down the adjustment. Raises as `cells`.
+    """
+    data = cells(design, values, factors)
+    tests, df2 = contrast_tests(data), len(data) - 1
+    table = pd.DataFrame(
+        {
+            "feature": np.tile(values.columns, 3),
+            "effect": np.repeat(effect_names(factors), values.shape[1]),
+            **{"estimate": tests.estimate.ravel(), "F": tests.F.ravel(), "df1": 1, "df2": df2},
+            "p": tests.p.ravel(),
+            "q": stats.false_discovery_control(tests.p, axis=1).ravel(),
+        }
+    )
+    return table.assign(partial_eta2=1 - df2 / (table.F + df2))  # 1 where F is infinite
+
+
+def shuffled_passes(
+    design: pd.DataFrame, values: pd.DataFrame, factors: Factors, draws: int = 100, seed: int = 0
+) -> pd.DataFrame:
+    """How many features pass when each topic's four labels are dealt anew: what chance would do.
+
+    All features share each shuffle, so that their correlations stay. One row per draw and effect:
+    draw, effect, p_passes (p < 0.05) and q_passes (q < 0.05, adjusted as in `rm_anova`).
+    """
+    data, rng, rows = cells(design, values, factors), np.random.default_rng(seed), []
+    for draw in range(draws):
+        order = rng.permuted(np.tile(np.arange(4), (len(data), 1)), axis=1)
+        p = contrast_tests(np.take_along_axis(data, order[:, :, None], axis=1)).p
+        q = stats.false_discovery_control(p, axis=1)
+        passes = (p < ALPHA).sum(1), (q < ALPHA).sum(1)
+        rows += zip([draw] * 3, effect_names(factors), *passes, strict=True)
+    return pd.DataFrame(rows, columns=["draw", "effect", "p_passes", "q_passes"])
+
+
+def cell_means(design: pd.DataFrame, values: pd.DataFrame, factors: Factors) -> pd.DataFrame:
+    """Mean per feature and cell with its 95 % interval over topics: feature, factors, value, lo, hi.
+
+    Each topic's own level over the four cells is taken out before the interval (Cousineau 2005,
+    with Morey's factor of 4/3 on the variance), as cells are compared within topics.
+    """
+    data = cells(design, values, factors)
+    within, n = data - data.mean(axis=1, keepdims=True), len(data)
+    half = stats.t.isf(0.025, n - 1) * np.sqrt(4 / 3 * within.var(axis=0, ddof=1) / n)
+    index = pd.MultiIndex.from_product([*factors.values(), values.columns])
+    value = pd.Series(data.mean(axis=0).ravel(), index.set_names([*factors, "feature"]))
+    frame = pd.DataFrame({"value": value, "lo": value - half.ravel(), "hi": value + half.ravel()})
+    return frame.reset_index()
+
+
+def crossed(frame: pd.DataFrame, factors: Factors) -> pd.DataFrame:
+    """Tidy rows (prompt, word, both factors, value) as a table (prompts, words), in the order of
+    their first appearance; columns have the levels `cell` and `word`.
+
+    Raises ValueError for an unknown label, a value that is not finite, a word in two groups, a pair
+    of prompt and word that is missing or repeated, or fewer than two prompts or words in a cell.
+    """
+    estimates.require(frame[["value"]])
+    rows = frame[["prompt", "word", "value"]].assign(cell=cell_index(frame, factors))
+    words = rows[["cell", "word"]].drop_duplicates()
+    if (torn := words.word.duplicated()).any():
+        raise ValueError(f"word {words.word[torn].iloc[0]!r} is in two groups")
+    if (twice := rows.duplicated(["prompt", "word"])).any():
+        raise ValueError("prompt {!r} with word {!r} stands twice".format(*rows[twice].iloc[0]))
+    table = rows.pivot(index="prompt", columns=["cell", "word"], values="value")
+    table = table.reindex(index=rows.prompt.unique(), columns=pd.MultiIndex.from_frame(words))
+    if (lacking := table.isna().stack(["cell", "word"]).loc[lambda x: x]).size:
+        prompt, _, word = lacking.index[0]
+        raise ValueError(f"prompt {prompt!r} with word {word!r} has no value")
+    sizes = words.cell.value_counts().reindex(range(4), fill_value=0).tolist()
+    if len(table) < 2 or min(sizes) < 2:
+        raise ValueError(f"{len(table)} prompts and {sizes} words per cell: it takes 2 of each")
+    return table
+
+
+def dose_slopes(frame: pd.DataFrame) -> pd.DataFrame:
+    """One slope per prompt and word: least squares through 0 at a multiplier of 1, where nothing is
+    clamped; `value` per unit of `multiplier`.
+
+    All clamp settings of one feature are doses of one intervention, so they make one test, not one
+    each. Raises ValueError for numbers that are not finite, or if no multiplier differs from 1.
+    """
+    estimates.require(frame[["multiplier", "value"]])
+    dose = frame["multiplier"] - 1
+    if (dose == 0).all():
+        raise ValueError("multiplier is 1 in all rows: a slope needs at least one other value")
+    keys = [c for c in frame.columns if c not in ("multiplier", "value")]
+    parts = frame[keys].assign(xy=dose * frame["value"], xx=dose**2)
+    sums = parts.groupby(keys, sort=False)[["xy", "xx"]].sum()
+    return (sums.xy / sums.xx).rename("value").reset_index()
+
+
+class Contrast(NamedTuple):
+    """A contrast and how sure it is."""
+
+    estimate: float
+    variance: float
+    """Of the estimate; NaN where it cannot be had."""
+    df: float
+    """Degrees of freedom; infinite for a z test."""
+
+
+def t_tests(contrasts: Mapping[object, Contrast]) -> pd.DataFrame:
+    """Two-sided tests by name: estimate, se, df, t, F = t², p, and the 95 % interval lo, hi.
+
+    NaN where the values show no variation to test against.
+    """
+    table = pd.DataFrame(list(contrasts.values()), contrasts.keys(), Contrast._fields, float)
+    se = np.sqrt(table.pop("variance"))
+    t = table["estimate"] / se.where(se > 0)
+    half = stats.t.isf(0.025, table["df"]) * se.where(se > 0)
+    ends = {"lo": table["estimate"] - half, "hi": table["estimate"] + half}
+    return table.assign(se=se, t=t, F=t**2, p=2 * stats.t.sf(t.abs(), table["df"]), **ends)
+
+
+def interactions(table: pd.DataFrame) -> pd.DataFrame:
+    """`t_tests` of the interaction contrast of a `crossed` table: by prompt, by word, both random.
+
+    by prompt: t of one contrast per prompt. by word: F(1, words - 4) of the 2x2 between words, each
+    averaged over prompts. both random: the variances of both less what they share, V = V_word +
+    V_prompt - V_residual, with Satterthwaite's df; in a complete table this is the REML mixed model
+    with random words and random prompt x cell terms, negative components set to 0.
+    """
+    return t_tests(_interactions(table.to_numpy(), table.columns.get_level_values("cell")))
+
+
+def _interactions(values: np.ndarray, cell: np.ndarray) -> dict[str, Contrast]:
+    (n_prompts, n_words), counts = values.shape, np.bincount(cell, minlength=4)
+    by_prompt = values @ (np.eye(4)[cell] / counts[cell, None])  # cell means (prompts, 4)
+    by_word = values.mean(axis=0)
+    per_prompt = by_prompt @ INTERACTION
+    estimate, leverage = float(per_prompt.mean()), float((INTERACTION**2 / counts).sum())
+    word_error = by_word - by_prompt.mean(axis=0)[cell]
+    residual = values - by_prompt[:, cell] - word_error
+    df_prompt, df_word = n_prompts - 1, n_words - 4
+    df_residual = df_prompt * df_word
+    v_prompt = per_prompt.var(ddof=1) / n_prompts
+    v_word = (word_error**2).sum() / df_word * leverage
+    v_residual = (residual**2).sum() / df_residual * leverage / n_prompts
+    both = _both((v_prompt, v_word, v_residual), (df_prompt, df_word, df_residual))
+    return {
+        "by prompt": Contrast(estimate, v_prompt, df_prompt),
+        "by word": Contrast(estimate, v_word, df_word),
+        "both random": Contrast(estimate, *both),
+    }
+
+
+def mean_test(values: np.ndarray) -> pd.Series:
+    """The mean of an array (prompts, words) against 0, both random: one row of `t_tests`."""
+    n, estimate = values.shape, float(values.mean())
+    if min(n) < 2:
+        raise ValueError(f"{n[0]} prompts and {n[1]} words: it takes 2 of each")
+    of_prompt, of_word = values.mean(axis=1, keepdims=True), values.mean(axis=0, keepdims=True)
+    residual = values - of_prompt - of_word + estimate
+    df = n[0] - 1, n[1] - 1, (n[0] - 1) * (n[1] - 1)
+    of_residual = (residual**2).sum() / df[2] / values.size
+    v = of_prompt.var(ddof=1) / n[0], of_word.var(ddof=1) / n[1], of_residual
+    return t_tests({"mean": Contrast(estimate, *_both(v, df))}).loc["mean"]
+
+
+def _both(v: tuple[float, ...], df: tuple[float, ...]) -> tuple[float, float]:
+    """Variance and Satterthwaite's degrees of freedom from those over prompts, over words, and of
+    the residual that both contain."""
+    v_prompt, v_word, v_residual = v
+    if v_prompt > v_residual and v_word > v_residual:
+        variance = v_prompt + v_word - v_residual
+        return variance, variance**2 / sum(x**2 / d for x, d in zip(v, df, strict=True))
+    return max(zip(v, df, strict=True))  # one source adds nothing to the noise of the other
+
+
+def mixed_model(table: pd.DataFrame) -> Contrast:
+    """The contrast by a mixed model (statsmodels, REML): fixed 2x2, random words, random prompts
+    and prompt x effect slopes. Its z ignores how few prompts and words there are."""
+    values, cell = table.to_numpy(), table.columns.get_level_values("cell")
+    scale = values.std()
+    if scale == 0:
+        return Contrast(0.0, 0.0, np.inf)
+    prompt, word = (index.ravel() for index in np.indices(values.shape))
+    a, b = np.divmod(cell[word], 2)
+    frame = pd.DataFrame({"y": values.ravel() / scale, "prompt": prompt, "word": word, "all": 1})
+    frame = frame.assign(a=a - 0.5, b=b - 0.5, ab=(a - 0.5) * (b - 0.5))
+    random = {"word": "0 + C(word)", "prompt": "0 + C(prompt)"}
+    random |= {f"prompt_{x}": f"0 + C(prompt):{x}" for x in ("a", "b", "ab")}
+    # One thread: on a few hundred rows more of them cost time. No warnings: statsmodels takes a
+    # component at its bound of 0 for trouble; whether the fit converged is checked below.
+    with threadpool_limits(1), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fit = smf.mixedlm(
+            "y ~ a + b + ab", frame, groups="all", re_formula="0", vc_formula=random
+        ).fit(reml=True, method=["lbfgs", "powell"])
+    variance = float(fit.bse["ab"] * scale) ** 2 if fit.converged else np.nan
+    return Contrast(float(fit.params["ab"]) * scale, variance, np.inf)
+
+
+def published(values: np.ndarray, cell: np.ndarray) -> Contrast:
+    """The published test: one-way F(1, 2n - 2) of two lists of differences, each pair of prompt and
+    word an observation.
+
+    Words are paired by their position in their list, high minus low of the second factor, within
+    each level of the first. Raises ValueError if the lists differ in length.
+    """
+    columns = [np.flatnonzero(cell == c) for c in range(4)]
+    if len(lengths := {len(c) for c in columns}) > 1:
+        raise ValueError(f"lists of {sorted(lengths)} words cannot be paired by their position")
+    low = (values[:, columns[1]] - values[:, columns[0]]).ravel()
+    high = (values[:, columns[3]] - values[:, columns[2]]).ravel()
+    variance = (low.var(ddof=1) + high.var(ddof=1)) / len(low)
+    return Contrast(float(high.mean() - low.mean()), float(variance), 2 * len(low) - 2)
+
+
+def all_tests(table: pd.DataFrame) -> pd.DataFrame:
+    """`interactions`, the mixed model and the published test of one `crossed` table."""
+    values, cell = table.to_numpy(), table.columns.get_level_values("cell")
+    others = {"mixed model": mixed_model(table), "published": published(values, cell)}
+    return t_tests(_interactions(values, cell) | others).rename_axis("test")
+
+
+def false_positives(table: pd.DataFrame, shuffles: int = 500, seed: int = 0) -> pd.DataFrame:
+    """In which share of shuffles of the words' labels each test finds p < 0.05.
+
+    Under shuffled labels there is no interaction to find; a valid test rejects in 5 % of them.
+    Index test; rate, its exact binomial 95 % interval lo, hi, `tail`, the chance of a rate so far
+    from 5 %, and shuffles. Raises ValueError if the values do not vary.
+    """
+    values, cell = table.to_numpy(), table.columns.get_level_values("cell").to_numpy()
+    if values.std() == 0:
+        raise ValueError("the values do not vary: no test can be made on them")
+    rng, contrasts = np.random.default_rng(seed), {}
+    for shuffle in range(shuffles):
+        dealt = rng.permutation(cell)
+        tests = _interactions(values, dealt) | {"published": published(values, dealt)}
+        contrasts |= {(shuffle, test): contrast for test, contrast in tests.items()}
+    rejected = (t_tests(contrasts)["p"] < ALPHA).groupby(level=1, sort=False).sum()
+    rows = []
+    for count in rejected:
+        test = stats.binomtest(int(count), shuffles, ALPHA)
+        rows.append((count / shuffles, *test.proportion_ci(0.95), test.pvalue, shuffles))
+    columns = ["rate", "lo", "hi", "tail", "shuffles"]
+    return pd.DataFrame(rows, rejected.index.set_names("test"), columns)
