@@ -182,6 +182,11 @@ def crossed(frame: pd.DataFrame, factors: Factors) -> pd.DataFrame:
     return table
 
 
+def arrays(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """The values (prompts, words) of a `crossed` table and the cell of each word."""
+    return table.to_numpy(), table.columns.get_level_values("cell").to_numpy()
+
+
 def dose_slopes(frame: pd.DataFrame) -> pd.DataFrame:
     """One slope per prompt and word: least squares through 0 at a multiplier of 1, where nothing is
     clamped; `value` per unit of `multiplier`.
@@ -230,7 +235,7 @@ def interactions(table: pd.DataFrame) -> pd.DataFrame:
     V_prompt - V_residual, with Satterthwaite's df; in a complete table this is the REML mixed model
     with random words and random prompt x cell terms, negative components set to 0.
     """
-    return t_tests(_interactions(table.to_numpy(), table.columns.get_level_values("cell")))
+    return t_tests(_interactions(*arrays(table)))
 
 
 def _interactions(values: np.ndarray, cell: np.ndarray) -> dict[str, Contrast]:
@@ -280,7 +285,7 @@ def _both(v: tuple[float, ...], df: tuple[float, ...]) -> tuple[float, float]:
 def mixed_model(table: pd.DataFrame) -> Contrast:
     """The contrast by a mixed model (statsmodels, REML): fixed 2x2, random words, random prompts
     and prompt x effect slopes. Its z ignores how few prompts and words there are."""
-    values, cell = table.to_numpy(), table.columns.get_level_values("cell")
+    values, cell = arrays(table)
     scale = values.std()
     if scale == 0:
         return Contrast(0.0, 0.0, np.inf)
@@ -319,9 +324,8 @@ def published(values: np.ndarray, cell: np.ndarray) -> Contrast:
 
 def all_tests(table: pd.DataFrame) -> pd.DataFrame:
     """`interactions`, the mixed model and the published test of one `crossed` table."""
-    values, cell = table.to_numpy(), table.columns.get_level_values("cell")
-    others = {"mixed model": mixed_model(table), "published": published(values, cell)}
-    return t_tests(_interactions(values, cell) | others).rename_axis("test")
+    others = {"mixed model": mixed_model(table), "published": published(*arrays(table))}
+    return t_tests(_interactions(*arrays(table)) | others).rename_axis("test")
 
 
 def false_positives(table: pd.DataFrame, shuffles: int = 500, seed: int = 0) -> pd.DataFrame:
@@ -331,7 +335,7 @@ def false_positives(table: pd.DataFrame, shuffles: int = 500, seed: int = 0) -> 
     Index test; rate, its exact binomial 95 % interval lo, hi, `tail`, the chance of a rate so far
     from 5 %, and shuffles. Raises ValueError if the values do not vary.
     """
-    values, cell = table.to_numpy(), table.columns.get_level_values("cell").to_numpy()
+    values, cell = arrays(table)
     if values.std() == 0:
         raise ValueError("the values do not vary: no test can be made on them")
     rng, contrasts = np.random.default_rng(seed), {}

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pingouin
 import statsmodels.api as sm
-from scipy import optimize, stats
+from scipy import stats
 
 LEVEL = 0.95
 CHUNK = 200  # draws made at once, so that memory does not grow with the number of draws
@@ -227,46 +227,3 @@ def partial_spearman(frame: pd.DataFrame, x: str, y: str, given: str) -> Estimat
         stat=r, nx=n - 1, ny=n - 1, eftype="r", confidence=LEVEL, decimals=12
     )
     return Estimate(r, float(lo), float(hi), n)
-
-
-class Equivalence(NamedTuple):
-    """Two one-sided tests (Schuirmann 1987) of |effect| < bound."""
-
-    p: float
-    lo: float
-    """90 % interval, whose two tails of 5 % are the two tests."""
-    hi: float
-    bound: float
-    equivalent: bool
-    """p < 0.05: an effect as large as the bound is ruled out."""
-
-
-def equivalence(estimate: float, se: float, df: float, bound: float) -> Equivalence:
-    """Is an effect of the size `bound` (> 0, same units as the estimate) ruled out? Raises ValueError for impossible input."""
-    if not (bound > 0 and se > 0 and df > 0 and np.isfinite([bound, se, df, estimate]).all()):
-        raise ValueError(
-            f"estimate = {estimate}, se = {se}, df = {df}, bound = {bound}: all must be finite, and the last three above 0"
-        )
-    t = stats.t(df)
-    p = float(max(t.sf((estimate + bound) / se), t.cdf((estimate - bound) / se)))
-    half = t.ppf(0.95) * se
-    return Equivalence(p, float(estimate - half), float(estimate + half), bound, p < 0.05)
-
-
-def power(effect, se: float, df: float, alpha: float = 0.05) -> float | np.ndarray:
-    """Chance that a two-sided t test with this standard error finds a true `effect` (number or array): tails of the noncentral t."""
-    if not (se > 0 and df > 0):
-        raise ValueError(f"se = {se} and df = {df} must be above 0")
-    critical = stats.t.isf(alpha / 2, df)
-    ncp = np.abs(effect) / se
-    return stats.nct.sf(critical, df, ncp) + stats.nct.cdf(-critical, df, ncp)
-
-
-def detectable(se: float, df: float, target: float = 0.8, alpha: float = 0.05) -> float:
-    """The smallest effect found with power `target`, by bisection; same units as `se`."""
-    high = 1.0  # in standard errors
-    while power(high, 1, df, alpha) < target:
-        high *= 2
-    return se * float(
-        optimize.brentq(lambda x: power(x, 1, df, alpha) - target, 0, high, xtol=1e-10)
-    )

@@ -1,6 +1,7 @@
 """Clamps against the model's own forward pass with the code changed, and against the formula of the published splice."""
 
 from dataclasses import replace
+from functools import partial
 
 import pandas as pd
 import pytest
@@ -9,7 +10,12 @@ import torch
 from companion import profiles, variants
 from featint import activations, harvest, interventions, lm, runs
 from featint.config import NFMConfig, SAEConfig, TrainConfig
+from featint.joint import JointSAE
 from featint.kernels.sparse import Codes
+from featint.lm import Reading
+from featint.nfm import NFM
+from featint.sae import TopKSAE
+from featint.secondary import SecondarySAE
 
 PROMPTS = ["city river number", "the war of iron gold code", "a king in"]
 WORDS = pd.DataFrame(
@@ -91,7 +97,8 @@ def test_a_primary_clamp_is_the_difference_of_two_decodings(setting):
         interventions.primary(model, feature, -4.0)(x), expected, rtol=1e-4, atol=1e-5
     )
     parts = [
-        interventions.primary(model, feature, -4.0, (path,))(x) for path in interventions.PATHS
+        interventions.primary(model, feature, -4.0, (path,))(x)
+        for path in ("sae_out", "linear_out", "interaction_out")
     ]
     torch.testing.assert_close(sum(parts), expected, rtol=1e-4, atol=1e-5)
     # what is left of the linear path: -5 times the code along the feature's row
@@ -122,18 +129,19 @@ def test_a_secondary_clamp_keeps_what_the_secondary_sae_leaves_over(setting):
 
 
 def test_the_random_direction_has_the_same_norm_before_normalisation(setting):
-    site, base, inside = setting
+    site, base, _ = setting
     x = site.tokens
-    like = interventions.primary(base.model, int(base.model.encode(x).indices[0, 0]), 4.0)
-    noise = interventions.random_direction(like, 4.0, site.std, 0)(x) * site.std
-    torch.testing.assert_close(noise.norm(dim=1), (like(x) * site.std).norm(dim=1))
-    some = noise[noise.norm(dim=1) > 0]
-    torch.testing.assert_close(
-        torch.nn.functional.cosine_similarity(some, some[:1]), torch.ones(len(some))
-    )
-    torch.testing.assert_close(
-        interventions.random_direction(like, -4.0, site.std, 0)(x) * site.std, -noise
-    )
+    feature = int(base.model.encode(x).indices[0, 0])
+    like = partial(interventions.primary, base.model, feature)
+    for m, sign in {4.0: 1, -4.0: -1}.items():
+        noise = interventions.random_direction(like, m, site.std, 0)(x) * site.std
+        torch.testing.assert_close(noise.norm(dim=1), (like(m)(x) * site.std).norm(dim=1))
+        some = noise[noise.norm(dim=1) > 0]
+        direction = sign * some / some.norm(dim=1, keepdim=True)
+        torch.testing.assert_close(direction, direction[:1].expand_as(direction))
+        drawn = torch.randn(len(site.std), generator=torch.Generator().manual_seed(0))
+        torch.testing.assert_close(direction[0], drawn / drawn.norm())
+    assert len(some) > 0
 
 
 def test_the_published_splice_is_its_formula(setting):
@@ -178,21 +186,87 @@ def test_bad_features_and_multipliers_are_named(setting):
         ):
             with pytest.raises(ValueError, match="multiplier = (nan|inf) must be a finite number"):
                 clamp(multiplier)
-    with pytest.raises(
-        ValueError, match="paths name 'nfm'; allowed: sae_out, linear_out, interaction_out"
-    ):
-        interventions.primary(base.model, 0, 4.0, ("nfm",))
+    clamp = interventions.primary(base.model, 0, 4.0, ("nfm",))
+    with pytest.raises(ValueError, match="'nfm'; the model has sae_out, linear_out, interaction_o"):
+        clamp(site.tokens)
 
 
-def test_the_frame_pairs_every_prompt_with_every_word(setting):
+def test_shifts_are_of_every_clamp_at_every_multiplier(setting):
+    """A multiplier of 1 is run for the first clamp only. Logits of the clamp less those without."""
+    site, base, _ = setting
+    feature = int(base.model.encode(site.tokens).indices[0, 0])
+    clamp = partial(interventions.primary, base.model, feature)
+    frame = site.shifts({"a": clamp, "b": clamp}, (-4.0, 1.0))
+    assert frame.columns.tolist() == [
+        *["prompt", "word", "formality", "emotion", "value", "condition", "multiplier"]
+    ]
+    runs_made = frame.groupby(["condition", "multiplier"], sort=False).size()
+    assert runs_made.to_dict() == {("a", -4.0): 12, ("a", 1.0): 12, ("b", -4.0): 12}
+    assert (frame.value[frame.multiplier == 1] == 0).all()
+    expected = (site.added(clamp(-4.0)) - site.logits()).flatten().tolist()
+    assert frame.value[:12].tolist() == expected and any(expected)
+    row = frame.iloc[5]
+    assert (row.prompt, row.word, row.formality) == (PROMPTS[1], "river", "formal")
+    raw = site.shifts({"a": clamp}, (4.0,), run=site.replaced_raw, clean=torch.ones(3, 4))
+    expected = (site.replaced_raw(clamp(4.0)) - 1).flatten().tolist()
+    assert raw.value.tolist() == expected
+
+
+def test_mean_activations_of_texts_by_hand(setting):
+    """A "dictionary" of two features, 1 and a tenth of the first dimension: the mean of the first is 1,
+    and that of the second over the tokens of each text, read alone, without the separator."""
     site, *_ = setting
-    frame = site.frame(torch.arange(12.0).reshape(3, 4), condition="c", multiplier=4.0)
-    assert frame.iloc[5].to_dict() == {
-        "prompt": PROMPTS[1],
-        "word": "river",
-        "formality": "formal",
-        "emotion": "emotional",
-        "value": 5.0,
-        "condition": "c",
-        "multiplier": 4.0,
+
+    def encode(x):
+        return torch.stack([torch.ones(len(x)), 0.1 * x[:, 0]], 1)
+
+    hook_point = site.reading.hook_point
+    means = {
+        first: interventions.mean_activations(site.lm, PROMPTS, hook_point, {"d": encode}, first)[
+            "d"
+        ]
+        for first in ("drop", "keep")
     }
+    assert means["drop"][0].tolist() == means["keep"][0].tolist() == [1, 1, 1]
+    for i, prompt in enumerate(PROMPTS):
+        alone = lm.read(site.lm, interventions.pad(site.lm, [prompt])[0], hook_point)
+        x, sinks = alone.x[0, :, 0], alone.sinks[0]
+        assert means["keep"][1][i] == pytest.approx(0.1 * x.mean().item(), rel=1e-4)
+        assert means["drop"][1][i] == pytest.approx(0.1 * x[~sinks].mean().item(), rel=1e-4)
+        assert sinks[0]
+
+
+def test_a_secondary_feature_moves_something_only_where_a_relu_opens(setting):
+    """Against every clamp carried out; where all ReLUs are shut, where features fire."""
+    generator = torch.Generator().manual_seed(0)
+    sae = TopKSAE(6, SAEConfig(d_sae=20, k=4), generator)
+    model = JointSAE(sae, NFM(6, 20, NFMConfig(d_factor=3, dropout=0.0), generator)).eval()
+    inner = TopKSAE(3, SAEConfig(d_sae=12, k=2), generator)
+    inside = SecondarySAE(inner, torch.zeros(3), torch.full((3,), 0.01))
+    tokens = torch.randn(9, 6, generator=generator)
+    x = tokens.reshape(3, 3, 6)
+    reading = Reading("blocks.0.hook_resid_post", torch.zeros(3, 3, dtype=torch.bool), x, x)
+    mean, std = torch.zeros(6), torch.ones(6)
+    site = replace(setting[0], reading=reading, prompts=list("abc"), mean=mean, std=std)
+    multipliers = (-4.0, 0.0, 1.0, 4.0)
+    with torch.no_grad():
+        codes = inside.encode(model.nfm.hidden(model.encode(tokens)))
+        fires = site.firing(codes, 12)
+        slow = (codes.dense(12) > 0).reshape(3, 3, 12).any(1)
+        assert torch.equal(fires, slow)
+        moves = torch.zeros(3, 12, dtype=torch.bool)
+        for i in range(12):
+            for m in multipliers:
+                change = interventions.secondary(model, inside, i, m)(tokens)
+                moves[:, i] |= (change != 0).reshape(3, 3, 6).any(2).any(1)
+        found = site.moving(model, inside, multipliers)
+        assert torch.equal(found, moves) and found.any() and (fires & ~found).any()
+        model.nfm.b_hidden.fill_(-1e3)
+        codes = inside.encode(model.nfm.hidden(model.encode(tokens)))
+        assert torch.equal(site.moving(model, inside, multipliers), site.firing(codes, 12))
+
+
+def test_multiplied_touches_one_feature_only():
+    codes = Codes(torch.tensor([[1.0, 2.0], [3.0, 0.5]]), torch.tensor([[4, 7], [7, 1]]))
+    assert interventions.multiplied(codes, 7, -4.0).acts.tolist() == [[1.0, -8.0], [-12.0, 0.5]]
+    assert torch.equal(interventions.multiplied(codes, 3, -4.0).acts, codes.acts)

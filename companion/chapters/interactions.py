@@ -1,7 +1,7 @@
 """What is special to the chapter on interactions: which features answer to a 2x2 design on topics
 that did not select them, which of them are clamped, and what a clamp does to groups of words."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -153,7 +153,7 @@ def contrasts(shifts: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(tests).T.rename_axis(keys)
 
 
-def signed_contrasts(shifts: pd.DataFrame, apart: Sequence[str]) -> pd.DataFrame:
+def signed_contrasts(shifts: pd.DataFrame, apart: Collection[str]) -> pd.DataFrame:
     """`contrasts` on the other prompts, turned so that they are positive on the held-apart ones:
     value, lo, hi (logit)."""
     held = shifts.prompt.isin(apart)
@@ -218,9 +218,7 @@ def published_tests(shifts: pd.DataFrame) -> pd.DataFrame:
     """`designs.published` per condition and multiplier but 1: contrast (logit), F, p."""
     keys, tests = ["condition", "multiplier"], {}
     for key, rows in shifts[shifts.multiplier != 1].groupby(keys, sort=False):
-        table = designs.crossed(rows, FACTORS)
-        cell = table.columns.get_level_values("cell")
-        tests[key] = designs.published(table.to_numpy(), cell)
+        tests[key] = designs.published(*designs.arrays(designs.crossed(rows, FACTORS)))
     table = designs.t_tests(tests).rename_axis(keys).rename(columns={"estimate": "contrast"})
     return table[["contrast", "F", "p"]]
 
