@@ -38,7 +38,7 @@ def published_conditions(models: Mapping[str, Trained]) -> dict[str, Condition]:
     joint, nfm = models["joint_published"].model, sequential.nfm
 
     def unpooled(codes) -> Tensor:
-        return interventions.unpooled(sequential, codes).relu() @ nfm.W_out + nfm.b_out
+        return interventions.unpooled(nfm, codes).relu() @ nfm.W_out + nfm.b_out
 
     def added(*paths) -> Condition:
         def reconstruct(x: Tensor) -> Tensor:
