@@ -6,7 +6,7 @@ SNAKEMAKE := $(BIN)/snakemake --cores all --scheduler greedy --rerun-incomplete 
 # The longest chapters first, so that the others fill the second core beside them.
 FIRST = --prioritize $(patsubst %,$(CURDIR)/_build/executed/$(PROFILE)/notebooks/%.ipynb,best_chance baselines behaviour efficiency)
 
-.PHONY: book pdf sphinx test smoke browser bench lint clean
+.PHONY: book pdf sphinx test smoke browser bench mutants lint clean
 book: .venv/installed  ## compute what is missing, build the book in _build/html
 	$(SNAKEMAKE) $(FIRST) --config profile=$(PROFILE)
 	@echo "The book: _build/$(if $(filter laptop,$(PROFILE)),,$(PROFILE)/_build/)html/book/intro.html"
@@ -32,6 +32,9 @@ browser: .venv/installed  ## the book that was built last, in Chromium
 
 bench: .venv/installed  ## training speed against other libraries, half an hour on an idle machine; resumes; the page Performance shows it
 	$(BIN)/python -m benchmarks.speed
+
+mutants: .venv/installed  ## small faults planted in what computes numbers: do the tests notice? MODULES=companion/estimates.py SHARE=0.2 for less; resumes
+	OMP_NUM_THREADS=1 $(BIN)/python tests/mutants.py --share $(or $(SHARE),1) $(MODULES)
 
 lint: .venv/installed
 	$(BIN)/ruff check .

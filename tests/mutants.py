@@ -1,0 +1,357 @@
+"""Do the tests notice small faults? `make mutants` changes each module that computes a number a
+reader sees, in one place after another, and runs the module's tests, of which one must fail.
+
+The changes are mutmut's: a sign or comparison turned, a number plus one, a text, an argument left
+out, an assignment emptied. Its own runner leaves out what stands under a decorator (`no_grad`,
+`property`) or outside functions, so that they are made and run here. Not counted are type
+annotations, docstrings, what is raised, asserted or imported, texts for eyes (captions, progress,
+log lines) and `strict=True`, which only guards.
+
+One session of pytest per module collects its tests and runs them once. Each change then is made in
+a fork of it: the code of the changed function takes the place of the old, and the tests that ran
+that function run again, the quickest first, until one fails. What acts on import (constants,
+defaults, functions called then) is imported anew in the fork. Time is CPU time, so that a busy
+machine condemns nobody. `_build/mutants/` keeps what was found: a change is tried again only when
+the module or its tests are no longer the same.
+"""
+
+import argparse
+import difflib
+import gc
+import hashlib
+import json
+import os
+import resource
+import shutil
+import signal
+import sys
+import time
+from collections import defaultdict
+from functools import _lru_cache_wrapper
+from importlib.machinery import SourceFileLoader
+from itertools import pairwise
+from pathlib import Path
+from types import CodeType, FunctionType
+from typing import NamedTuple
+
+import libcst as cst
+import pytest
+from mutmut.mutation.mutators import mutation_operators, operator_arg_removal, operator_string
+from tqdm import tqdm
+
+PROJECT = Path(__file__).resolve().parents[1]
+MODULES = {
+    "companion": "estimates published stats designs verdicts ledger compare results",
+    "companion/chapters": "*",
+    "featint": "metrics reconstruction downstream interventions geometry path_effects pair_effects"
+    " sae nfm joint secondary activations",
+}
+"""What computes a number a reader sees. `name` is tested by tests/test_name.py, or by those here:"""
+TESTS = {"featint/sae": "models sparse", "featint/nfm": "models", "featint/joint": "models"}
+UNCOUNTED = (cst.Annotation, cst.Decorator, cst.Raise, cst.Assert, cst.Import, cst.ImportFrom)
+FOR_EYES = {"caption", "alt", "desc", "strict"}  # arguments
+LOGS = {"print", "warn", "len", "isinstance"}  # calls; the last two as in mutmut
+ENOUGH = 90  # per cent
+GRACE, MEMORY = 20, 4 * 2**30  # seconds and bytes that a mutant may need beyond what the tests do
+OURS = ("featint", "companion", "conftest", "test_", "toy", "shapes", "jaxtyping", "beartype")
+"""What is imported anew: ours, and beartype, which remembers classes by name."""
+
+
+class Mutant(NamedTuple):
+    source: str
+    """The whole module, changed."""
+    line: int
+    change: str
+    """The changed lines, as a diff."""
+    function: str | None
+    """Outermost function whose body holds the change; None if it acts on import."""
+
+
+class Changes(cst.CSTVisitor):
+    """All changes of one statement: (node, what takes its place, function around it)."""
+
+    def __init__(self):
+        super().__init__()
+        self.found, self.scope, self.inside = [], [], []
+
+    def on_visit(self, node) -> bool:
+        docstring = isinstance(node, cst.Expr) and isinstance(node.value, cst.BaseString)
+        name = getattr(getattr(node, "func", None), "attr", getattr(node, "func", None))
+        if isinstance(node, UNCOUNTED) or docstring or getattr(name, "value", None) in LOGS:
+            return False
+        if isinstance(node, cst.Arg) and node.keyword and node.keyword.value in FOR_EYES:
+            return False
+        for kind, operator in mutation_operators:
+            if isinstance(node, kind):
+                function = self.inside[0] if self.inside else None
+                self.found += [(node, new, function) for new in fewer(operator, node)]
+        return True
+
+    def visit_ClassDef_body(self, node):
+        self.scope.append(node.name.value)
+
+    def visit_FunctionDef_body(self, node):
+        self.scope.append(node.name.value)
+        self.inside.append(".".join(self.scope))
+
+    def leave_ClassDef_body(self, node):
+        self.scope.pop()
+
+    def leave_FunctionDef_body(self, node):
+        self.scope.pop()
+        self.inside.pop()
+
+
+def fewer(operator, node) -> list:
+    """An operator's changes of a node, less those that say the same again: one of a text instead of
+    three; None for an argument only where it cannot be left out."""
+    changes = list(operator(node))
+    if operator is operator_string:
+        return changes[:1]
+    if operator is operator_arg_removal:
+        changes = changes[-len(node.args) :] if len(node.args) > 1 else changes
+        counted = [not (a.keyword and a.keyword.value in FOR_EYES) for a in node.args]
+        return [change for change, counts in zip(changes, counted, strict=False) if counts]
+    return changes
+
+
+def mutants(source: str) -> list[Mutant]:
+    """Every counted change of a module that is still Python."""
+    module = cst.parse_module(source)
+    head = "".join(module.code_for_node(line) for line in module.header)
+    parts = [module.code_for_node(statement) for statement in module.body]
+    made = []
+    for i, statement in enumerate(module.body):
+        statement.visit(changes := Changes())
+        first = (head + "".join(parts[:i])).count("\n")
+        for node, new, function in changes.found:
+            part = module.code_for_node(statement.deep_replace(node, new))
+            try:
+                compile(part, "mutant", "exec", dont_inherit=True)
+            except SyntaxError:
+                continue
+            diff = list(difflib.unified_diff(parts[i].split("\n"), part.split("\n"), n=0))[2:]
+            if not diff:
+                continue
+            line = first + int(diff[0].split()[1].lstrip("-").split(",")[0])
+            changed = "\n".join(" ".join((x[0], x[1:].strip())) for x in diff if x[0] in "+-")
+            whole = head + "".join([*parts[:i], part, *parts[i + 1 :]])
+            made.append(Mutant(whole, line, changed, function))
+    return made
+
+
+class Session:
+    """A plugin of pytest: instead of the tests once, the tests for one mutant after another."""
+
+    def __init__(self, path: Path, todo: list[Mutant], arguments: list[str], note):
+        self.path, self.todo, self.arguments, self.note = path, todo, arguments, note
+        self.ran = defaultdict(set)  # function -> ids of tests that ran it, "import", "shared"
+        self.seconds = defaultdict(float)
+        self.where, self.failed = "import", False
+
+    def profile(self, frame, event, _):
+        if event == "call" and frame.f_code.co_filename == str(self.path):
+            self.ran[frame.f_code.co_qualname.split(".<locals>")[0]].add(self.where)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection(self):
+        sys.setprofile(self.profile)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef):
+        before = self.where
+        self.where = before if fixturedef.scope == "function" else "shared"
+        try:
+            return (yield)
+        finally:
+            self.where = before
+
+    def pytest_runtest_logreport(self, report):
+        self.failed |= report.failed
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session):
+        caches = [x for x in gc.get_objects() if type(x) is _lru_cache_wrapper]
+        self.caches = [x for x in caches if (x.__module__ or "").startswith(OURS)]
+        for item, following in pairwise([*session.items, session.items[0]]):  # fixtures stay
+            self.where, start = item.nodeid, time.process_time()
+            self.run(item, following)
+            self.seconds[item.nodeid] = time.process_time() - start
+        sys.setprofile(None)
+        functions = [x for x in gc.get_objects() if type(x) is FunctionType]
+        self.functions = [x for x in functions if x.__code__.co_filename == str(self.path)]
+        self.ran["nothing"] = {item.nodeid for item in session.items}  # unchanged, in both ways
+        unchanged = [Mutant(self.path.read_text(), 0, "", f) for f in (None, "nothing")]
+        failed = self.failed or any(self.fork(m, session)[0] != "survived" for m in unchanged)
+        for mutant in () if failed else self.todo:
+            self.note(mutant, *self.fork(mutant, session))
+        session.testsfailed = int(failed)
+        return True
+
+    def fork(self, mutant: Mutant, session) -> tuple[str, float]:
+        """What becomes of a mutant, and the seconds that it took."""
+        folder = Path(session.config.option.basetemp)
+        kept = {*folder.iterdir()} if folder.exists() else set()
+        if (child := os.fork()) == 0:
+            os._exit(self.try_out(mutant, session.items))
+        _, status, used = os.wait4(child, 0)
+        for made in {*folder.iterdir()} - kept if folder.exists() else ():
+            shutil.rmtree(made, ignore_errors=True)
+        late = os.WIFSIGNALED(status) and os.WTERMSIG(status) in (signal.SIGPROF, signal.SIGALRM)
+        outcome = "timeout" if late else "killed" if status else "survived"
+        return outcome, used.ru_utime + used.ru_stime
+
+    def run(self, item, following):
+        for cache in self.caches:
+            cache.cache_clear()
+        item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+
+    def try_out(self, mutant: Mutant, items: list) -> int:
+        """In the fork: 0 if all tests pass."""
+        ran = self.ran[mutant.function] if mutant.function else {"import"}
+        again = bool(ran & {"import", "shared"})
+        chosen = [item for item in items if again or item.nodeid in ran]
+        chosen.sort(key=lambda item: self.seconds[item.nodeid])
+        seconds = 5 * sum(self.seconds[item.nodeid] for item in chosen) + GRACE
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+        signal.setitimer(signal.ITIMER_REAL, 20 * seconds)
+        size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, resource.RLIM_INFINITY))
+        if again or not self.swap(mutant.source):
+            return self.anew(mutant.source)
+        for item, following in pairwise([*chosen, items[0]]):
+            self.run(item, following)
+            if self.failed:
+                return 1
+        return 0
+
+    def swap(self, source: str) -> bool:
+        """Give the module's functions their changed code; False if that cannot be done in place."""
+        loader = sys.modules[self.functions[0].__module__].__loader__
+        old, new = (
+            dict(codes(loader.source_to_code(text, str(self.path))))
+            for text in (self.path.read_bytes(), source.encode())
+        )
+        changed = {old[key]: code for key, code in new.items() if key in old and old[key] != code}
+        try:
+            for function in self.functions:
+                function.__code__ = changed.get(function.__code__, function.__code__)
+        except ValueError:  # it closes over other variables than before
+            return False
+        return True
+
+    def anew(self, source: str) -> int:
+        """Import all that is ours anew, the changed module among it, and run all tests."""
+        for name in [name for name in sys.modules if name.startswith(OURS)]:
+            del sys.modules[name]
+        unchanged = SourceFileLoader.get_code
+
+        def get_code(loader, name):
+            if loader.path == str(self.path):
+                return loader.source_to_code(source.encode(), loader.path)
+            return unchanged(loader, name)
+
+        SourceFileLoader.get_code = get_code
+        return pytest.main([*self.arguments[:-1], f"{self.arguments[-1]}-anew"])
+
+
+def codes(code: CodeType, times=None):
+    """Each function's code inside a code, by its name and how often the name came before."""
+    times = defaultdict(int) if times is None else times
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType):
+            times[inner.co_qualname] += 1
+            yield (inner.co_qualname, times[inner.co_qualname]), inner
+            yield from codes(inner, times)
+
+
+def tests_of(module: str, root: Path = PROJECT) -> list[Path]:
+    """The test files of a module such as `companion/estimates`."""
+    names = TESTS.get(module, module.split("/")[-1]).split()
+    return [root / "tests" / f"test_{name}.py" for name in names]
+
+
+def counted() -> list[str]:
+    """The modules of the tables. Raises SystemExit for one that is not there or has no tests."""
+    found = [
+        f"{folder}/{file}"
+        for folder, names in MODULES.items()
+        for name in names.split()
+        for file in sorted(f.stem for f in (PROJECT / folder).glob(f"{name}.py")) or [name]
+        if file != "__init__"
+    ]
+    files = {m: [PROJECT / f"{m}.py", *tests_of(m)] for m in [*found, *TESTS]}
+    if lost := [f"{m}: there is no {f}" for m in files for f in files[m] if not f.exists()]:
+        raise SystemExit("\n".join([*lost, f"Mend the tables of {__file__}"]))
+    return found
+
+
+def try_out(module: str, share: float, folder: Path, root: Path = PROJECT) -> list[dict]:
+    """What became of each mutant of a module, or of a share of them drawn by their text. Raises
+    SystemExit if the tests fail without any change."""
+    path, tests = root / f"{module}.py", tests_of(module, root)
+    file, log = folder / f"{module.replace('/', '.')}.jsonl", folder / "session.log"
+    same = "".join(f.read_text() for f in [*tests, root / "tests" / "conftest.py"] if f.exists())
+    drawn = [m for m in mutants(path.read_text()) if int(digest(m.change), 16) < share * 16**40]
+    keys = {digest(m.source + same): m for m in drawn}
+    known = [json.loads(line) for line in file.open()] if file.exists() else []
+    done = {x["key"] for x in known}
+    left = {m: key for key, m in keys.items() if key not in done}
+    arguments = [*map(str, tests), "-qsp", "no:cacheprovider", "-p", "no:xdist", "--tb=short"]
+    arguments += ["-x", "-m", "not smoke and not slow and not browser", "--rootdir", str(root)]
+    arguments += ["-W", "ignore::pytest.PytestAssertRewriteWarning", "--basetemp", f"{folder}/tmp"]
+
+    def note(m: Mutant, outcome: str, seconds: float):
+        told = {"module": module, "line": m.line, "change": m.change, "outcome": outcome}
+        with file.open("a") as f:
+            f.write(json.dumps(told | {"seconds": round(seconds, 2), "key": left[m]}) + "\n")
+        bar.update()
+
+    if left and (session := os.fork()) == 0:
+        n, eyes = len(keys), os.fdopen(os.dup(2), "w")
+        bar = tqdm(total=n, initial=n - len(left), desc=module, unit="", file=eyes, mininterval=1)
+        quiet = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
+        os.dup2(quiet, 1), os.dup2(quiet, 2)
+        os._exit(pytest.main(arguments, plugins=[Session(path, list(left), arguments, note)]))
+    if left and os.waitpid(session, 0)[1]:
+        raise SystemExit(f"{module}: its tests fail without a change, or were cut off; see {log}")
+    return [x for x in map(json.loads, file.open()) if x["key"] in keys] if keys else []
+
+
+def digest(text: str) -> str:
+    return hashlib.sha1(text.encode()).hexdigest()
+
+
+def report(results: dict[str, list[dict]]) -> tuple[str, float]:
+    """Scores and survivors for readers, and the score in total."""
+    rows, survivors = [], []
+    for module, tried in (results | {"in total": sum(results.values(), [])}).items():
+        lived = [x for x in tried if x["outcome"] == "survived"]
+        score = 100 * (1 - len(lived) / max(len(tried), 1))
+        late = sum(x["outcome"] == "timeout" for x in tried)
+        rows.append(
+            f"{score:6.1f} %  {len(lived):4} of {len(tried):5} survive, {late:3} timeouts  {module}"
+        )
+        if module != "in total":
+            survivors += [f"{module}.py:{x['line']}\n{x['change']}\n" for x in lived]
+    return "\n".join([*survivors, *rows]), score
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("modules", nargs="*", help="such as companion/estimates.py; all if none")
+    parser.add_argument("--share", type=float, default=1, help="of the mutants, for a quick look")
+    args, every = parser.parse_args(), counted()
+    modules = [m.removesuffix(".py") for m in args.modules] or every
+    if strange := set(modules) - set(every):
+        raise SystemExit(f"{strange} are not counted; there are {', '.join(every)}")
+    folder = PROJECT / "_build" / "mutants"
+    folder.mkdir(parents=True, exist_ok=True)
+    text, score = report({m: try_out(m, args.share, folder) for m in modules})
+    (folder / "report.txt").write_text(text + "\n")
+    print(text)
+    sys.exit(score < ENOUGH)
+
+
+if __name__ == "__main__":
+    main()
