@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -90,45 +89,3 @@ def lookup(profile_label: str, chapter: str, name: str) -> pd.Series:
             f"{file} has no value {name!r}; it has {', '.join(sorted(values.index))}"
         )
     return values.loc[name]
-
-
-# --- the form of before, until the last chapter has moved ---
-
-
-class Value(NamedTuple):
-    """One measured number."""
-
-    value: object
-    n: int
-    unit: str
-    protocol: str
-    ci: tuple | None = None
-
-
-def write(profile, chapter: str, values: dict, seed: int, seconds=None) -> Path:
-    """As `save`, from values by id."""
-    rows = []
-    for name, v in values.items():
-        unit, _, of = (part.strip() for part in v.unit.partition(";"))
-        lo, hi = v.ci or (None, None)
-        rows.append(
-            columns_of(name, v.protocol)
-            | {
-                "value": v.value,
-                "lo": lo,
-                "hi": hi,
-                "n": v.n,
-                "of": of.removeprefix("n "),
-                "unit": unit,
-            }
-        )
-    return save(profile, chapter, pd.DataFrame(rows), seed, seconds)
-
-
-def columns_of(name: str, protocol: str) -> dict:
-    """An id taken apart."""
-    parts = name.split("/")
-    if parts[-1] == protocol.replace(" ", "_"):
-        parts = parts[:-1]
-    model, quantity, *part = [*parts, ""] if len(parts) == 1 else parts
-    return {"model": model, "quantity": quantity, "part": "/".join(part), "protocol": protocol}

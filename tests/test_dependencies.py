@@ -53,7 +53,7 @@ def test_a_notebook_is_touched_by_what_it_imports(tmp_path):
     ]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), file)
     touched = {str(f.relative_to(places.PROJECT)) for f in dependencies.of_notebook(file)}
-    assert touched == {"companion/verdicts.py", "featint/metrics.py"}
+    assert touched == {"companion/verdicts.py", "companion/estimates.py", "featint/metrics.py"}
 
 
 def test_a_module_in_a_room_depends_on_the_room_itself():

@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
-from companion import figures, plots
+from companion import estimates, figures, plots
 
 
 @pytest.fixture(autouse=True)
@@ -15,13 +15,12 @@ def style():
     plt.close("all")
 
 
-def rows(*labels):
-    return pd.DataFrame(
-        [
-            {"label": label, "value": i, "lo": i - 0.5, "hi": i + 0.5, "role": "sae"}
-            for i, label in enumerate(labels)
-        ]
-    )
+def rows(*models, **more):
+    values = [
+        {"model": model, "quantity": "gain", "value": i, "lo": i - 0.5, "hi": i + 0.5}
+        for i, model in enumerate(models)
+    ]
+    return estimates.tidy(values, **more)
 
 
 def test_short_labels_stand_beside_their_rows():
@@ -41,9 +40,13 @@ def test_short_labels_stand_beside_their_rows():
 
 
 def test_long_labels_stand_above_their_rows_and_leave_the_width_to_the_data():
-    long = "one model by its long name over\nanother one"
-    ax = figures.intervals(rows("short", long), "x", zero=True)
-    assert [text.get_text() for text in ax.texts] == ["short", long] and not len(ax.get_yticks())
+    long = "one model by its long name"
+    frame = rows("short", long).assign(baseline=["", "another one"])
+    ax = figures.intervals(frame, "x", zero=True)
+    assert [text.get_text() for text in ax.texts] == [
+        "short",
+        f"{long}\nover another one",
+    ] and not len(ax.get_yticks())
     ax.figure.draw_without_rendering()
     dots = [line.get_window_extent() for line in ax.lines if line.get_marker() == "o"]
     for text, dot in zip(ax.texts, dots, strict=True):
@@ -59,3 +62,31 @@ def test_long_labels_stand_above_their_rows_and_leave_the_width_to_the_data():
 
 def test_a_share_in_a_table_is_written_as_in_the_text():
     assert plots.cell(0.355, ".1%") == "35.5 %" and plots.cell(-0.02, ".0%") == "−2 %"
+
+
+def test_bars_stand_side_by_side_with_their_intervals():
+    published = rows("joint", "sequential", protocol="as published")
+    frame = pd.concat([published, rows("joint", "sequential").assign(value=[0.25, 1.25])])
+    ax = figures.protocol_bars(frame, "gain")
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["joint", "sequential"]
+    as_published, controlled = (c for c in ax.containers if hasattr(c, "datavalues"))
+    assert list(as_published.datavalues) == [0, 1] and list(controlled.datavalues) == [0.25, 1.25]
+    (segments,) = (c.get_segments() for c in ax.collections)
+    for bar, segment in zip([*as_published, *controlled], segments, strict=True):
+        assert segment[0][0] == pytest.approx(bar.get_x() + bar.get_width() / 2)
+    assert [segment[:, 1].tolist() for segment in segments][2:] == [[-0.5, 0.5], [0.5, 1.5]]
+
+
+def test_loss_curves_of_one_colour_differ_in_their_lines():
+    history = pd.DataFrame({"tokens": [1e6, 2e6], "validation_loss": [0.5, 0.4]})
+    ax = figures.loss_curves({"sae": history, "sae_tuned": history / 2, "joint": history / 4})
+    lines = {text.get_text(): handle for text, handle in zip(*legend(ax), strict=True)}
+    assert set(lines) == {"sae", "sae_tuned", "joint"}
+    assert lines["sae"].get_color() == lines["sae_tuned"].get_color() != lines["joint"].get_color()
+    drawn = [line for line in ax.lines if len(line.get_xdata())]
+    assert [list(line.get_xdata()) for line in drawn] == [[1, 2], [0.5, 1], [0.25, 0.5]]
+    assert len({line.get_linestyle() for line in drawn}) == 2
+
+
+def legend(ax):
+    return ax.get_legend().get_texts(), ax.get_legend().get_lines()

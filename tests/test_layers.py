@@ -38,7 +38,6 @@ COMPANION = {
     "dependencies": "places",
     "estimates": "",
     "published": "profiles",
-    "stats": "estimates",
     "designs": "estimates",
     "stimuli": "places",
     "results": "estimates places",
@@ -49,8 +48,8 @@ COMPANION = {
     "figures": "estimates plots figures",
     "notebook": "places profiles",
     "atlas": "places profiles variants",
-    "toys": "estimates stats designs stimuli toys",
-    "chapters": "estimates published places profiles variants stats designs stimuli results toys chapters",
+    "toys": "estimates designs stimuli toys",
+    "chapters": "estimates published places profiles variants designs stimuli results toys chapters",
     "cli": "places profiles variants results ledger compare notebook atlas",
 }
 """What each module of the companion may import of the companion; of the library, anything."""
