@@ -35,6 +35,18 @@ def test_a_sequential_model_holds_its_base_unchanged_at_its_own_k(p):
     assert trained.model.sae.config.k == 1 and base.model.config.k == 4
 
 
+def test_what_a_model_is_fitted_to(p):
+    x = torch.randn(6, 32, generator=torch.Generator().manual_seed(0))
+    base = runs.get(variants.get("sae", p)).model
+    left = x - (base.encode(x).dense(64) @ base.W_dec)  # the base has no bias
+    found = {
+        name: runs.target_of(variants.get(name, p))(x)
+        for name in ("sae", "joint", "sequential", "residual_sae")
+    }
+    assert all(torch.equal(found[name], x) for name in ("sae", "joint", "sequential"))
+    torch.testing.assert_close(found["residual_sae"], left)
+
+
 def test_a_killed_training_goes_on_to_the_same_model(p, monkeypatch):
     config = variants.get("sae", p)
     expected = {name: value.clone() for name, value in runs.get(config).model.state_dict().items()}

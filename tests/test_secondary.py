@@ -43,6 +43,10 @@ def test_a_secondary_model_is_trained_on_the_inside_of_its_base_and_keeps_its_st
     assert trained.model.sae.W_dec.shape == (25 * 3, 3) and trained.model.sae.config.k == 2
     assert trained.history["validation_loss"].iloc[-1] < trained.history["validation_loss"].iloc[0]
     torch.testing.assert_close(runs.get(config).model(u).x_hat, trained.model(u).x_hat)
+    held_out = activations.load(p.harvest, "validation").pieces(runs.VALIDATION_TOKENS)[0]
+    u = base.nfm.hidden(base.encode(held_out))
+    loss = ((trained.model(u).x_hat - u) / trained.model.std).square().mean().item()
+    assert trained.history["validation_loss"].iloc[-1] == pytest.approx(loss, rel=1e-5)
 
 
 def test_a_base_without_interactions_or_with_other_statistics_is_refused(p):
