@@ -68,8 +68,7 @@ def selectivity(
     rates = counts.view(2, n_topics, d_sae) / tokens[..., None].clamp(min=1)
     rates = rates[:, (tokens > 0).all(0)].double()
     ways = [
-        other.gather(0, chosen.argmax(0, keepdim=True))[0]
-        / other.sum(0).where((other.sum(0) > 0) & (chosen.sum(0) > 0), torch.nan)
+        other.gather(0, chosen.argmax(0, keepdim=True))[0] / other.sum(0)  # 0 / 0 is NaN
         for chosen, other in (rates, rates.flip(0))
     ]
     return (ways[0] + ways[1]) / 2

@@ -30,28 +30,30 @@ def fires(rows):
 
 
 def test_selectivity_by_hand():
-    """Topics 0 and 1 on four tokens of each half, 2 in one half only. Feature 0 fires on topic 0
-    alone. Feature 1: in half 0 on 2 of 2 and 1 of 2 tokens, in half 1 on 1 of 2 and 2 of 2: topic 0
-    chosen in half 0 has 1/3 of the rates in half 1, topic 1 chosen there 1/3 in half 0. Feature 2:
-    1 of 2 and 0 of 2, then 1 of 2 and 1 of 2 (the first topic is chosen): 1/2 and 1. Feature 3
-    fires in half 0 only, 4 only where there is no topic, 5 never."""
-    half = torch.tensor([0, 0, 0, 0, 0, 1, 1, 1, 1, 1])
-    topic = torch.tensor([0, 0, 1, 1, 2, 0, 0, 1, 1, -1])
+    """Topics 1 and 2 on two tokens of either half, 2 on four of half 1, and 0 in one half only.
+    Feature 0 fires on topic 1 alone. Feature 1: in half 0 on 2 of 2 and 1 of 2 tokens, in half 1 on
+    1 of 2 and 4 of 4: the topic chosen in one half has 1/3 of the rates in the other, both ways.
+    Feature 2: 1 of 2 and 0 of 2, then 1 of 2 and 1 of 4: 2/3 and 1. Feature 3 fires on topic 1 in
+    either half, and where there is no topic. 4 fires in half 0 only, 5 never."""
+    half = torch.tensor([0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1])
+    topic = torch.tensor([1, 1, 2, 2, 0, 1, 1, 2, 2, 2, 2, -1])
     active = [
-        [1, 1, 1, 1, 0, 0],
+        [1, 1, 1, 1, 1, 0],
         [1, 1, 0, 0, 0, 0],
         [0, 1, 0, 0, 0, 0],
         [0, 0, 0, 0, 0, 0],
         [1, 1, 1, 1, 0, 0],
-        [1, 1, 1, 0, 0, 0],
+        [1, 1, 1, 1, 0, 0],
         [1, 0, 0, 0, 0, 0],
         [0, 1, 1, 0, 0, 0],
         [0, 1, 0, 0, 0, 0],
-        [1, 1, 0, 0, 1, 0],
+        [0, 1, 0, 0, 0, 0],
+        [0, 1, 0, 0, 0, 0],
+        [1, 1, 0, 1, 0, 0],
     ]
     pieces = [fires(active[:3]), fires(active[3:])]
     found = metrics.selectivity(pieces, topic, half, 6)
-    assert found[:3].tolist() == pytest.approx([1, 1 / 3, 0.75]) and found[3:].isnan().all()
+    assert found[:4].tolist() == pytest.approx([1, 1 / 3, 5 / 6, 1]) and found[4:].isnan().all()
 
 
 def test_selectivity_of_noise_is_chance_even_if_rare():
