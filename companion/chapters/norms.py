@@ -3,7 +3,7 @@ held-out text."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -69,30 +69,26 @@ def modes(histories: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     tests = {}
     for model, features in histories.items():
         for which, s in (("all", features.s), ("not rare", features.s[~features.rare])):
-            for scale, forth, back in (("s", np.asarray, float), ("log s", np.log, np.exp)):
-                test = geometry.bimodality(forth(s.to_numpy()))._asdict()
-                test["low"], test["high"] = test.pop("means") or (None, None)
-                places = {
-                    name: None if test[name] is None else float(back(test[name]))
-                    for name in ("low", "high", "valley")
-                }
-                tests[model, which, scale] = test | places
-    table = pd.DataFrame.from_dict(tests, orient="index")
-    table.index = pd.MultiIndex.from_tuples(tests, names=["model", "features", "scale"])
-    numbers = table.columns.difference(["n", "reason"])
+            tests[model, which, "s"] = geometry.bimodality(s.to_numpy())
+            tests[model, which, "log s"] = geometry.bimodality(np.log(s.to_numpy()))
+    index = pd.MultiIndex.from_tuples(tests, names=["model", "features", "scale"])
+    table = pd.DataFrame(tests.values(), index)
+    table[["low", "high"]] = [pair or (np.nan, np.nan) for pair in table.pop("means")]
+    numbers, places = table.columns.difference(["n", "reason"]), ["low", "high", "valley"]
     table[numbers] = table[numbers].astype(float)  # None becomes NaN: a dash in tables
-    tested = table.dip_p.notna()
-    table.loc[tested, "p_holm"] = (
-        multipletests(table.dip_p[tested], method="holm")[1] if tested.any() else None
-    )
+    logarithms = index.get_level_values("scale") == "log s"
+    table.loc[logarithms, places] = np.exp(table.loc[logarithms, places])
+    table["p_holm"], tested = np.nan, table.dip_p.notna()
+    if tested.any():
+        table.loc[tested, "p_holm"] = multipletests(table.dip_p[tested], method="holm")[1]
     return table
 
 
 def two_modes(test: pd.Series) -> bool:
     """Whether a row of `modes` supports two: two Gaussians fit better than one by BIC, their
     density has a valley, and neither is a handful of outliers."""
-    holds_enough = MIN_WEIGHT <= test.low_weight <= 1 - MIN_WEIGHT
-    return bool(pd.notna(test.valley) and test.bic_gain > 0 and holds_enough)
+    two = pd.notna(test.valley) and test.bic_gain > 0
+    return bool(two and MIN_WEIGHT <= test.low_weight <= 1 - MIN_WEIGHT)
 
 
 def multiple(features: pd.DataFrame) -> float:
@@ -115,11 +111,8 @@ def split(test: pd.Series, features: pd.DataFrame) -> Split:
     at = multiple(features)
     if MIN_WEIGHT <= (features.s < at).mean() <= 1 - MIN_WEIGHT:
         return Split(at, "the paper's multiple of the initial squared norm")
-    reason = (
-        "the median, since the paper's multiple of the initial squared norm, "
-        f"{at:.3g}, has nearly all features on one side"
-    )
-    return Split(float(features.s.median()), reason)
+    why = f"since the paper's multiple of the initial squared norm, {at:.3g}, has nearly all"
+    return Split(float(features.s.median()), f"the median, {why} features on one side")
 
 
 def places(test: pd.Series, s: pd.Series) -> dict[str, dict]:
@@ -177,11 +170,9 @@ def observe(m: Trained, features: pd.DataFrame, at: Split, acts: Activations) ->
     effects = effects.where(effects.fired >= MIN_FIRED).assign(fired=effects.fired)
     unlabelled = acts.topics.index(NO_TOPIC) if NO_TOPIC in acts.topics else -1
     topic = torch.where(acts.topic == unlabelled, -1, acts.topic)
-    measured = features.join(effects).assign(
-        rate=metrics.density(codes, len(features)).numpy(),
-        selectivity=metrics.selectivity(codes, topic, acts.article % 2, len(features)).numpy(),
-        low=low,
-    )
+    rate = metrics.density(codes, len(features)).numpy()
+    selectivity = metrics.selectivity(codes, topic, acts.article % 2, len(features)).numpy()
+    measured = features.join(effects).assign(rate=rate, selectivity=selectivity, low=low)
     moments = None
     if isinstance(m.model, JointSAE):
         moments = path_effects.by_group(m.model, *blocks, torch.tensor(low.to_numpy()))
@@ -202,10 +193,8 @@ def matched(features: pd.DataFrame, outcome: str, factor: float = 1.0, **same) -
     both = compared[compared.groupby("bin").low.transform("nunique") == 2]
     n_low = int(both.low.sum())
     if min(n_low, len(both) - n_low) < MIN_GROUP:
-        reason = (
-            f"{n_low} low- and {len(both) - n_low} high-norm features have a like firing rate: "
-            f"{MIN_GROUP} of each are needed"
-        )
+        few = f"{n_low} low- and {len(both) - n_low} high-norm features have a like firing rate"
+        reason = f"{few}: {MIN_GROUP} of each are needed"
         return estimates.tidy([{"value": None}], n=len(both), **same | {"unit": reason})
     fit = smf.ols("y ~ low + C(bin)", both).fit(cov_type="HC3")
     lo, hi = fit.conf_int().loc["low"]
@@ -220,13 +209,11 @@ def by_chance(m: Trained, features: pd.DataFrame, seed: int) -> pd.DataFrame:
     feature; their difference stays as drawn. What a norm predicts about shares made with a new
     draw, it does not predict because of anything learned. The interaction path is left out.
     """
-    sae, nfm = path_effects.parted(m.model)
-    moved = (sae.W_dec - decoder(runs.build(m.config, sae.W_dec.shape[1])).to(sae.W_dec)).cpu()
-    generator = torch.Generator().manual_seed(seed)
-    drawn = geometry.LINEAR_STD * torch.randn(nfm.W_lin.shape, generator=generator) + moved
-    W_dec = sae.W_dec.detach().cpu().double()
-    whole = W_dec + drawn.double()
-    share = ((W_dec * whole).sum(1) / whole.square().sum(1)).detach().numpy()
+    W_dec, generator = decoder(m.model), torch.Generator().manual_seed(seed)
+    moved = W_dec - decoder(runs.build(m.config, W_dec.shape[1]))
+    drawn = geometry.LINEAR_STD * torch.randn(W_dec.shape, generator=generator) + moved
+    whole = W_dec.double() + drawn.double()
+    share = ((W_dec.double() * whole).sum(1) / whole.square().sum(1)).numpy()
     share = np.where(features.fired >= MIN_FIRED, share, np.nan)
     return features.assign(decoder=share, linear=1 - share, nfm=1 - share)
 
@@ -247,23 +234,15 @@ def in_words(frame: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
     words = [estimates.interval(row.value, row.lo, row.hi, ".3f") for row in frame.itertuples()]
     reasons = frame.unit.where(frame.value.isna(), "")
     rows = frame.assign(words=words, reason=reasons).groupby(["model", "part"], sort=False)
-    cells = frame.assign(words=words).pivot(
-        index=["model", "part"], columns="quantity", values="words"
-    )
-    table = cells.reindex(rows.n.min().index)[list(names)].rename(columns=names).fillna("–")
-    return table.assign(n=rows.n.min(), remark=rows.reason.max()).reset_index()
+    cells = rows[["words", "quantity"]].apply(lambda row: row.set_index("quantity").words).unstack()
+    about = rows.agg(n=("n", "min"), remark=("reason", "max"))
+    return cells[list(names)].rename(columns=names).fillna("–").join(about).reset_index()
 
 
-def changed(config: ModelConfig, **values) -> ModelConfig:
-    """A model's config with some fields of its SAE, its NFM or its training set anew."""
-    parts = {name: getattr(config, name) for name in ("sae", "nfm", "train")}
-    own = {
-        name: {f.name: values.pop(f.name) for f in fields(part) if f.name in values}
-        for name, part in parts.items()
-    }
-    if values:
-        raise ValueError(f"{sorted(values)[0]!r} is not a field of an SAE, an NFM or a training")
-    return replace(config, **{name: replace(parts[name], **own[name]) for name in parts})
+def changed(config: ModelConfig, **stages: dict) -> ModelConfig:
+    """A model's config with fields of some of its stages set anew: `train={"lr": 1e-3}`."""
+    new = {stage: replace(getattr(config, stage), **fields) for stage, fields in stages.items()}
+    return replace(config, **new)
 
 
 def retrained(config: ModelConfig, half: bool = False) -> pd.DataFrame:
@@ -312,12 +291,10 @@ def half_precision() -> Iterator[None]:
             for kept in (p, adam.state[p]["exp_avg"], adam.state[p]["exp_avg_sq"]):
                 kept.copy_(kept.half())
 
-    hooks = (
-        optimizer.register_optimizer_step_pre_hook(round_gradients),
-        optimizer.register_optimizer_step_post_hook(round_state),
-    )
+    before = optimizer.register_optimizer_step_pre_hook(round_gradients)
+    after = optimizer.register_optimizer_step_post_hook(round_state)
     try:
         yield
     finally:
-        for hook in hooks:
-            hook.remove()
+        before.remove()
+        after.remove()

@@ -23,6 +23,8 @@ SHARES = {
 }
 ROLES = {"sae": "SAE alone", "joint": "joint model"}
 WEIGHTS = {"trained": COLOURS["joint"], "drawn anew": COLOURS["random"]}
+VIOLIN = {"inner": None, "cut": 0, "density_norm": "width", "width": 0.9}
+VIOLIN |= {"linewidth": 0, "alpha": 0.8, "saturation": 1}
 DRAWN = 500
 """Dots of a scatter plot; more would only grow the file."""
 
@@ -71,9 +73,9 @@ def against(histories: Mapping[str, pd.DataFrame], x: str, xlabel: str) -> Figur
         groups = pd.qcut(features[x].rank(method="first"), bins, labels=False)
         ax.plot("x", "s", data=seen.groupby(groups)[["x", "s"]].median(), color=INK)
         ax.set(xscale="log", yscale="log", ylabel="squared norm")
-        places = LogLocator(subs=(1, 2, 5))
-        ax.yaxis.set(major_locator=places, major_formatter="{x:g}", minor_formatter=NullFormatter())
-        ax.xaxis.set_minor_formatter(NullFormatter())
+        ax.yaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}")
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_minor_formatter(NullFormatter())
         ax.set_title(title, loc="left")
     axes[1].set_xlabel(xlabel)
     return figure
@@ -86,8 +88,8 @@ def journeys(histories: Mapping[str, pd.DataFrame]) -> Axes:
         seen = sample(histories[role])
         dots = {"color": COLOURS[role], "markersize": 3, "label": title}
         ax.plot(seen.updates.clip(lower=0.5), seen.cosine, ".", **dots)
-    ax.set(xscale="log", xlabel="training tokens on which the feature was active")
-    ax.set_ylabel("cosine with its start")
+    ax.set(xscale="log", ylabel="cosine with its start")
+    ax.set_xlabel("training tokens on which the feature was active")
     ax.axhline(1, color=INK, linewidth=0.8)
     # inside it would lie on the line at 1
     ax.legend(markerscale=4, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
@@ -101,19 +103,13 @@ def violins(trained: pd.DataFrame, drawn: pd.DataFrame, split: float) -> Axes:
     both = pd.concat({"trained": trained, "drawn anew": drawn}, names=["weights"])
     both = both.assign(group=np.where(both.s < split, "low", "high")).reset_index("weights")
     long = both.melt(["weights", "group"], list(SHARES), "share", "value")
-    long = long.assign(row=long.share + " " + long.group, value=100 * long.value)
-    rows = {
-        f"{share} {group}": f"{SHARES[share]}, {group}"
-        for share in SHARES
-        for group in ("low", "high")
-    }
-    how = {"data": long, "x": "value", "y": "row", "order": list(rows), "hue": "weights", "ax": ax}
-    shape = {"split": True, "inner": None, "cut": 0, "density_norm": "width", "width": 0.9}
-    sns.violinplot(**how, **shape, palette=WEIGHTS, alpha=0.8, linewidth=0, saturation=1)
+    long = long.assign(row=long.share.map(SHARES) + ", " + long.group, value=100 * long.value)
+    rows = [f"{share}, {group}" for share in SHARES.values() for group in ("low", "high")]
+    how = {"data": long, "x": "value", "y": "row", "order": rows, "hue": "weights", "ax": ax}
+    sns.violinplot(**how, **VIOLIN, split=True, palette=WEIGHTS)
     medians = {"estimator": "median", "errorbar": None, "linestyle": "none", "marker": "|"}
     sns.pointplot(**how, **medians, dodge=0.3, palette=[INK, INK], markersize=9)
-    empty = set(rows) - set(long.row)
-    ax.set_yticks(range(len(rows)), [rows[row] + " (none)" * (row in empty) for row in rows])
+    ax.set_yticks(range(len(rows)), [r + " (none)" * (r not in set(long.row)) for r in rows])
     ax.set(xlabel="share of weight norms, %", ylabel="")
     ax.grid(axis="y", visible=False)
     ax.get_legend().remove()
@@ -146,11 +142,10 @@ def spectra(shares: Mapping[str, np.ndarray]) -> Figure:
     figure, axes = plt.subplots(2, 1, figsize=(WIDTH, 5.2))
     for model, share in shares.items():
         role = model.removesuffix("_published")
-        line = "-" if role == model else "--"
         label = {"sae": "SAE", "joint": "joint", "random": "before training"}[role]
+        line, label = ("-", label) if role == model else ("--", f"{label}, as published")
         component, style = np.arange(1, len(share) + 1), {"color": COLOURS[role]}
         first = max(2, round(len(share) * 50 / 3200))
-        label += "" if role == model else ", as published"
         axes[0].plot(component[:first], 100 * share[:first], line, label=label, **style)
         axes[1].plot(component, 100 * share.cumsum(), line, **style)
     axes[0].set_ylabel("variance, %")
@@ -165,21 +160,11 @@ def ridges(histories: Mapping[str, pd.DataFrame]) -> Axes:
     logarithmic axis."""
     _, ax = plt.subplots(figsize=(WIDTH, 0.8 + 0.5 * len(histories)))
     growth = {name.replace(", ", ",\n"): h.s / h.start.mean() for name, h in histories.items()}
-    shape = {"inner": None, "cut": 0, "density_norm": "width", "width": 0.9, "linewidth": 0}
-    colour = {"color": COLOURS["joint"], "alpha": 0.8, "saturation": 1}
-    sns.violinplot(growth, orient="y", log_scale=True, ax=ax, **shape, **colour)
+    sns.violinplot(growth, orient="y", log_scale=True, color=COLOURS["joint"], ax=ax, **VIOLIN)
     ax.axvline(1, color=INK, linewidth=0.8)
     ax.xaxis.set(major_formatter="{x:g}", minor_formatter=NullFormatter())
     ax.set_xlabel("squared norm / initial one")
     ax.grid(axis="y", visible=False)
-    return ax
-
-
-def growth(norms: pd.DataFrame) -> Axes:
-    """Squared norms over training, one line per column; the index is the step."""
-    _, ax = plt.subplots()
-    sns.lineplot(norms, palette=[COLOURS["sae"], COLOURS["joint"]], ax=ax)
-    ax.set(xlabel="training step", ylabel="squared norm")
     return ax
 
 
