@@ -106,7 +106,8 @@ def articles(config: CorpusConfig) -> list[Article]:
 def split(found: Sequence[Article], config: CorpusConfig) -> dict[str, list[int]]:
     """Indices of the articles of each split, in shuffled order.
 
-    Every topic gives the same share of its articles to each split. Raises ValueError if a split would be empty.
+    Every topic gives the same share of its articles to each split. Raises ValueError if a split
+    would be empty.
     """
     generator = np.random.default_rng(config.seed)
     members: dict[str, list[int]] = {name: [] for name in SPLITS}

@@ -1,4 +1,6 @@
-"""What the language model does with a reconstruction: its next-token distribution with x replaced by x_hat, against the clean one."""
+"""What the language model does with a reconstruction: its next-token distribution with x replaced
+by x_hat, against the clean one.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
@@ -22,8 +24,8 @@ Condition = Callable[[Float[Tensor, "n d_in"]], Float[Tensor, "n d_in"]]
 
 
 def condition(reconstruct: Condition, trained: ModelConfig, activations: Activations) -> Condition:
-    """A reconstruction of normalised activations as a condition on raw ones: normalise, reconstruct,
-    invert.
+    """A reconstruction of normalised activations as a condition on raw ones: normalise,
+    reconstruct, invert.
 
     Raises ValueError if the model was trained at another hook point, on another language model or
     with other statistics than `activations`.
@@ -54,7 +56,7 @@ def of_model(trained: Trained, activations: Activations, path: str = "all") -> C
 
 
 def by_path(model: nn.Module, path: str = "all") -> Condition:
-    """A model's reconstruction by a path of `reconstruction.PATHS`, of what the model was trained on."""
+    """A model's reconstruction by a path of `reconstruction.PATHS`, in its training's units."""
 
     def reconstruct(x: Tensor) -> Tensor:
         parts = model.parts(model.encode(x))
@@ -99,7 +101,10 @@ class Clean(NamedTuple):
 def centre(
     logits: Float[Tensor, "seq d_vocab"],
 ) -> tuple[Float[Tensor, "seq d_vocab"], Int[Tensor, " seq"]]:
-    """Logits less their maximum, and where it is. Near 0 float32 keeps the digits that a KL of 1e-6 needs."""
+    """Logits less their maximum, and where it is.
+
+    Near 0 float32 keeps the digits that a KL of 1e-6 needs.
+    """
     logits = logits if logits.dtype == torch.float64 else logits.float()
     largest, top = logits.max(-1, keepdim=True)
     return logits - largest, top.squeeze(-1)
@@ -108,7 +113,9 @@ def centre(
 def compare(
     clean: Clean, logits: Float[Tensor, "seq d_vocab"], target: Int[Tensor, " seq"]
 ) -> dict[str, Tensor]:
-    """KL(clean || spliced) and both cross-entropies on the target in nats, and whether the likeliest token is the same; each (seq,)."""
+    """KL(clean || spliced) and both cross-entropies on the target in nats, and whether the
+    likeliest token is the same; each (seq,).
+    """
     shifted, top = centre(logits)
     log_sum = shifted.exp().sum(-1).log()
     at = target[:, None]
@@ -123,7 +130,11 @@ def compare(
 def directions(
     like: Float[Tensor, "batch seq d_in"], first_window: int, draw: int, seed: int
 ) -> Float[Tensor, "batch seq d_in"]:
-    """Random unit vectors. They depend on seed, draw and window alone, so that all conditions meet the same ones at any batch size."""
+    """Random unit vectors.
+
+    They depend on seed, draw and window alone, so that all conditions meet the same ones at any
+    batch size.
+    """
     each = [
         np.random.default_rng([seed, draw, first_window + i]).standard_normal(
             like.shape[1:], np.float32
@@ -140,14 +151,18 @@ def reconstructed(
     edited: Bool[Tensor, "batch seq"],
     first_window: int,
 ) -> Tensor:
-    """x with the edited positions replaced. Raises ValueError if the replacement is not finite, with the condition's and the window's name."""
+    """x with the edited positions replaced.
+
+    Raises ValueError if the replacement is not finite, with the condition's and the window's name.
+    """
     x_hat = reading.x.clone()
     x_hat[edited] = function(reading.x[edited]).to(x_hat)
     bad = ~x_hat.isfinite().flatten(1).all(1)
     if bad.any():
         window = first_window + int(bad.nonzero()[0])
         raise ValueError(
-            f"condition {name!r} gave NaN or infinity in window {window}; nothing was evaluated from there on"
+            f"condition {name!r} gave NaN or infinity in window {window}; nothing was evaluated "
+            "from there on"
         )
     return x_hat
 
@@ -176,7 +191,8 @@ def evaluate(
     `window`, `position`, `article`, `kl`, `ce_clean`, `ce_spliced` (nats), `top1_same` (the
     likeliest token is the clean one), `error_norm`.
 
-    Raises ValueError if `lm` is not the one of `harvest`, or for a reconstruction that is not finite.
+    Raises ValueError if `lm` is not the one of `harvest`, or for a reconstruction that is not
+    finite.
     """
     if lm.config != harvest.lm:
         raise ValueError(

@@ -1,7 +1,8 @@
 """Clamping: set a feature to a multiple of its value and see how the logits of some words move.
 
-A clamp adds its *change* to the activation at the hook point and leaves everything else, the reconstruction error included, as it was, so
-that a multiplier of 1 changes nothing. The published clamp replaces the activation instead; it stands beside as `published`.
+A clamp adds its *change* to the activation at the hook point and leaves everything else, the
+reconstruction error included, as it was, so that a multiplier of 1 changes nothing. The published
+clamp replaces the activation instead; it stands beside as `published`.
 """
 
 import math
@@ -28,15 +29,17 @@ Change = Callable[[Float[Tensor, "n d_in"]], Float[Tensor, "n d_in"]]
 
 
 def check_feature(feature: int, fired_tokens: Int[Tensor, " d_sae"]) -> None:
-    """Raise a ValueError if a feature is out of range, or dead: not active on any training token."""
+    """Raise a ValueError if a feature is out of range, or dead: active on no training token."""
     if not 0 <= feature < len(fired_tokens):
         raise ValueError(
-            f"feature = {feature} is out of range; there are {len(fired_tokens)} features, 0 to {len(fired_tokens) - 1}"
+            f"feature = {feature} is out of range; there are {len(fired_tokens)} features, 0 to "
+            f"{len(fired_tokens) - 1}"
         )
     if fired_tokens[feature] == 0:
         live = (fired_tokens > 0).nonzero().squeeze(1)[:5].tolist()
         raise ValueError(
-            f"feature = {feature} is dead: it fired on no training token, so that no multiple of it differs; live are {live}, ..."
+            f"feature = {feature} is dead: it fired on no training token, so that no multiple of "
+            f"it differs; live are {live}, ..."
         )
 
 
@@ -47,7 +50,9 @@ def check_multiplier(multiplier: float) -> None:
 
 
 def multiplied(codes: Codes, feature: int, multiplier: float) -> Codes:
-    """The codes with one feature's activation times `multiplier`; tokens on which it is not active stay as they are."""
+    """The codes with one feature's activation times `multiplier`; tokens on which it is not active
+    stay as they are.
+    """
     check_multiplier(multiplier)
     return codes._replace(
         acts=torch.where(codes.indices == feature, multiplier * codes.acts, codes.acts)
@@ -77,7 +82,9 @@ def primary(
 
 
 def secondary(model: JointSAE, inside: SecondarySAE, feature: int, multiplier: float) -> Change:
-    """Clamp a secondary feature: its direction is added inside the interaction path, before the ReLU; what `inside` leaves over stays in place."""
+    """Clamp a secondary feature: its direction is added inside the interaction path, before the
+    ReLU; what `inside` leaves over stays in place.
+    """
     check_multiplier(multiplier)
 
     def change(x: Tensor) -> Tensor:
@@ -114,10 +121,12 @@ def published(
     multiplier: float = 1.0,
     linear: Sequence[int] = (),
 ) -> Change:
-    """What the released code puts in place of the raw activation: the model's output, from raw input, without pooling or statistics.
+    """What the released code puts in place of the raw activation: the model's output, from raw
+    input, without pooling or statistics.
 
-    The interaction path is MLP(codes @ V) with the secondary SAE's reconstruction in place of the MLP's first layer, neither z-scored.
-    `feature` of `inside` is multiplied in its codes; the rows of the linear path of the features in `linear` are multiplied in its weights.
+    The interaction path is MLP(codes @ V) with the secondary SAE's reconstruction in place of the
+    MLP's first layer, neither z-scored. `feature` of `inside` is multiplied in its codes; the rows
+    of the linear path of the features in `linear` are multiplied in its weights.
     """
     check_multiplier(multiplier)
 
@@ -171,7 +180,9 @@ class Site:
     def logits(
         self, edit: Callable[[Tensor], Tensor] | None = None, first_position: str = "drop"
     ) -> Float[Tensor, "prompts words"]:
-        """Logits of the words after each prompt, with the raw activations (tokens, d_in) replaced by `edit` of them."""
+        """Logits of the words after each prompt, with the raw activations (tokens, d_in) replaced
+        by `edit` of them.
+        """
 
         def reshaped(x: Tensor) -> Tensor:
             return edit(x.flatten(0, 1)).reshape(x.shape)
@@ -181,17 +192,17 @@ class Site:
         return logits[rows, self.last][:, torch.tensor(self.words.token_id.tolist())].double()
 
     def added(self, change: Change) -> Float[Tensor, "prompts words"]:
-        """Logits with a change added to the activations: de-normalised, everything else left in place."""
+        """Logits with a de-normalised change added to the activations, the rest left in place."""
         return self.logits(lambda x: x + change(self.normalised(x)) * self.std)
 
     def replaced(self, reconstruct: Change) -> Float[Tensor, "prompts words"]:
-        """Logits with the activations replaced by their reconstruction, de-normalised: what the splice itself does."""
+        """Logits with the activations replaced by their de-normalised reconstruction: a splice."""
         return self.logits(
             lambda x: denormalise(reconstruct(self.normalised(x)), self.mean, self.std)
         )
 
     def replaced_raw(self, reconstruct: Change) -> Float[Tensor, "prompts words"]:
-        """As the released code: raw activations in, output put back as it is, first positions too."""
+        """As the released code: raw activations in, output put back as it is, at sinks too."""
         return self.logits(reconstruct, first_position="keep")
 
     @torch.no_grad()
@@ -202,8 +213,8 @@ class Site:
         run: Callable[[Change], Tensor] | None = None,
         clean: Float[Tensor, "prompts words"] | None = None,
     ) -> pd.DataFrame:
-        """What each clamp, at each multiplier, adds to the logits: one row per condition, multiplier,
-        prompt and word, with the columns of `words` and `value`, in logits.
+        """What each clamp, at each multiplier, adds to the logits: one row per condition,
+        multiplier, prompt and word, with the columns of `words` and `value`, in logits.
 
         `run` takes a change to logits, by default by `added`; `clean` are those without a clamp. At
         a multiplier of 1 nothing may move; only the first clamp is run there.
@@ -253,7 +264,8 @@ def mean_activations(
     dictionaries: Mapping[str, Callable[[Float[Tensor, "n d_in"]], Float[Tensor, "n d_sae"]]],
     first_position: str = "drop",
 ) -> dict[str, pd.DataFrame]:
-    """Mean activation of every feature over the tokens of each text: name -> frame (texts, features).
+    """Mean activation of every feature over the tokens of each text: name -> frame (texts,
+    features).
 
     Texts are read after a separator. `dictionaries` take raw activations to dense codes.
     `first_position="drop"` leaves out attention sinks, the separator among them.
@@ -282,7 +294,8 @@ def at_prompts(
 ) -> Site:
     """Read prompts, each after a separator, up to the hook point.
 
-    Shorter prompts are filled up on the right with separators: nothing before them sees them, and no clamp touches them.
+    Shorter prompts are filled up on the right with separators: nothing before them sees them, and
+    no clamp touches them.
     """
     tokens, last = pad(lm, prompts)
     device = tokens.device
@@ -300,7 +313,9 @@ def at_prompts(
 def pad(
     lm: LanguageModel, texts: Sequence[str]
 ) -> tuple[Int[Tensor, "texts seq"], Int[Tensor, " texts"]]:
-    """Token ids of texts, each after a separator and filled up with separators on the right, and each one's last position."""
+    """Token ids of texts, each after a separator and filled up with separators on the right, and
+    each one's last position.
+    """
     separator = lm.separator  # looked up in the vocabulary at every call
     ids = [
         [separator, *i] for i in lm.tokenizer(list(texts), add_special_tokens=False)["input_ids"]

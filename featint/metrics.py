@@ -10,14 +10,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-PATHS = {
-    "own_path": ("sae_out",),
-    "plus_linear": ("sae_out", "linear_out"),
-    "plus_interaction": ("sae_out", "interaction_out"),
-    "all": ("sae_out", "linear_out", "interaction_out"),
-}
-"""Reconstructions that a model's parts make up; a part that a model lacks counts as nothing."""
-
 
 def squared_error(
     x: Float[Tensor, "batch d_in"], x_hat: Float[Tensor, "batch d_in"]
@@ -27,11 +19,8 @@ def squared_error(
 
 
 def fvu(sse: float | pd.Series, sst: float | pd.Series) -> float | pd.Series:
-    """Fraction of variance unexplained: sum of squared errors over sum of squared distances from
-    the mean of the whole set.
-
-    Numbers, or columns of draws.
-    """
+    """Fraction of variance unexplained: the sum of squared errors over that of squared distances
+    from the mean of the whole set; numbers, or columns of draws."""
     return sse / sst
 
 

@@ -120,8 +120,8 @@ def partners(
     most: int,
 ) -> pd.DataFrame:
     """For each of these features the `most` others of them with which it interacts most, strongest
-    first: columns feature, partner, effect, the mean of `in_company` over up to `tokens` tokens, and
-    n, on how many both are active.
+    first: columns feature, partner, effect, the mean of `in_company` over up to `tokens` tokens,
+    and n, on how many both are active.
 
     Asked are pairs that meet on at least `least` tokens and are, `by_weights`, among the
     `candidates` strongest of either feature.

@@ -198,8 +198,8 @@ def _affine(inputs: Tensor) -> Tensor:
 
 def fvu(x: Float[Tensor, "n d_in"], x_hat: Float[Tensor, "n d_in"]) -> float:
     """Fraction of the variance of these tokens that a reconstruction leaves unexplained."""
-    around = metrics.squared_error(x, x.mean(0).expand_as(x)).sum()
-    return (metrics.squared_error(x, x_hat).sum() / around).item()
+    around = metrics.squared_error(x, x.mean(0).expand_as(x)).sum().item()
+    return metrics.fvu(metrics.squared_error(x, x_hat).sum().item(), around)
 
 
 def nearest(

@@ -1,4 +1,5 @@
-"""How well trained models reconstruct activations: squared errors of each model and path, summed per article.
+"""How well trained models reconstruct activations: squared errors of each model and path, summed
+per article.
 
 Every metric of reconstruction is a ratio of such sums, and a bootstrap over articles needs no more.
 """
