@@ -1,14 +1,12 @@
 """2x2 designs: does a feature, or a clamp, answer to two factors *together*?
 
 Sentences: every topic is one sentence in each of the four cells, so topics are the sample. Each
-effect is one contrast per topic, and its F(1, n - 1) is the square of the one-sample t of these;
-that is the whole repeated-measures ANOVA of a 2x2 design, since effects with one degree of freedom
-need no sphericity correction.
+effect is one contrast per topic, its F(1, n - 1) the square of their one-sample t; effects with one
+degree of freedom need no sphericity correction, so that this is the whole repeated-measures ANOVA.
 
-Words: every word belongs to one of the four cells and is scored after every prompt. What should
-hold for other prompts *and* other words needs the variance of both (Clark 1973, the
-"language-as-fixed-effect fallacy"). The published analysis, which takes each pair of prompt and
-word for an independent observation, stands beside it.
+Words: every word belongs to a cell and is scored after every prompt. What should hold for other
+prompts *and* other words needs the variance of both (Clark 1973, the "language-as-fixed-effect
+fallacy"). The published test, with each pair an independent observation, stands beside it.
 """
 
 import warnings
@@ -41,13 +39,11 @@ def effect_names(factors: Factors) -> list[str]:
 
 
 def cell_index(frame: pd.DataFrame, factors: Factors) -> np.ndarray:
-    """The cell (0 to 3, as in CELLS) of each row. Raises ValueError for a label or column that
-    is not known."""
+    """The cell (0 to 3, as in CELLS) of each row. Raises ValueError for a label that is not
+    known."""
     effect_names(factors)
     index = np.zeros(len(frame), dtype=int)
     for factor, levels in factors.items():
-        if factor not in frame:
-            raise ValueError(f"column {factor!r} is missing; there are {', '.join(frame)}")
         if (unknown := ~frame[factor].isin(levels)).any():
             row = unknown.idxmax()
             raise ValueError(
@@ -112,16 +108,12 @@ def rm_anova(design: pd.DataFrame, values: pd.DataFrame, factors: Factors) -> pd
     """
     data = cells(design, values, factors)
     tests, df2 = contrast_tests(data), len(data) - 1
-    table = pd.DataFrame(
-        {
-            "feature": np.tile(values.columns, 3),
-            "effect": np.repeat(effect_names(factors), values.shape[1]),
-            **{"estimate": tests.estimate.ravel(), "F": tests.F.ravel(), "df1": 1, "df2": df2},
-            "p": tests.p.ravel(),
-            "q": stats.false_discovery_control(tests.p, axis=1).ravel(),
-        }
-    )
-    return table.assign(partial_eta2=1 - df2 / (table.F + df2))  # 1 where F is infinite
+    q = stats.false_discovery_control(tests.p, axis=1)
+    columns = {name: array.ravel() for name, array in (tests._asdict() | {"q": q}).items()}
+    index = pd.MultiIndex.from_product([effect_names(factors), values.columns])
+    table = pd.DataFrame(columns, index.set_names(["effect", "feature"])).reset_index()
+    eta2 = 1 - df2 / (table.F + df2)  # 1 where F is infinite
+    return table.assign(df1=1, df2=df2, partial_eta2=eta2)
 
 
 def shuffled_passes(
@@ -228,17 +220,25 @@ def t_tests(contrasts: Mapping[object, Contrast]) -> pd.DataFrame:
 
 
 def interactions(table: pd.DataFrame) -> pd.DataFrame:
-    """`t_tests` of the interaction contrast of a `crossed` table: by prompt, by word, both random.
+    """`t_tests` of the interaction `contrasts` of a `crossed` table."""
+    return t_tests(contrasts(*arrays(table))).rename_axis("test")
 
-    by prompt: t of one contrast per prompt. by word: F(1, words - 4) of the 2x2 between words, each
-    averaged over prompts. both random: the variances of both less what they share, V = V_word +
-    V_prompt - V_residual, with Satterthwaite's df; in a complete table this is the REML mixed model
-    with random words and random prompt x cell terms, negative components set to 0.
+
+def contrasts(values: np.ndarray, cell: np.ndarray) -> dict[str, Contrast]:
+    """The interaction contrast in values (prompts, words) with each word's cell, by what counts as
+    the sample.
+
+    by prompt: one contrast per prompt. by word: the 2x2 between words, each averaged over prompts.
+    both random: the variances of both less what they share, V = V_word + V_prompt - V_residual, with
+    Satterthwaite's df; in a complete table this is the REML mixed model with random words and random
+    prompt x cell terms, negative components set to 0. published: one-way F(1, 2n - 2) of two lists
+    of differences, high minus low of the second factor, words paired by their position in their list
+    and each pair after each prompt an observation.
+
+    Raises ValueError if the four lists of words differ in length.
     """
-    return t_tests(_interactions(*arrays(table)))
-
-
-def _interactions(values: np.ndarray, cell: np.ndarray) -> dict[str, Contrast]:
+    if len(set(np.bincount(cell, minlength=4))) > 1:
+        raise ValueError(f"{np.bincount(cell)} words per cell cannot be paired by their position")
     (n_prompts, n_words), counts = values.shape, np.bincount(cell, minlength=4)
     by_prompt = values @ (np.eye(4)[cell] / counts[cell, None])  # cell means (prompts, 4)
     by_word = values.mean(axis=0)
@@ -252,10 +252,14 @@ def _interactions(values: np.ndarray, cell: np.ndarray) -> dict[str, Contrast]:
     v_word = (word_error**2).sum() / df_word * leverage
     v_residual = (residual**2).sum() / df_residual * leverage / n_prompts
     both = _both((v_prompt, v_word, v_residual), (df_prompt, df_word, df_residual))
+    by_cell = [values[:, cell == c] for c in range(4)]
+    pairs = np.stack([by_cell[1] - by_cell[0], by_cell[3] - by_cell[2]]).reshape(2, -1)
+    n_pairs = pairs.shape[1]
     return {
         "by prompt": Contrast(estimate, v_prompt, df_prompt),
         "by word": Contrast(estimate, v_word, df_word),
         "both random": Contrast(estimate, *both),
+        "published": Contrast(estimate, pairs.var(axis=1, ddof=1).sum() / n_pairs, 2 * n_pairs - 2),
     }
 
 
@@ -306,26 +310,10 @@ def mixed_model(table: pd.DataFrame) -> Contrast:
     return Contrast(float(fit.params["ab"]) * scale, variance, np.inf)
 
 
-def published(values: np.ndarray, cell: np.ndarray) -> Contrast:
-    """The published test: one-way F(1, 2n - 2) of two lists of differences, each pair of prompt and
-    word an observation.
-
-    Words are paired by their position in their list, high minus low of the second factor, within
-    each level of the first. Raises ValueError if the lists differ in length.
-    """
-    columns = [np.flatnonzero(cell == c) for c in range(4)]
-    if len(lengths := {len(c) for c in columns}) > 1:
-        raise ValueError(f"lists of {sorted(lengths)} words cannot be paired by their position")
-    low = (values[:, columns[1]] - values[:, columns[0]]).ravel()
-    high = (values[:, columns[3]] - values[:, columns[2]]).ravel()
-    variance = (low.var(ddof=1) + high.var(ddof=1)) / len(low)
-    return Contrast(float(high.mean() - low.mean()), float(variance), 2 * len(low) - 2)
-
-
 def all_tests(table: pd.DataFrame) -> pd.DataFrame:
-    """`interactions`, the mixed model and the published test of one `crossed` table."""
-    others = {"mixed model": mixed_model(table), "published": published(*arrays(table))}
-    return t_tests(_interactions(*arrays(table)) | others).rename_axis("test")
+    """`interactions` and the mixed model of one `crossed` table."""
+    tests = contrasts(*arrays(table)) | {"mixed model": mixed_model(table)}
+    return t_tests(tests).rename_axis("test")
 
 
 def false_positives(table: pd.DataFrame, shuffles: int = 500, seed: int = 0) -> pd.DataFrame:
@@ -338,12 +326,11 @@ def false_positives(table: pd.DataFrame, shuffles: int = 500, seed: int = 0) -> 
     values, cell = arrays(table)
     if values.std() == 0:
         raise ValueError("the values do not vary: no test can be made on them")
-    rng, contrasts = np.random.default_rng(seed), {}
+    rng, found = np.random.default_rng(seed), {}
     for shuffle in range(shuffles):
-        dealt = rng.permutation(cell)
-        tests = _interactions(values, dealt) | {"published": published(values, dealt)}
-        contrasts |= {(shuffle, test): contrast for test, contrast in tests.items()}
-    rejected = (t_tests(contrasts)["p"] < ALPHA).groupby(level=1, sort=False).sum()
+        tests = contrasts(values, rng.permutation(cell))
+        found |= {(shuffle, test): contrast for test, contrast in tests.items()}
+    rejected = (t_tests(found)["p"] < ALPHA).groupby(level=1, sort=False).sum()
     rows = []
     for count in rejected:
         test = stats.binomtest(int(count), shuffles, ALPHA)

@@ -87,19 +87,6 @@ def test_selected_effects_shrink_on_the_other_half_when_nothing_is_there():
     assert (np.array(held) > critical).sum() <= st.binom(40, 0.05).ppf(0.999)
 
 
-def test_the_published_one_way_test_and_choice_by_hand():
-    """Cells 0, 2 / 1, 3 / 2, 4 / 6, 8: means 1, 2, 3, 7 around 3.25, so 2 (2.25² + 1.25² + 0.25² + 3.75²)
-    / 3 = 13.8333 between over 8 / 4 = 2 within. Formal is highest in 0, and more clearly lowest in 1."""
-    cells = pd.MultiIndex.from_product(FACTORS.values(), names=FACTORS).to_frame(index=False)
-    design = pd.concat([cells, cells], ignore_index=True).assign(topic="t", half="h", text="x")
-    values = pd.DataFrame({0: [0.0, 1, 2, 6, 2, 3, 4, 8], 1: [9.0, 9, 1, 1, 9, 8, 1, 2], 2: 5.0})
-    table = interactions.one_way(design, values)
-    assert table.index.tolist() == [0, 1] and table.high_high[0] == 7
-    assert table.F[0] == pytest.approx(41.5 / 3 / 2)
-    assert table.p[0] == pytest.approx(st.f.sf(41.5 / 3 / 2, 3, 4))
-    assert interactions.strongest_primary(design, values) == 1
-
-
 class TestChoice:
     def features(self):
         """Live features 0 to 5; by F of the interaction 4, 3, 2, 1, 0, 5; the largest F of any effect
@@ -215,13 +202,15 @@ class TestClamps:
         assert groups.p.max() <= 1 and all(groups.p[g] >= p[g] for g in p)
         assert interactions.group_shifts(frame.assign(value=0.0)).p.isna().all()
 
-    def test_published_tests_by_hand(self):
-        """At -4 five times the negative of `HAND`: contrast -10, F = 6 on 1 and 6 as for `HAND`."""
-        table = interactions.published_tests(shifts(words(HAND))).loc["c"]
+    def test_contrasts_per_multiplier_by_hand(self):
+        """At -4 five times the negative of `HAND`: contrast -10; F does not depend on the dose."""
+        frame = shifts(words(HAND))
+        table = interactions.contrasts(frame[frame.multiplier != 1], "published").loc["c"]
         assert table.index.tolist() == [-4, 0, 4]
-        assert table.contrast.tolist() == pytest.approx([-10, -2, 6])
+        assert table.estimate.tolist() == pytest.approx([-10, -2, 6])
         assert table.F.tolist() == pytest.approx([6] * 3)
-        assert table.p[0] == pytest.approx(st.f.sf(6, 1, 6))
+        both = interactions.contrasts(frame).loc["c"]
+        assert both.F.tolist()[::3] == pytest.approx([4 / 1.75] * 2) and pd.isna(both.F[1])
 
 
 def test_numbers_that_are_missing_say_why():
@@ -254,8 +243,10 @@ class TestFigures:
         assert line.get_ydata().tolist() == rows.value.tolist()
 
     def test_heat_map_is_relative_to_the_largest_cell(self):
-        values = figures_interactions.heat_map(self.means()).collections[0].get_array()
+        axes = figures_interactions.heat_map(self.means())
+        values = axes.collections[0].get_array()
         assert values.shape == (3, 4) and np.allclose(values.max(axis=1), 1)
+        assert [t.get_text() for t in axes.get_yticklabels()] == ["x 0", "x 1", "x 3"]
 
     def test_volcano_and_words(self):
         table = pd.DataFrame({"d": [0.1, -2.0], "p": [0.5, 1e-6], "q": [0.5, 1e-4]})

@@ -2,6 +2,7 @@
 that did not select them, which of them are clamped, and what a clamp does to groups of words."""
 
 from collections.abc import Collection, Mapping, Sequence
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -18,12 +19,8 @@ from companion.designs import ALPHA
 from featint import interventions
 
 FACTORS = {name: stimuli.LEVELS[name] for name in ("formality", "emotion")}
-GROUPS = {
-    "FL": ("formal", "neutral"),
-    "FH": ("formal", "emotional"),
-    "CL": ("casual", "neutral"),
-    "CH": ("casual", "emotional"),
-}
+GROUPS = dict(zip(["CL", "CH", "FL", "FH"], product(*FACTORS.values()), strict=True))
+"""Casual or formal words, with little or high emotion."""
 MULTIPLIERS = (-4.0, 0.0, 1.0, 4.0)
 LARGEST_DOSE = 5.0
 """Of these: the distance from -4 to 1. Slopes are reported times this dose."""
@@ -73,28 +70,6 @@ def passes(features: pd.DataFrame, shuffled: pd.DataFrame) -> pd.DataFrame:
     return table.rename(columns=columns).reset_index()
 
 
-def one_way(design: pd.DataFrame, values: pd.DataFrame) -> pd.DataFrame:
-    """The published test: one-way F over the four cells, every sentence an observation.
-
-    Per feature F, p, and the mean of the cell where both factors are high; features that are the
-    same on all sentences are left out. It cannot tell an interaction from a main effect.
-    """
-    cell = designs.cell_index(design, stimuli.factors(design))
-    varied = values.loc[:, values.std() > 0]
-    test = stats.f_oneway(*(varied[cell == c] for c in range(4)), axis=0)
-    means = {"high_high": varied[cell == 3].mean()}
-    return pd.DataFrame({"F": test.statistic, "p": test.pvalue} | means, index=varied.columns)
-
-
-def strongest_primary(design: pd.DataFrame, values: pd.DataFrame) -> int:
-    """The published choice: the largest |t| of high against low of the first factor, all sentences
-    independent, uncorrected, nothing held out."""
-    factor, (low, high) = next(iter(stimuli.factors(design).items()))
-    varied = values.loc[:, values.std() > 0]
-    test = stats.ttest_ind(varied[design[factor] == high], varied[design[factor] == low], axis=0)
-    return int(varied.columns[np.abs(test.statistic).argmax()])
-
-
 class Chosen(NamedTuple):
     """Features of one dictionary to clamp."""
 
@@ -142,12 +117,12 @@ def choose(
     )
 
 
-def contrasts(shifts: pd.DataFrame) -> pd.DataFrame:
-    """The interaction contrast per condition and multiplier, prompts and words random: rows of
-    `designs.t_tests`. `shifts`: rows of `interventions.Site.shifts`."""
+def contrasts(shifts: pd.DataFrame, test: str = "both random") -> pd.DataFrame:
+    """The interaction contrast per condition and multiplier: rows of `designs.interactions`, by
+    default with prompts and words random. `shifts`: rows of `interventions.Site.shifts`."""
     keys = ["condition", "multiplier"]
     tests = {
-        key: designs.interactions(designs.crossed(rows, FACTORS)).loc["both random"]
+        key: designs.interactions(designs.crossed(rows, FACTORS)).loc[test]
         for key, rows in shifts.groupby(keys, sort=False)
     }
     return pd.DataFrame(tests).T.rename_axis(keys)
@@ -212,15 +187,6 @@ def group_shifts(shifts: pd.DataFrame) -> pd.DataFrame:
     frame = pd.DataFrame(rows).T
     p = frame.p.astype(float)
     return frame.assign(p=np.nan if p.isna().any() else multipletests(p, method="holm")[1])
-
-
-def published_tests(shifts: pd.DataFrame) -> pd.DataFrame:
-    """`designs.published` per condition and multiplier but 1: contrast (logit), F, p."""
-    keys, tests = ["condition", "multiplier"], {}
-    for key, rows in shifts[shifts.multiplier != 1].groupby(keys, sort=False):
-        tests[key] = designs.published(*designs.arrays(designs.crossed(rows, FACTORS)))
-    table = designs.t_tests(tests).rename_axis(keys).rename(columns={"estimate": "contrast"})
-    return table[["contrast", "F", "p"]]
 
 
 def numbers(values: Mapping, reason: str = "", **same) -> pd.DataFrame:

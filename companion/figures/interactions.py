@@ -76,9 +76,9 @@ def heat_map(frame: pd.DataFrame) -> Axes:
     factors = list(frame.columns[:2])
     wide = frame.pivot_table(index="feature", columns=factors, values="value", sort=False)
     wide = wide.div(wide.max(axis=1).where(lambda m: m > 0, 1), axis=0)
-    wide.columns = ["\n".join(cell) for cell in wide.columns]
     _, ax = plt.subplots(figsize=(WIDTH, 1.3 + 0.34 * len(wide)))
     sns.heatmap(wide, vmin=0, vmax=1, cmap="cividis", cbar_kws={"label": "mean / largest"}, ax=ax)
+    ax.set(xlabel="", xticklabels=["\n".join(cell) for cell in wide.columns])
     return ax
 
 
