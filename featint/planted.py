@@ -12,13 +12,15 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from featint import metrics, train
+from featint import metrics, pair_effects, train
 from featint.activations import Batches
 from featint.config import at_least, choose
 from featint.kernels.sparse import Codes
 from featint.nfm import NFM
 from featint.sae import Reconstruction
 
+TOP = 40  # largest second differences of pairs that are handed out
+REPORTED = 0.5  # of a planted pair's second difference: one of at least that is reported
 ORDERS = {"none": 0, "pairs": 2, "triples": 3}
 """How many features a planted product multiplies."""
 
@@ -218,3 +220,40 @@ def matched(
     cosine = true @ normalize(learned, dim=1).T
     rows, columns = linear_sum_assignment(cosine.numpy(), maximize=True)
     return cosine[rows, columns], torch.from_numpy(columns)
+
+
+def bought(codes: Tensor, products: Tensor) -> float:
+    """Share of the planted products, columns of (n, n_products), that correlate by more than 0.5
+    with the code of some one feature, columns of (n, d_sae)."""
+    n = products.shape[1]
+    together = torch.corrcoef(torch.cat([products, codes], 1).T)[:n, n:]
+    return (together.nan_to_num(0.0).amax(1) > 0.5).double().mean().item()
+
+
+def pairs_found(nfm: NFM, codes: Codes, match: Tensor, world: World) -> dict:
+    """How well the NFM's pairs are the planted ones, over all pairs of true features, feature i
+    being the NFM's `match[i]`, each at its mean level where it fires.
+
+    For the scores `difference` and `factors` the `pair_effects.agreement` with what is planted, as
+    `auprc_*` and `recall_*`; of the pairs whose difference is at least `REPORTED` of a planted
+    one's, how many are `reported` and how many of these `false`; `top`, the largest differences,
+    each with whether it is planted.
+    """
+    every = torch.combinations(torch.arange(len(match)))
+    dense, pairs = codes.dense(len(nfm.V)), match[every]
+    levels = dense.sum(0) / (dense > 0).sum(0).clamp(min=1)
+    difference = pair_effects.alone(nfm, pairs, levels)
+    factors = pair_effects.by_weights(nfm, pairs, levels, codes)
+    truth = torch.zeros(len(match), len(match), dtype=torch.bool)
+    if world.products.shape[-1] == 2:
+        truth[tuple(world.products.T)] = True
+    truth = truth[tuple(every.T)]
+    row = {}
+    if truth.any():
+        for name, score in {"difference": difference, "factors": factors}.items():
+            agreement = pair_effects.agreement(score, truth)
+            row[f"auprc_{name}"], row[f"recall_{name}"] = agreement
+    reported = difference >= REPORTED * world.config.strength
+    top = difference.sort(descending=True).indices[:TOP]
+    row["top"] = list(zip(difference[top].tolist(), truth[top].tolist(), strict=True))
+    return row | {"reported": int(reported.sum()), "false": int((reported & ~truth).sum())}

@@ -27,7 +27,7 @@ FEATINT = {
     "interventions": "store activations joint lm nfm secondary kernels",
     "geometry": "joint runs",
     "pair_effects": "nfm kernels",
-    "planted": "config activations kernels metrics nfm sae train",
+    "planted": "config activations kernels metrics nfm pair_effects sae train",
     "path_effects": "joint kernels nfm sae",
 }
 """What each module of the library may import of the library; of the companion, nothing."""

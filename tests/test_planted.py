@@ -6,6 +6,7 @@ import torch
 
 from featint import planted, train
 from featint.config import NFMConfig, SAEConfig, TrainConfig
+from featint.kernels.sparse import Codes
 from featint.nfm import NFM
 from featint.planted import OnTrueCodes, World, WorldConfig
 from featint.sae import TopKSAE
@@ -149,3 +150,34 @@ def test_a_planted_dictionary_is_recovered():
         for learned in (sae.W_dec, chance)
     ]
     assert shares[0] >= 0.9 and shares[1] < 0.05
+
+
+def test_learned_features_are_matched_before_their_pairs_are_asked():
+    """The NFM multiplies its features 3 and 2, which stand for the true features that are planted."""
+    world = World(WorldConfig(n_features=4, d_in=6, n_active=3, n_products=1))
+    true = world.products[0]
+    match = torch.full((4,), -1)
+    match[true] = torch.tensor([3, 2])
+    match[match < 0] = torch.tensor([0, 1])
+    nfm = NFM(6, 4, NFMConfig(d_factor=1, dropout=0.0))
+    with torch.no_grad():
+        for p in (nfm.V, nfm.b_hidden, nfm.b_out):
+            p.zero_()
+        nfm.V[[2, 3]] = 1.0
+        nfm.W_hidden.fill_(1.0)
+        nfm.W_out.copy_(world.product_directions)
+    codes = Codes(torch.ones(5, 4), torch.arange(4).expand(5, 4))
+    row = planted.pairs_found(nfm, codes, match, world)
+    assert (row["recall_difference"], row["recall_factors"], row["false"]) == (1, 1, 0)
+    straight = planted.pairs_found(nfm, codes, torch.arange(4), world)
+    assert straight["false"] == (0 if set(true.tolist()) == {2, 3} else 1)
+
+
+def test_a_pair_is_bought_if_one_feature_follows_its_product():
+    products = torch.rand(200, 3, generator=torch.Generator().manual_seed(0))
+    other = torch.rand(200, generator=torch.Generator().manual_seed(1))
+    codes = torch.stack([3 * products[:, 1] + 1, other, torch.zeros(200), 1 - products[:, 2]], 1)
+    # the first has no feature, the second one, the third one that does the opposite
+    assert planted.bought(codes, products) == pytest.approx(1 / 3)
+    diluted = torch.stack([products[:, 0] + 3 * other], 1)  # correlates by about 0.3
+    assert planted.bought(diluted, products[:, :1]) == 0

@@ -10,7 +10,6 @@ from companion import estimates
 from companion.chapters import planted_truth
 from companion.chapters.planted_truth import Attempt
 from featint.config import NFMConfig
-from featint.kernels.sparse import Codes
 from featint.nfm import NFM
 from featint.planted import OnTrueCodes, World
 
@@ -78,31 +77,6 @@ def test_where_triples_are_planted_every_reported_pair_is_false(monkeypatch):
     monkeypatch.setattr(planted_truth, "fitted", lambda a, world: by_hand(world, (0, 1)))
     row = planted_truth.measured(attempt)
     assert (row["reported"], row["false"]) == (1, 1) and "recall_difference" not in row
-
-
-def test_learned_features_are_matched_before_their_pairs_are_asked():
-    """The NFM multiplies its features 3 and 2, which stand for the true features that are planted."""
-    world = World(Attempt(**TINY))
-    true = world.products[0]
-    match = torch.full((4,), -1)
-    match[true] = torch.tensor([3, 2])
-    match[match < 0] = torch.tensor([0, 1])
-    nfm = by_hand(world, (3, 2)).nfm
-    codes = Codes(torch.ones(5, 4), torch.arange(4).expand(5, 4))
-    row = planted_truth.pair_measures(nfm, codes, match, world)
-    assert (row["recall_difference"], row["recall_factors"], row["false"]) == (1, 1, 0)
-    straight = planted_truth.pair_measures(nfm, codes, torch.arange(4), world)
-    assert straight["false"] == (0 if set(true.tolist()) == {2, 3} else 1)
-
-
-def test_a_pair_is_bought_if_one_feature_follows_its_product():
-    products = torch.rand(200, 3, generator=torch.Generator().manual_seed(0))
-    other = torch.rand(200, generator=torch.Generator().manual_seed(1))
-    codes = torch.stack([3 * products[:, 1] + 1, other, torch.zeros(200), 1 - products[:, 2]], 1)
-    # the first has no feature, the second one, the third one that does the opposite
-    assert planted_truth.bought(codes, products) == pytest.approx(1 / 3)
-    diluted = torch.stack([products[:, 0] + 3 * other], 1)  # correlates by about 0.3
-    assert planted_truth.bought(diluted, products[:, :1]) == 0
 
 
 def test_every_model_is_what_it_is_called():

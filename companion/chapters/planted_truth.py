@@ -11,10 +11,9 @@ from joblib import Parallel, delayed
 from torch import Tensor, nn
 
 from companion import estimates
-from featint import pair_effects, planted, train
+from featint import planted, train
 from featint.config import NFMConfig, SAEConfig, TrainConfig, at_least, choose
 from featint.joint import JointSAE
-from featint.kernels.sparse import Codes
 from featint.nfm import NFM
 from featint.planted import OnTrueCodes, World
 from featint.sae import TopKSAE
@@ -24,8 +23,6 @@ MODELS = ("true_codes", "sequential", "joint", "joint_no_interaction", "sae", "s
 WITH_PAIRS = MODELS[:3]
 N_TEST = 10_000
 TEST, FLOOR = 10**6, 10**6 + 1  # "steps" whose tokens no training sees
-TOP = 40  # largest differences kept for a picture
-REPORTED = 0.5  # of a planted pair's second difference: one of at least that is reported
 SHARES = ("recall_difference", "recall_factors", "auprc_difference", "auprc_factors", "bought")
 """Measures that cannot leave 0 to 1; neither do their intervals."""
 
@@ -114,7 +111,7 @@ def measured(a: Attempt) -> dict:
     - with learned codes `cosine`, the median match of the true directions, and, with products,
       `bought` of them;
     - with an interaction path `fvu_refit_pairs`, that of the path as it is and the best affine map
-      beside it, and `pair_measures`.
+      beside it, and `planted.pairs_found`.
     """
     world, true = World(a), a.model == "true_codes"
     samples = [world.draw(N_TEST, planted.step_generator(a.seed, s)) for s in (FLOOR, TEST)]
@@ -135,54 +132,17 @@ def measured(a: Attempt) -> dict:
             cosine, match = planted.matched(directions(model), world.directions)
             row["cosine"] = cosine.median().item()
             if len(world.products):
-                row["bought"] = bought(dense[1], test.products)
+                row["bought"] = planted.bought(dense[1], test.products)
         if a.model in WITH_PAIRS:
             paths = tuple(model.nfm.interaction_out(c) for c in codes)
             row["fvu_refit_pairs"] = planted.least_squares(*targets, given=paths)
-            row |= pair_measures(model.nfm, codes[1], match, world)
+            row |= planted.pairs_found(model.nfm, codes[1], match, world)
     return row
 
 
 def directions(model: TopKSAE | JointSAE) -> Tensor:
     """What each feature writes: its row of the decoder, and of the linear path if there is one."""
     return model.sae.W_dec + model.nfm.W_lin if isinstance(model, JointSAE) else model.W_dec
-
-
-def bought(codes: Tensor, products: Tensor) -> float:
-    """Share of the planted products, columns of (n, n_products), that correlate by more than 0.5
-    with the code of some one feature, columns of (n, d_sae)."""
-    n = products.shape[1]
-    together = torch.corrcoef(torch.cat([products, codes], 1).T)[:n, n:]
-    return (together.nan_to_num(0.0).amax(1) > 0.5).double().mean().item()
-
-
-def pair_measures(nfm: NFM, codes: Codes, match: Tensor, world: World) -> dict:
-    """How well the NFM's pairs are the planted ones, over all pairs of true features, feature i
-    being the NFM's `match[i]`, each at its mean level where it fires.
-
-    For the scores `difference` and `factors` the `pair_effects.agreement` with what is planted, as
-    `auprc_*` and `recall_*`; of the pairs whose difference is at least `REPORTED` of a planted
-    one's, how many are `reported` and how many of these `false`; `top`, the largest differences,
-    each with whether it is planted.
-    """
-    every = torch.combinations(torch.arange(len(match)))
-    dense, pairs = codes.dense(len(nfm.V)), match[every]
-    levels = dense.sum(0) / (dense > 0).sum(0).clamp(min=1)
-    difference = pair_effects.alone(nfm, pairs, levels)
-    factors = pair_effects.by_weights(nfm, pairs, levels, codes)
-    truth = torch.zeros(len(match), len(match), dtype=torch.bool)
-    if world.products.shape[-1] == 2:
-        truth[tuple(world.products.T)] = True
-    truth = truth[tuple(every.T)]
-    row = {}
-    if truth.any():
-        for name, score in {"difference": difference, "factors": factors}.items():
-            agreement = pair_effects.agreement(score, truth)
-            row[f"auprc_{name}"], row[f"recall_{name}"] = agreement
-    reported = difference >= REPORTED * world.config.strength
-    top = difference.sort(descending=True).indices[:TOP]
-    row["top"] = list(zip(difference[top].tolist(), truth[top].tolist(), strict=True))
-    return row | {"reported": int(reported.sum()), "false": int((reported & ~truth).sum())}
 
 
 def run(sweeps: Mapping[str, Sequence[Attempt]]) -> dict[str, pd.DataFrame]:

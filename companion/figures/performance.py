@@ -7,6 +7,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from companion import plots
 from companion.plots import COLOURS, INK, WIDTH
 
 NAMES = {
@@ -23,15 +24,8 @@ NAMES = {
     "sparsify-adam": "sparsify, Adam",
     "product": "encoder product alone",
 }
-ROLES = dict.fromkeys(NAMES, "random") | {
-    "sae": "sae",
-    "sae-plain": "sae",
-    "joint": "joint",
-    "joint-plain": "joint",
-    "sequential": "sequential",
-    "naive-joint": "published",
-}
-PALETTE = {NAMES[model]: COLOURS[role] for model, role in ROLES.items()}
+PALETTE = {name: COLOURS[plots.role(model.replace("-", "_"))] for model, name in NAMES.items()}
+PALETTE[NAMES["naive-joint"]] = COLOURS["published"]
 PHASES = {
     "encode": "sae",
     "decode and loss": "joint",

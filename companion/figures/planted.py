@@ -85,20 +85,6 @@ def tables(panels: Mapping[str, np.ndarray], label: str) -> Figure:
     return figure
 
 
-def response(product: np.ndarray, outputs: Mapping[str, np.ndarray]) -> Axes:
-    """What models write along a planted direction against the true product, with the truth; names
-    `linear` and `with pairs`."""
-    _, ax = plt.subplots()
-    for name, role, marker in (("linear", "linear", "s"), ("with pairs", "interaction", "o")):
-        style = {"color": COLOURS[role], "markersize": 3, "alpha": 0.7, "label": name}
-        ax.plot(product, outputs[name], marker, **style)
-    top = float(max(product))
-    ax.plot([0, top], [0, top], "--", color=INK, linewidth=1.2, label="truth")
-    ax.set(xlabel="product of the pair's codes", ylabel="added along its direction")
-    ax.legend(markerscale=2.5)
-    return ax
-
-
 def two_errors(fvu: pd.DataFrame) -> Axes:
     """Own path and whole model of each row (columns `own path`, `whole model`; FVU), joined."""
     _, ax = plt.subplots(figsize=(WIDTH, 0.9 + 0.45 * len(fvu)))
