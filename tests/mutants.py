@@ -72,34 +72,33 @@ class Changes(cst.CSTVisitor):
 
     def __init__(self):
         super().__init__()
-        self.found, self.scope, self.inside = [], [], []
+        self.found, self.scope = [], []
 
     def on_visit(self, node) -> bool:
         docstring = isinstance(node, cst.Expr) and isinstance(node.value, cst.BaseString)
-        name = getattr(getattr(node, "func", None), "attr", getattr(node, "func", None))
-        if isinstance(node, UNCOUNTED) or docstring or getattr(name, "value", None) in LOGS:
+        called = getattr(node, "func", None)
+        called = getattr(getattr(called, "attr", called), "value", None)
+        if docstring or isinstance(node, UNCOUNTED) or called in LOGS or for_eyes(node):
             return False
-        if isinstance(node, cst.Arg) and node.keyword and node.keyword.value in FOR_EYES:
-            return False
+        kinds = [isinstance(scope, cst.FunctionDef) for scope in self.scope]
+        inside = self.scope[: kinds.index(True) + 1] if any(kinds) else []
+        function = ".".join(scope.name.value for scope in inside) or None
         for kind, operator in mutation_operators:
             if isinstance(node, kind):
-                function = self.inside[0] if self.inside else None
                 self.found += [(node, new, function) for new in fewer(operator, node)]
         return True
 
-    def visit_ClassDef_body(self, node):
-        self.scope.append(node.name.value)
+    def on_visit_attribute(self, node, attribute):
+        if attribute == "body" and isinstance(node, cst.ClassDef | cst.FunctionDef):
+            self.scope.append(node)
 
-    def visit_FunctionDef_body(self, node):
-        self.scope.append(node.name.value)
-        self.inside.append(".".join(self.scope))
+    def on_leave_attribute(self, node, attribute):
+        if attribute == "body" and isinstance(node, cst.ClassDef | cst.FunctionDef):
+            self.scope.pop()
 
-    def leave_ClassDef_body(self, node):
-        self.scope.pop()
 
-    def leave_FunctionDef_body(self, node):
-        self.scope.pop()
-        self.inside.pop()
+def for_eyes(node) -> bool:
+    return isinstance(node, cst.Arg) and bool(node.keyword) and node.keyword.value in FOR_EYES
 
 
 def fewer(operator, node) -> list:
@@ -109,34 +108,29 @@ def fewer(operator, node) -> list:
     if operator is operator_string:
         return changes[:1]
     if operator is operator_arg_removal:
-        changes = changes[-len(node.args) :] if len(node.args) > 1 else changes
-        counted = [not (a.keyword and a.keyword.value in FOR_EYES) for a in node.args]
-        return [change for change, counts in zip(changes, counted, strict=False) if counts]
+        changes = zip(node.args, changes[-len(node.args) :] if node.args else [], strict=False)
+        return [change for argument, change in changes if not for_eyes(argument)]
     return changes
 
 
 def mutants(source: str) -> list[Mutant]:
     """Every counted change of a module that is still Python."""
-    module = cst.parse_module(source)
-    head = "".join(module.code_for_node(line) for line in module.header)
-    parts = [module.code_for_node(statement) for statement in module.body]
-    made = []
-    for i, statement in enumerate(module.body):
+    module, made = cst.parse_module(source), []
+    parts = [module.code_for_node(node) for node in (*module.header, *module.body)]
+    for i, statement in enumerate(module.body, len(module.header)):
         statement.visit(changes := Changes())
-        first = (head + "".join(parts[:i])).count("\n")
         for node, new, function in changes.found:
             part = module.code_for_node(statement.deep_replace(node, new))
+            whole = "".join([*parts[:i], part, *parts[i + 1 :]])
             try:
                 compile(part, "mutant", "exec", dont_inherit=True)
             except SyntaxError:
                 continue
-            diff = list(difflib.unified_diff(parts[i].split("\n"), part.split("\n"), n=0))[2:]
-            if not diff:
-                continue
-            line = first + int(diff[0].split()[1].lstrip("-").split(",")[0])
-            changed = "\n".join(" ".join((x[0], x[1:].strip())) for x in diff if x[0] in "+-")
-            whole = head + "".join([*parts[:i], part, *parts[i + 1 :]])
-            made.append(Mutant(whole, line, changed, function))
+            diff = difflib.unified_diff(parts[i].split("\n"), part.split("\n"), n=0)
+            _, _, where, *lines = diff
+            line = "".join(parts[:i]).count("\n") + int(where.split()[1].strip("-").split(",")[0])
+            change = "\n".join(f"{x[0]} {x[1:].strip()}" for x in lines if x[0] in "+-")
+            made.append(Mutant(whole, line, change, function))
     return made
 
 
@@ -146,8 +140,7 @@ class Session:
     def __init__(self, path: Path, todo: list[Mutant], arguments: list[str], note):
         self.path, self.todo, self.arguments, self.note = path, todo, arguments, note
         self.ran = defaultdict(set)  # function -> ids of tests that ran it, "import", "shared"
-        self.seconds = defaultdict(float)
-        self.where, self.failed = "import", False
+        self.seconds, self.where, self.failed = {}, "import", False
 
     def profile(self, frame, event, _):
         if event == "call" and frame.f_code.co_filename == str(self.path):
@@ -173,45 +166,57 @@ class Session:
     def pytest_runtestloop(self, session):
         caches = [x for x in gc.get_objects() if type(x) is _lru_cache_wrapper]
         self.caches = [x for x in caches if (x.__module__ or "").startswith(OURS)]
-        for item, following in pairwise([*session.items, session.items[0]]):  # fixtures stay
-            self.where, start = item.nodeid, time.process_time()
-            self.run(item, following)
-            self.seconds[item.nodeid] = time.process_time() - start
+        self.items = session.items
+        start = time.process_time()
+        for item in self.run(self.items):
+            self.seconds[item.nodeid], start = time.process_time() - start, time.process_time()
         sys.setprofile(None)
+        self.loader = next(
+            m.__loader__
+            for m in [*sys.modules.values()]
+            if vars(m).get("__file__") == str(self.path)
+        )
+        self.codes = dict(codes(self.loader.source_to_code(self.path.read_bytes(), self.path)))
         functions = [x for x in gc.get_objects() if type(x) is FunctionType]
         self.functions = [x for x in functions if x.__code__.co_filename == str(self.path)]
-        self.ran["nothing"] = {item.nodeid for item in session.items}  # unchanged, in both ways
+        session.config.option.tbstyle = "no"
+        gc.freeze()
+        self.ran["nothing"] = {*self.seconds}  # unchanged, in both ways
         unchanged = [Mutant(self.path.read_text(), 0, "", f) for f in (None, "nothing")]
-        failed = self.failed or any(self.fork(m, session)[0] != "survived" for m in unchanged)
-        for mutant in () if failed else self.todo:
-            self.note(mutant, *self.fork(mutant, session))
-        session.testsfailed = int(failed)
+        broken = self.failed or any(self.fork(m)[0] != "survived" for m in unchanged)
+        for mutant in () if broken else self.todo:
+            self.note(mutant, *self.fork(mutant))
+        session.testsfailed = int(broken)
         return True
 
-    def fork(self, mutant: Mutant, session) -> tuple[str, float]:
+    def run(self, items: list):
+        """Run tests one by one; fixtures of a module or session stay as they are."""
+        other = [item for item in self.items if item is not items[-1]] if items else []
+        for item, following in pairwise([*items, *other[:1], None][: len(items) + 1]):
+            for cache in self.caches:
+                cache.cache_clear()
+            self.where = item.nodeid
+            item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+            yield item
+
+    def fork(self, mutant: Mutant) -> tuple[str, float]:
         """What becomes of a mutant, and the seconds that it took."""
-        folder = Path(session.config.option.basetemp)
-        kept = {*folder.iterdir()} if folder.exists() else set()
+        folder = Path(self.arguments[-1])
+        kept = {*folder.glob("*")}
         if (child := os.fork()) == 0:
-            os._exit(self.try_out(mutant, session.items))
+            os._exit(self.try_out(mutant))
         _, status, used = os.wait4(child, 0)
-        for made in {*folder.iterdir()} - kept if folder.exists() else ():
+        for made in {*folder.glob("*")} - kept:
             shutil.rmtree(made, ignore_errors=True)
         late = os.WIFSIGNALED(status) and os.WTERMSIG(status) in (signal.SIGPROF, signal.SIGALRM)
         outcome = "timeout" if late else "killed" if status else "survived"
         return outcome, used.ru_utime + used.ru_stime
 
-    def run(self, item, following):
-        for cache in self.caches:
-            cache.cache_clear()
-        item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
-
-    def try_out(self, mutant: Mutant, items: list) -> int:
+    def try_out(self, mutant: Mutant) -> int:
         """In the fork: 0 if all tests pass."""
         ran = self.ran[mutant.function] if mutant.function else {"import"}
         again = bool(ran & {"import", "shared"})
-        chosen = [item for item in items if again or item.nodeid in ran]
-        chosen.sort(key=lambda item: self.seconds[item.nodeid])
+        chosen = [item for item in self.items if again or item.nodeid in ran]
         seconds = 5 * sum(self.seconds[item.nodeid] for item in chosen) + GRACE
         signal.setitimer(signal.ITIMER_PROF, seconds)
         signal.setitimer(signal.ITIMER_REAL, 20 * seconds)
@@ -219,20 +224,13 @@ class Session:
         resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, resource.RLIM_INFINITY))
         if again or not self.swap(mutant.source):
             return self.anew(mutant.source)
-        for item, following in pairwise([*chosen, items[0]]):
-            self.run(item, following)
-            if self.failed:
-                return 1
-        return 0
+        chosen.sort(key=lambda item: self.seconds[item.nodeid])
+        return int(any(self.failed for _ in self.run(chosen)))
 
     def swap(self, source: str) -> bool:
         """Give the module's functions their changed code; False if that cannot be done in place."""
-        loader = sys.modules[self.functions[0].__module__].__loader__
-        old, new = (
-            dict(codes(loader.source_to_code(text, str(self.path))))
-            for text in (self.path.read_bytes(), source.encode())
-        )
-        changed = {old[key]: code for key, code in new.items() if key in old and old[key] != code}
+        new = codes(self.loader.source_to_code(source.encode(), str(self.path)))
+        changed = {self.codes[key]: code for key, code in new if key in self.codes}
         try:
             for function in self.functions:
                 function.__code__ = changed.get(function.__code__, function.__code__)
@@ -252,7 +250,7 @@ class Session:
             return unchanged(loader, name)
 
         SourceFileLoader.get_code = get_code
-        return pytest.main([*self.arguments[:-1], f"{self.arguments[-1]}-anew"])
+        return pytest.main([*self.arguments[:-1], f"{self.arguments[-1]}-anew", "--tb=no"])
 
 
 def codes(code: CodeType, times=None):
