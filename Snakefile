@@ -49,7 +49,7 @@ rule book:
 
 rule fetch:
     input:
-        "featint/assets.txt", "featint/assets.py",
+        "data/assets.txt", "featint/assets.py",
     output:
         touch(store.cache() / "assets" / "fetched"),
     shell:
