@@ -41,7 +41,7 @@ from tqdm import tqdm
 
 PROJECT = Path(__file__).resolve().parents[1]
 MODULES = {
-    "companion": "estimates published stats designs verdicts ledger compare results",
+    "companion": "estimates published designs verdicts ledger compare results",
     "companion/chapters": "*",
     "featint": "metrics reconstruction downstream interventions geometry path_effects pair_effects"
     " sae nfm joint secondary activations",
