@@ -1,12 +1,14 @@
 """Models of one size by counting, their worth and the interaction path's share by hand."""
 
+from dataclasses import replace
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from companion import profiles
+from companion import estimates, profiles
 from companion.chapters import efficiency
 from companion.figures import efficiency as figures_efficiency
 from companion.plots import COLOURS
@@ -17,7 +19,8 @@ from featint.sae import TopKSAE
 
 @pytest.fixture
 def p():
-    return profiles.laptop()
+    laptop = profiles.laptop()
+    return replace(laptop, nfm=replace(laptop.nfm, dropout=0.3))
 
 
 @pytest.mark.parametrize("width", [500, 1000, 4096])
@@ -36,7 +39,7 @@ def test_models_of_one_size_are_of_one_size(p, width, share):
     assert abs(inside - share / 100 * wanted) <= factor / 2 + 1
     assert "sae.b_dec" in sizes and not any("lin" in name for name in sizes)
     assert (config.base, config.sae.k, config.train.n_tokens) == (None, 84, 835_000 // 4)
-    assert config.nfm.dropout == p.nfm.dropout and config.train.lr == p.train.lr
+    assert config.nfm.dropout == 0.3 and config.train.lr == p.train.lr
 
 
 def test_without_a_share_it_is_an_sae_of_that_width(p):
@@ -55,11 +58,20 @@ def test_without_a_share_it_is_an_sae_of_that_width(p):
             "share = 0.6 % of .* leaves 0 factors",
         ),  # 695: 576 for the output's bias, and a factor takes 677
         (30, "leaves 49 factors and 70 features: at least 1 and k = 84"),
+        (16.5, "leaves 27 factors and 83 features"),  # 27 x 27 + 27 x 660 of 18,544
     ],
 )
 def test_a_share_without_room_is_refused(p, share, message):
     with pytest.raises(ValueError, match=message):
         efficiency.of_size(p, 100, share)
+
+
+@pytest.mark.parametrize(("share", "m", "d_sae"), [(0.8, 1, 99), (1.2, 1, 99), (15.5, 25, 84)])
+def test_one_factor_and_k_features_are_enough(p, share, m, d_sae):
+    """0.8 % of 115,876 parameters are 927: 576 for the output's bias, 351 of a factor's
+    677. 15.5 % are 17,385 beyond the bias: 25 x 25 + 25 x 661 = 17,150, and 26 would take 17,862."""
+    config = efficiency.of_size(p, 100, share)
+    assert (config.nfm.d_factor, config.sae.d_sae) == (m, d_sae)
 
 
 def test_worth_as_an_sae_by_hand():
@@ -98,13 +110,40 @@ def test_the_interaction_paths_share_by_hand():
     [
         [5, 4, 3],  # 12 of 10: nothing is removed
         [4, 4, 2],  # 10 of 10
-        [1, 4, 4],  # 9 of 10, but not in draws with the third article alone
+        [4, 4, 1],  # 9 of 10, but nothing in draws without the third article
+        [1, 4, 4],  # 9 of 10, but more is left in draws with the third article alone
     ],
 )
 def test_no_share_of_a_cut_that_is_not_sure(both):
-    row = efficiency.interaction_share(THREE.assign(both=both), "alone", 200, quantity="q").iloc[0]
-    assert row.value is None and row.lo is None and "do not surely lower" in row.unit
-    assert (row.n, row.of) == (3, "articles")
+    same = {"model": "joint", "quantity": "q", "protocol": "as published"}
+    row = efficiency.interaction_share(THREE.assign(both=both), "alone", 200, **same).iloc[0]
+    assert row.value is None and row.lo is None and (row.n, row.of) == (3, "articles")
+    assert row.unit == "no share, since the paths together do not surely lower the KL"
+    assert {name: row[name] for name in same} == same
+
+
+def test_a_sure_cut_may_be_small():
+    """The paths remove half a per cent of each article, interaction alone a fifth of that."""
+    small = pd.DataFrame(
+        {
+            name: [1 - x, 3 - 3 * x, 2 - 2 * x]
+            for name, x in {"none": 0, "linear": 0.002, "interaction": 0.001, "both": 0.005}.items()
+        }
+    )
+    row = efficiency.interaction_share(small, "alone", 100, quantity="q").iloc[0]
+    assert (row.value, row.lo, row.hi) == pytest.approx((20, 20, 20))
+
+
+def test_the_cut_and_the_share_have_as_many_draws(monkeypatch):
+    asked, real = [], estimates.bootstrap
+
+    def bootstrap(sums, statistic, draws, **same):
+        asked.append(draws)
+        return real(sums, statistic, draws, **same)
+
+    monkeypatch.setattr(estimates, "bootstrap", bootstrap)
+    efficiency.interaction_share(THREE, "alone", 70, quantity="q")
+    assert asked == [70, 70]
 
 
 def test_one_article_has_a_share_without_an_interval():

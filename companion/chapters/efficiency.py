@@ -25,7 +25,7 @@ def of_size(p: Profile, width: int, share: float) -> ModelConfig:
     d_sae = round(((1 - share / 100) * total - d) / (2 * d + 1))
     # the path has m^2 + m (d_sae + 1 + d) + d parameters with m factors: the positive root
     half, rest = (d_sae + 1 + d) / 2, share / 100 * total - d
-    m = max(0, round(math.sqrt(half**2 + rest) - half)) if rest > 0 else 0
+    m = max(0, round(math.sqrt(half**2 + rest) - half))
     if m < 1 or d_sae < p.sae.k:
         raise ValueError(
             f"share = {share!r} % of {total:,} parameters leaves {m} factors and {d_sae} "
@@ -65,4 +65,4 @@ def interaction_share(losses: pd.DataFrame, kind: str, draws: int, **same) -> pd
         paths = (total[name] for name in ("none", "linear", "interaction", "both"))
         return {"": 100 * estimates.path_shares(*paths)["interaction", kind]}
 
-    return estimates.bootstrap(losses, statistic, draws, names="part", unit="%", **same)
+    return estimates.bootstrap(losses, statistic, draws, unit="%", **same)
