@@ -9,6 +9,7 @@ from jaxtyping import install_import_hook
 
 install_import_hook(["featint", "companion"], "shapes.checked")
 
+from companion import places  # noqa: E402
 from featint.config import CorpusConfig, HarvestConfig, LMConfig, NFMConfig, SAEConfig, TrainConfig  # noqa: E402
 
 WORDS = "the of a in is was city river number theory star plant cell war king art music law trade ship iron gold code light".split()
@@ -17,8 +18,13 @@ TOPICS = ("Geography", "History", "Mathematics")
 
 @pytest.fixture(autouse=True)
 def cache(request, tmp_path, monkeypatch):
-    """An empty cache folder; tests of the real model and text share the project's own."""
+    """An empty cache folder but for the compiled kernels; tests of the real model and text share
+    the project's own."""
     if "smoke" not in request.keywords:
+        kernels = places.BUILD / "kernels"  # compiled once, not by every process that tests
+        kernels.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "cache").mkdir()
+        (tmp_path / "cache" / "kernels").symlink_to(kernels)
         monkeypatch.setenv("FEATINT_CACHE", str(tmp_path / "cache"))
 
 
