@@ -110,6 +110,33 @@ def test_calls_share_their_draws_and_the_data_come_first():
     assert other["value"].equals(one["value"])
 
 
+def test_the_ends_are_quantiles_of_the_draws_alone():
+    """40 draws of two articles; the first row, the data themselves, takes no part."""
+    two, totals = ERRORS.iloc[:2] ** 3.7, []
+    row = estimates.bootstrap(two, lambda t: totals.append(t) or {"sae": t["sae"]}, 40).iloc[0]
+    drawn = totals[0]["sae"].to_numpy()[1:]
+    assert len(drawn) == 40 and (row.lo, row.hi) == tuple(np.quantile(drawn, [0.025, 0.975]))
+
+
+def test_two_thousand_draws_unless_another_number_is_asked_for():
+    many = pd.DataFrame(np.random.default_rng(0).gamma(2, size=(60, 2)), columns=["a", "b"])
+    gain, ratio = estimates.gains(many, [("a", "b")]), estimates.ratios(many[["a"]], many["b"])
+    assert gain.equals(estimates.gains(many, [("a", "b")], 2000))
+    assert ratio.equals(estimates.ratios(many[["a"]], many["b"], 2000))
+    assert estimates.ratios(many[["a"]], many["b"], 90).lo[0] == pytest.approx(
+        1 - estimates.gains(many, [("a", "b")], 90).hi[0] / 100
+    )
+    lengths = []
+    estimates.bootstrap(many, lambda total: lengths.append(len(total)) or {"a": total["a"]})
+    assert lengths == [2001]
+
+
+@pytest.mark.parametrize("undefined", [lambda a: np.log(0 * a), lambda a: np.sqrt(-a)])
+def test_what_numpy_would_warn_of_is_an_error_by_name(undefined):
+    with pytest.raises(ValueError, match="'sae' is not finite in 11 of 11 draws"):
+        estimates.bootstrap(ERRORS, lambda total: {"sae": undefined(total["sae"].to_numpy())}, 10)
+
+
 def test_one_article_has_no_interval():
     row = estimates.gains(ERRORS.iloc[:1], [("joint", "sae")]).iloc[0]
     assert told(row) == (75, None, None) and row.n == 1
@@ -119,6 +146,7 @@ def test_one_article_has_no_interval():
     ("errors", "message"),
     [
         (ERRORS.assign(joint=[1.0, np.nan, 2.0]), "joint = .*nan.* in row 'y' is not finite"),
+        (ERRORS.astype(object).replace(5.0, None), "joint = None in row 'y' is not finite"),
         (ERRORS.iloc[:0], "no rows"),
         (ERRORS.assign(sae=0.0), r"\('joint', 'sae'\) is not finite in 11 of 11 draws"),
     ],
@@ -136,6 +164,9 @@ def test_over_seeds_by_hand():
     half = 4.302653 / np.sqrt(3)
     assert told(sae) == pytest.approx((2, 2 - half, 2 + half), rel=1e-6)
     assert told(joint) == (4, 4, 4)
+    two = estimates.over_seeds(by_seed[:2].rename_axis(columns="model")).iloc[0]
+    half_of_two = 12.7062 * 0.5  # t(0.975, 1) from the tables; 1 and 2 have sd / sqrt(2) = 0.5
+    assert told(two) == pytest.approx((1.5, 1.5 - half_of_two, 1.5 + half_of_two), rel=1e-5)
     assert (sae.model, sae.n, sae.of, sae.unit) == ("sae", 3, "seeds", "%")
     pairs = pd.MultiIndex.from_tuples([("joint", "sae")], names=["model", "baseline"])
     one = estimates.over_seeds(pd.DataFrame([[0.5]], columns=pairs), quantity="gain").iloc[0]
@@ -160,6 +191,8 @@ def test_jackknife_of_a_mean_by_hand():
         ["a", "x", 3, 7],
         ["b", "y", 1, 7],
     ]
+    pair = estimates.jackknife(lambda kept: {"low": values[:2][kept].mean()}, 2).iloc[0]
+    assert told(pair) == pytest.approx((1.5, 1.5 - 12.7062 * 0.5, 1.5 + 12.7062 * 0.5), rel=1e-5)
     with pytest.raises(ValueError, match="blocks = 1: at least 2"):
         estimates.jackknife(lambda kept: {"low": 0.0}, 1)
 
@@ -183,12 +216,15 @@ def test_rank_correlation_by_hand():
     assert row.unit == "Spearman r"
     same = estimates.spearman(RANKS.assign(y=2 * RANKS.x), "x", "y").iloc[0]
     assert (same.value, same.lo, same.hi) == (1, 1, 1)
+    halves = estimates.spearman(RANKS.assign(y=[1, 1, 1, 2, 2, 2]), "x", "y").iloc[0]
+    # y's ranks are 2 and 5, 1.5 from their mean; x's are 2 + 1 + 4 = 7 and 3 + 6 + 5 = 14 there
+    assert halves.value == pytest.approx(1.5 * (14 - 7) / math.sqrt(17.5 * 6 * 1.5**2))
 
 
 def test_partial_rank_correlation_by_hand():
     """(17/35 - 29/35 * 31/35) / sqrt((1 - 29^2/35^2) (1 - 31^2/35^2)) = -304 / sqrt(384 * 264); the
     interval is that of one row less."""
-    row = estimates.spearman(RANKS, "x", "y", given="z").iloc[0]
+    row = estimates.spearman(RANKS**3, "x", "y", given="z").iloc[0]  # ranks stay
     expected = fisher(-304 / math.sqrt(384 * 264), 5)
     assert (row.value, row.lo, row.hi) == pytest.approx(expected, abs=1e-6)
     assert row.n == 6
@@ -231,6 +267,7 @@ def test_path_shares_of_the_paper():
     assert shares["interaction", "alone"] == pytest.approx(0.1657, abs=1e-4)
     assert shares["interaction", "last"] == pytest.approx(0.0193, abs=1e-4)
     assert shares["interaction", "shapley"] == pytest.approx(0.0925, abs=1e-4)
+    assert shares["linear", "last"] == pytest.approx(0.8343, abs=1e-4)  # 43.3 / 51.9
 
 
 def test_tidy_fills_in_what_is_not_there():
@@ -249,6 +286,19 @@ def test_tidy_fills_in_what_is_not_there():
         "seeds",
         "",
     ]
+
+
+def test_nothing_to_report_stays_nothing_beside_numbers():
+    known = {"model": "sae", "quantity": "fvu", "value": 1.0, "lo": 0.5, "hi": 1.5}
+    frame = estimates.tidy([known, {"model": "joint", "quantity": "fvu", "value": None}])
+    assert frame[["value", "lo", "hi"]].values.tolist() == [[1.0, 0.5, 1.5], [None] * 3]
+    lacking = pd.DataFrame([known, known | {"model": "twin", "lo": np.nan, "hi": np.nan}])
+    assert told(estimates.tidy(lacking).iloc[1]) == (1.0, None, None)
+
+
+def test_a_setting_has_no_protocol_in_its_name():
+    row = {"model": "setting", "quantity": "batch tokens", "value": 4, "protocol": "setting"}
+    assert estimates.identifier(estimates.tidy([row]).iloc[0]) == "setting/batch_tokens"
 
 
 @pytest.mark.parametrize(
@@ -285,6 +335,9 @@ def test_pick_takes_one():
         (0.123456, None, "0.1235"),
         (-1234.5, None, "−1234"),
         (123456.7, None, "123,457"),
+        (100_000, None, "100,000"),
+        (99_999, None, "99999"),
+        ([0.5, 1], ".2f", "0.50, 1.00"),
         (0.355, ".1%", "35.5 %"),
         (None, None, "–"),
         (float("nan"), None, "–"),
@@ -304,5 +357,7 @@ def test_an_estimate_in_words():
         [row | {"lo": None, "hi": None, "unit": ""}], n=1, of="seeds"
     ).itertuples()
     assert estimates.sentence(one) == "26.1 (n = 1 seed)"
-    assert estimates.interval(0.3, 0.25, 0.35, ".2f") == "0.30 [0.25, 0.35]"
+    (bare,) = estimates.tidy([{"model": "sae", "quantity": "k", "value": 64}]).itertuples()
+    assert estimates.sentence(bare) == "64"
+    assert estimates.interval(0.3, 0.2, 0.4, ".2f") == "0.30 [0.20, 0.40]"
     assert estimates.interval(0.3, None, None) == "0.3"

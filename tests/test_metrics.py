@@ -16,17 +16,23 @@ def test_errors_by_hand():
     assert metrics.fvu(2.0, 8.0) == 0.25
 
 
-def test_density_counts_active_codes_only():
-    x = torch.randn(500, 7, generator=torch.Generator().manual_seed(1))
-    codes = TopKSAE(7, SAEConfig(d_sae=30, k=4), torch.Generator().manual_seed(0)).encode(x)
-    expected = (codes.dense(30) > 0).double().mean(0)
-    assert torch.allclose(metrics.density(iter([codes]), 30), expected)
-
-
 def fires(rows):
     """Codes in which column i says on which tokens feature i is active."""
     acts = torch.tensor(rows, dtype=torch.float32)
     return Codes(acts, torch.arange(acts.shape[1]).expand(len(acts), -1))
+
+
+def test_density_by_hand():
+    """Over two batches feature 0 is active on 3 of 3 tokens, 1 on one, 2 on none; a code may be 0."""
+    codes = iter([fires([[1, 0], [2, 0]]), fires([[1, 1]])])
+    assert metrics.density(codes, 3).tolist() == pytest.approx([1, 1 / 3, 0])
+
+
+def test_density_agrees_with_dense_codes():
+    x = torch.randn(500, 7, generator=torch.Generator().manual_seed(1))
+    codes = TopKSAE(7, SAEConfig(d_sae=30, k=4), torch.Generator().manual_seed(0)).encode(x)
+    expected = (codes.dense(30) > 0).double().mean(0)
+    assert torch.allclose(metrics.density(iter([codes]), 30), expected)
 
 
 def test_selectivity_by_hand():
@@ -54,6 +60,28 @@ def test_selectivity_by_hand():
     pieces = [fires(active[:3]), fires(active[3:])]
     found = metrics.selectivity(pieces, topic, half, 6)
     assert found[:4].tolist() == pytest.approx([1, 1 / 3, 5 / 6, 1]) and found[4:].isnan().all()
+
+
+def test_selectivity_where_a_topic_has_one_token():
+    """In either half topic 0 has one token and 1 has four; 2 is in half 0 only. Feature 0 fires on
+    topic 0 alone; feature 1 on its token and on two of the four: 1 / (1 + 1/2)."""
+    topic = torch.tensor([0, 1, 1, 1, 1, 2, 0, 1, 1, 1, 1])
+    active = [
+        [1, 1],
+        [0, 1],
+        [0, 1],
+        [0, 0],
+        [0, 0],
+        [1, 0],
+        [1, 1],
+        [0, 0],
+        [0, 1],
+        [0, 1],
+        [0, 0],
+    ]
+    half = torch.tensor([0] * 6 + [1] * 5)
+    found = metrics.selectivity([fires(active)], topic, half, 2)
+    assert found.tolist() == pytest.approx([1, 2 / 3])
 
 
 def test_selectivity_of_noise_is_chance_even_if_rare():
