@@ -5,11 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from companion import atlas, places, profiles, variants
-from featint import activations, harvest, lm, runs
+from featint import activations, harvest, lm, pair_effects, runs
 from featint.config import NFMConfig, SAEConfig, TrainConfig
 
 
@@ -119,6 +120,18 @@ def test_partners_are_those_of_the_model_on_this_text(p, written, dense, monkeyp
             rows[:, gone] = 0
             difference = difference + sign * out(rows)
         assert effect == pytest.approx(difference.norm(dim=1).mean().item(), rel=0.01, abs=1e-5)
+
+
+def test_partners_are_chosen_at_the_mean_activations(p, dense, monkeypatch):
+    asked = []
+    nobody = pd.DataFrame(columns=["feature", "partner", "effect", "n"])
+    monkeypatch.setattr(
+        pair_effects, "partners", lambda *args, **limits: asked.append(args[3]) or nobody
+    )
+    features = json.loads(atlas.build(p).read_text())["features"]
+    assert not any(f["partners"] for f in features)
+    mean = dense.sum(0) / (dense > 0).sum(0).clamp(min=1)
+    assert asked[0].tolist() == pytest.approx(mean.tolist(), rel=1e-4)
 
 
 def test_an_excerpt_ends_where_its_article_does():

@@ -2,16 +2,21 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.metrics import r2_score
 
 from companion import estimates
 from companion.chapters import planted_truth
 from companion.chapters.planted_truth import Attempt
-from featint.config import NFMConfig
+from featint import planted
+from featint.config import NFMConfig, SAEConfig
+from featint.joint import JointSAE
 from featint.nfm import NFM
 from featint.planted import OnTrueCodes, World
+from featint.sae import TopKSAE
 
 TINY = {"n_features": 4, "d_in": 6, "n_active": 3, "n_products": 1, "noise": 0.0, "d_factor": 1}
 
@@ -77,6 +82,47 @@ def test_where_triples_are_planted_every_reported_pair_is_false(monkeypatch):
     monkeypatch.setattr(planted_truth, "fitted", lambda a, world: by_hand(world, (0, 1)))
     row = planted_truth.measured(attempt)
     assert (row["reported"], row["false"]) == (1, 1) and "recall_difference" not in row
+
+
+def test_affine_maps_are_fitted_on_one_sample_and_judged_on_the_other(monkeypatch):
+    row, world = measured(monkeypatch, noise=0.3), World(Attempt(**TINY | {"noise": 0.3}))
+    fit, test = (
+        world.draw(10_000, planted.step_generator(0, step))
+        for step in (planted_truth.FLOOR, planted_truth.TEST)
+    )
+    with_one = [np.c_[s.codes.double().numpy(), np.ones(10_000)] for s in (fit, test)]
+    weights = np.linalg.lstsq(with_one[0], fit.x.double().numpy(), rcond=None)[0]
+    judged = r2_score(test.x, with_one[1] @ weights, multioutput="variance_weighted")
+    assert row["fvu_refit"] == pytest.approx(1 - judged, rel=1e-6)
+    assert row["fvu"] == pytest.approx(0.3**2 * 6 / test.x.double().var(0).sum().item(), rel=0.02)
+
+
+def test_a_joint_model_by_hand(monkeypatch):
+    """Five features read the four true codes and the product off x exactly; decoder and linear path
+    together write them back, where `lost` says so not."""
+    attempt = Attempt(**TINY, model="joint")
+    world = World(attempt)
+    written = torch.cat([world.directions, world.product_directions])
+
+    def by_hand(lost):
+        nfm = NFM(6, 5, NFMConfig(d_factor=1, dropout=0.0))
+        model = JointSAE(TopKSAE(6, SAEConfig(d_sae=5, k=4)), nfm)
+        with torch.no_grad():
+            for p in model.parameters():
+                p.zero_()
+            model.sae.W_enc.copy_(torch.linalg.pinv(written))
+            model.sae.W_dec.copy_(-written)
+            model.nfm.W_lin.copy_(2 * written)
+            for rows in (model.sae.W_dec, model.nfm.W_lin):
+                rows[:lost] = 0
+        monkeypatch.setattr(planted_truth, "fitted", lambda a, world: model)
+        return planted_truth.measured(attempt)
+
+    row = by_hand(0)
+    assert row["fvu"] < 1e-9 and row["bought"] == 1 and row["recall_difference"] == 0
+    assert row["cosine"] == pytest.approx(1)  # of W_dec alone it would be below 0
+    # with three of the true ones gone, the fourth, or the product's row, cannot be the median
+    assert by_hand(3)["cosine"] < 0.9
 
 
 def test_every_model_is_what_it_is_called():
