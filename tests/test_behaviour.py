@@ -149,7 +149,9 @@ def test_three_tests_by_hand():
     found = behaviour.three_tests(
         pd.concat([frame, twins]).sample(frac=1, random_state=0), "a", "b"
     )
-    assert found["test"].str.contains("clustered").tolist() == [False, False, True]
+    names = ["tokens, two samples", "tokens, paired", "tokens, paired, clustered"]
+    assert found["test"].tolist() == names
+    assert found.columns.tolist() == ["test", "n", "difference", "t", "df", "p", "lo", "hi"]
     assert found["n"].tolist() == [10, 5, 3] and found["df"].tolist() == [8, 4, 2]
     assert found["difference"].tolist() == pytest.approx([2.0] * 3)
     # variances 7.5 and 2.5 of a and b, 5 pooled; 2.5 of the differences; sums of residuals within
@@ -164,6 +166,7 @@ def test_three_tests_by_hand():
     assert found[["lo", "hi"]].values.tolist()[1] == pytest.approx([2 - half, 2 + half], rel=1e-5)
     with pytest.raises(ValueError, match="is not finite"):
         behaviour.three_tests(frame.iloc[1:], "a", "b")
+    assert behaviour.three_tests(frame[frame.article < 2], "a", "b")["n"].tolist() == [6, 3, 2]
     with pytest.raises(ValueError, match="all tokens are of one article"):
         behaviour.three_tests(frame[frame.article == 0], "a", "b")
 

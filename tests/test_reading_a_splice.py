@@ -37,7 +37,9 @@ def test_kl_of_conditions_and_of_their_random_twins(site):
     want = kl(model, tokens, hook, halved)
     half = torch.tensor(found.kl["half"].to_numpy())
     torch.testing.assert_close(half, want, atol=2e-5, rtol=1e-4)
-    x = lm.read(model, tokens[None], hook).x
+    reading = lm.read(model, tokens[None], hook)
+    x, after = reading.x, lm.resume(model, reading, halved)[0]
+    torch.testing.assert_close(found.logits["half"], after, atol=1e-4, rtol=1e-4)
     length = 0.5 * x.norm(dim=-1, keepdim=True)  # of the error of halving
     twins = [x + length * downstream.directions(x, 0, draw, 0) for draw in range(2)]
     want = sum(kl(model, tokens, hook, lambda _, x=twin: x) for twin in twins) / 2
@@ -72,6 +74,7 @@ def test_top_tokens_are_the_likeliest(site):
         rows = top[top["condition"] == name]
         assert rows["probability"].tolist() == pytest.approx(p[:2].tolist())
         assert rows["token"].tolist() == [model.tokenizer.decode([i]) for i in token[:2].tolist()]
+    assert len(reading_a_splice.top_tokens(model, found, 1)) == 2 * 4
     with pytest.raises(ValueError, match="place = 8 must be a token's number, from 1 to 7"):
         reading_a_splice.top_tokens(model, found, 8)
 
@@ -80,3 +83,5 @@ def test_a_sentence_of_one_token_is_refused(site):
     model, _, hook = site
     with pytest.raises(ValueError, match="sentence = 'city' has 1 tokens; at least 2"):
         reading_a_splice.splice(model, "city", hook, {})
+    found = reading_a_splice.splice(model, "city river", hook, {"half": halved})
+    assert found.kl.index.tolist() == ["1 city", "2 river"]

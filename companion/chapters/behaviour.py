@@ -1,4 +1,4 @@
-"""Claims C2 and C3, special to the chapter: the splice as the released code does it, and tests that take tokens for what they count."""
+"""The splice as the released code does it, and tests that take tokens for what they count."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""One sentence through the language model, clean and with its activations replaced: what changes, token by token."""
+"""One sentence through the language model, clean and with its activations replaced."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
