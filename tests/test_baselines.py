@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy import sparse
 from sklearn.linear_model import Ridge
 
 from companion import variants
@@ -52,13 +53,17 @@ def test_ridge_in_pieces_is_scikit_learns(share_of_zeros):
         for s in np.split(np.r_[:90], [37])
     ]
     weights, constant = baselines.ridge(pairs, pairs[0], penalties=(3.0,))
+    assert sparse.issparse(baselines._with_constant(pairs[0][0])) == (share_of_zeros > 0.5)
     theirs = Ridge(alpha=3.0 * np.square(rows).mean()).fit(rows, targets)
     assert np.allclose(weights, theirs.coef_.T) and np.allclose(constant, theirs.intercept_)
 
 
-def test_least_squares_reads_training_text_and_chooses_on_validation_text(p, monkeypatch):
-    sae = runs.get(variants.get("sae", p))
-    x, held_out = (activations.load(p.harvest, s).pieces(9999)[0] for s in ("train", "validation"))
+@pytest.mark.parametrize(("name", "first"), [("sae", "drop"), ("sae_published", "keep")])
+def test_least_squares_reads_training_text_and_chooses_on_validation_text(
+    p, monkeypatch, name, first
+):
+    sae, splits = runs.get(variants.get(name, p)), ("train", "validation")
+    x, held_out = (activations.load(p.harvest, s, first).pieces(9999)[0] for s in splits)
 
     def inputs(x):
         return sae.model.encode(x).top(2).dense(64)
@@ -70,6 +75,7 @@ def test_least_squares_reads_training_text_and_chooses_on_validation_text(p, mon
     ]
     wrong = [np.square(f.predict(inputs(held_out)) - 2 * held_out.numpy()).sum() for f in fits]
     weights, constant = baselines.least_squares(sae.config, inputs, lambda x: 2 * x)
+    assert baselines.RIDGES == (1.0, 10.0, 100.0, 1000.0) and baselines.FIT_TOKENS == 200_000
     best = fits[np.argmin(wrong)]
     assert np.allclose(weights, best.coef_.T, atol=1e-5)
     assert np.allclose(constant, best.intercept_, atol=1e-5)
@@ -84,41 +90,43 @@ def test_least_squares_reads_training_text_and_chooses_on_validation_text(p, mon
     monkeypatch.setattr(baselines, "ridge", ridge)
     baselines.least_squares(sae.config, inputs, lambda x: x)
     chosen = torch.cat([targets for _, targets in seen])
-    assert len(chosen) == 50 and not torch.equal(chosen, x[:50])
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
+    assert torch.equal(chosen, x[order[:50].sort().values])
 
 
 def test_an_l1_sae_by_hand():
-    """Codes relu(x) are (1, 0) and (2, 1), directions (3, 4) and (0, 2) have lengths 5 and 2: the
+    """Codes relu(x + (1, 0)) are (1, 0) and (2, 1), directions (3, 4) and (0, 2) have lengths 5 and 2: the
     penalty is the mean of 5, 0, 10 and 2."""
     sae = baselines.L1SAE(2, 2)
     sae.load_state_dict(
         {
             "W_enc": torch.eye(2),
-            "b_enc": torch.zeros(2),
+            "b_enc": torch.tensor([1.0, 0.0]),
             "W_dec": torch.tensor([[3.0, 4.0], [0.0, 2.0]]),
         }
     )
-    x_hat, codes = sae(torch.tensor([[1.0, -1.0], [2.0, 1.0]]))
+    x_hat, codes = sae(torch.tensor([[0.0, -1.0], [1.0, 1.0]]))
     assert x_hat.tolist() == [[3, 4], [6, 10]] and sae.penalty.item() == pytest.approx(17 / 4)
     assert codes.acts.tolist() == [[1, 0], [2, 1]] and codes.indices.tolist() == [[0, 1]] * 2
 
 
 def test_the_released_codes_second_sae_is_fitted_to_the_error_at_its_settings(p, monkeypatch):
-    config, calls = variants.get("sae_published", p), []
+    p, calls = replace(p, train=replace(p.train, lr=0.02)), []
+    config = variants.get("sae_published", p)
 
     def fit(model, batches, settings, loss, label):
         calls.append((model, batches, settings, loss))
         model.W_dec.data.fill_(7)
 
-    first = runs.get(config)
+    first, other = runs.get(config), runs.get(variants.get("sae", p))
     monkeypatch.setattr(train, "fit", fit)
     second = baselines.l1_on_error(config)
     model, batches, settings, loss = calls[0]
-    # 64 x 60 training tokens at 0.01: a fifth of them, at a tenth of the rate, which falls to 0
+    # 64 x 60 training tokens at 0.02: a fifth of them, at a tenth of the rate, which falls to 0
     assert settings == TrainConfig(
         n_tokens=768,
         batch_tokens=64,
-        lr=1e-3,
+        lr=2e-3,
         lr_end_factor=0.0,
         decay_fraction=1.0,
         adam_eps=1e-5,
@@ -134,8 +142,11 @@ def test_the_released_codes_second_sae_is_fitted_to_the_error_at_its_settings(p,
     start = baselines.L1SAE(32, 64, torch.Generator().manual_seed(0))
     assert torch.equal(second.W_enc, start.W_enc) and (second.W_dec == 7).all()
     assert start.W_dec.std().item() == pytest.approx(1e-4, rel=0.1)
+    assert start.W_dec.mean().abs() < 1e-5
     again = baselines.l1_on_error(config)
     assert len(calls) == 1 and torch.equal(again.W_dec, second.W_dec)
+    baselines.l1_on_error(other.config)
+    assert len(calls) == 2  # kept by base model
 
 
 def test_an_sae_on_an_error_is_trained_on_that_error(p):
