@@ -8,7 +8,7 @@ from itertools import chain, product
 import pandas as pd
 import torch
 from joblib import Parallel, delayed
-from torch import Tensor, nn
+from torch import nn
 
 from companion import estimates
 from featint import planted, train
@@ -129,7 +129,7 @@ def measured(a: Attempt) -> dict:
         row["fvu_linear_floor"], row["fvu_floor"] = world.floors(*samples)
         match = torch.arange(a.n_features)
         if not true:
-            cosine, match = planted.matched(directions(model), world.directions)
+            cosine, match = planted.matched(geometry.directions(model), world.directions)
             row["cosine"] = cosine.median().item()
             if len(world.products):
                 row["bought"] = planted.bought(dense[1], test.products)
@@ -138,11 +138,6 @@ def measured(a: Attempt) -> dict:
             row["fvu_refit_pairs"] = planted.least_squares(*targets, given=paths)
             row |= planted.pairs_found(model.nfm, codes[1], match, world)
     return row
-
-
-def directions(model: TopKSAE | JointSAE) -> Tensor:
-    """What each feature writes: its row of the decoder, and of the linear path if there is one."""
-    return model.sae.W_dec + model.nfm.W_lin if isinstance(model, JointSAE) else model.W_dec
 
 
 def run(sweeps: Mapping[str, Sequence[Attempt]]) -> dict[str, pd.DataFrame]:
