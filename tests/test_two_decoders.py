@@ -12,17 +12,27 @@ from companion import variants
 from companion.chapters import two_decoders
 from companion.figures import two_decoders as figures
 from featint import activations, runs
+from featint.config import NFMConfig, SAEConfig
+from featint.joint import JointSAE
+from featint.nfm import NFM
+from featint.sae import TopKSAE
 
 
 @pytest.fixture
-def joint(p):
-    return runs.get(variants.get("joint", p))
+def joint():
+    """A joint model, 4 of 64 features of 32 dimensions, that is not trained but says something."""
+    generator = torch.Generator().manual_seed(0)
+    sae = TopKSAE(32, SAEConfig(d_sae=64, k=4), generator)
+    model = JointSAE(sae, NFM(32, 64, NFMConfig(d_factor=3), generator))
+    for weights in model.nfm.parameters():
+        weights.data.normal_(0, 0.3, generator=generator)
+    return model.requires_grad_(False).eval()
 
 
 def test_gradients_are_those_of_the_formula_and_differ_only_with_a_mask(joint):
     """dL / dW = c^T dL / dx_hat, with L the mean over 40 tokens and 32 dimensions."""
     x = torch.randn(40, 32, generator=torch.Generator().manual_seed(0)).double()
-    model = two_decoders.separate(joint.model)
+    model = two_decoders.separate(joint)
     found = two_decoders.gradients(model, x.float())
     with torch.no_grad():
         codes = model.encode(x.float().double())
@@ -32,16 +42,16 @@ def test_gradients_are_those_of_the_formula_and_differ_only_with_a_mask(joint):
         wanted
     )
     assert found["difference"] < 1e-12 * wanted
-    masked = two_decoders.gradients(two_decoders.separate(joint.model, top_n=2), x.float())
+    masked = two_decoders.gradients(two_decoders.separate(joint, top_n=2), x.float())
     assert masked["difference"] > 0.05 * masked["decoder"]
 
 
 def test_moved_by_hand(joint):
     """Decoder by one entry of 1, linear path by 1, 2, 2: the difference by 2, 2, the sum by 2, 2, 2."""
-    end = copy.deepcopy(joint.model)
+    end = copy.deepcopy(joint)
     end.sae.W_dec[0, 0] += 1
     end.nfm.W_lin[[0, 0, 1], [0, 1, 1]] += torch.tensor([1.0, 2.0, 2.0])
-    found = two_decoders.moved(joint.model, end)
+    found = two_decoders.moved(joint, end)
     wanted = {"difference": 8**0.5, "sum": 12**0.5, "decoder": 1}
     assert found == pytest.approx(wanted, rel=1e-5)
 
@@ -55,35 +65,37 @@ def test_the_difference_is_conserved_in_float64_and_only_without_a_mask(p):
     assert free["difference"].max() < 1e-11 and masked["difference"].iloc[-1] > 1e-3
 
 
-def test_the_trained_models_difference_stayed_where_the_seed_put_it(joint):
-    found = two_decoders.moved(runs.build(joint.config, 32), joint.model)
+def test_the_trained_models_difference_stayed_where_the_seed_put_it(p):
+    trained = runs.get(variants.get("joint", p))
+    found = two_decoders.moved(runs.build(trained.config, 32), trained.model)
     assert found["decoder"] > 1 and found["difference"] < 1e-3 * found["decoder"]
 
 
-@pytest.mark.parametrize("name", ["joint", "joint_no_interaction", "joint with a bias"])
-def test_merging_changes_no_output(p, joint, name):
-    model = joint.model if "bias" in name else runs.get(variants.get(name, p)).model
-    two = two_decoders.separate(model).eval()
-    if "bias" in name:
+@pytest.mark.parametrize("interaction", [True, False])
+@pytest.mark.parametrize("bias", [True, False])
+def test_merging_changes_no_output(joint, interaction, bias):
+    two = two_decoders.separate(joint, interaction=interaction).eval()
+    if bias:
         two.sae.b_dec = torch.nn.Parameter(torch.arange(32.0).double())
-    one, x = two_decoders.merged(two), torch.randn(50, 32).double()
+    one = two_decoders.merged(two)
+    x = torch.randn(50, 32, generator=torch.Generator().manual_seed(1)).double()
     assert (two(x).x_hat - one(x).x_hat).abs().max() < 1e-12
-    sizes = [sum(q.numel() for q in m.parameters()) for m in (two, one)]
-    assert sizes[0] - sizes[1] == 64 * 32 + 32 * ("bias" in name)  # one decoder, one bias
+    assert isinstance(one, JointSAE if interaction else TopKSAE) and not one.training
 
 
-def test_a_masked_linear_path_cannot_be_merged(p):
-    with pytest.raises(ValueError, match="top_n = 2: only a linear path that sees all codes"):
-        two_decoders.merged(runs.build(variants.get("joint_masked", p), 32))
+@pytest.mark.parametrize("change", [{"top_n": 2}, {"linear": False}])
+def test_what_does_not_see_all_codes_cannot_be_merged(joint, change):
+    with pytest.raises(ValueError, match="only a linear path that sees all codes can be merged"):
+        two_decoders.merged(two_decoders.separate(joint, **change))
 
 
 @pytest.mark.parametrize("split", [0.3, 1.0])
 def test_the_error_of_a_split_is_that_of_a_model_split_so(p, joint, split):
     test = activations.load(p.harvest, "test")
-    sums = two_decoders.split_sums(joint.model, test)
+    sums = two_decoders.split_sums(joint, test)
     x = test.rows(torch.arange(len(test)))
-    other = copy.deepcopy(joint.model)
-    summed = joint.model.sae.W_dec + joint.model.nfm.W_lin
+    other = copy.deepcopy(joint)
+    summed = joint.sae.W_dec + joint.nfm.W_lin
     other.sae.W_dec.copy_((1 - split) * summed)
     other.nfm.W_lin.copy_(split * summed)
     own = other.sae.decode(other.encode(x))

@@ -1,5 +1,7 @@
 """The switches: which models each protocol compares, and on which tokens it sums their errors."""
 
+from dataclasses import replace
+
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
@@ -11,6 +13,12 @@ from companion.chapters.waterfall import Protocol
 from companion.figures import waterfall as figures
 from companion.plots import COLOURS
 from featint import activations, runs, store
+
+
+@pytest.fixture
+def p(p):
+    """Models of five steps: enough to tell them apart."""
+    return replace(p, train=replace(p.train, n_tokens=5 * p.train.batch_tokens))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from joblib import Parallel, delayed
 from torch import nn
 
 from companion import estimates
-from featint import planted, train
+from featint import geometry, planted, train
 from featint.config import NFMConfig, SAEConfig, TrainConfig, at_least, choose
 from featint.joint import JointSAE
 from featint.nfm import NFM

@@ -93,7 +93,7 @@ def merged(model: JointSAE) -> nn.Module:
     one = TopKSAE(d_in, config).to(sae.W_dec)
     one.load_state_dict(sae.state_dict() | state)
     if not nfm.config.interaction:
-        return one
+        return one.eval()
     rest = NFM(d_in, model.d_sae, replace(nfm.config, linear=False)).to(nfm.V)
     rest.load_state_dict({name: nfm.state_dict()[name] for name in rest.state_dict()})
     return JointSAE(one, rest).eval()
