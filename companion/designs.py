@@ -11,6 +11,7 @@ fallacy"). The published test, with each pair an independent observation, stands
 
 import warnings
 from collections.abc import Mapping
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -23,10 +24,9 @@ from companion import estimates
 
 Factors = Mapping[str, tuple[str, str]]
 """Two factors with their levels, low before high: {"formality": ("casual", "formal"), ...}."""
-CELLS = ((0, 0), (0, 1), (1, 0), (1, 1))
-"""Levels (first factor, second factor) of the four cells, in the order used everywhere."""
 WEIGHTS = np.array([[-0.5, -0.5, 0.5, 0.5], [-0.5, 0.5, -0.5, 0.5], [1.0, -1.0, -1.0, 1.0]])
-"""Contrasts over the cells: high minus low for each factor, and the difference of differences."""
+"""Contrasts over the cells low/low, low/high, high/low, high/high: high minus low of each factor, and
+the difference of differences."""
 INTERACTION = WEIGHTS[2]
 ALPHA = 0.05
 
@@ -39,7 +39,7 @@ def effect_names(factors: Factors) -> list[str]:
 
 
 def cell_index(frame: pd.DataFrame, factors: Factors) -> np.ndarray:
-    """The cell (0 to 3, as in CELLS) of each row. Raises ValueError for a label that is not
+    """The cell (0 to 3, as in WEIGHTS) of each row. Raises ValueError for a label that is not
     known."""
     effect_names(factors)
     index = np.zeros(len(frame), dtype=int)
@@ -68,7 +68,7 @@ def cells(design: pd.DataFrame, values: pd.DataFrame, factors: Factors) -> np.nd
     counts = pd.crosstab(design["topic"], cell, dropna=False).reindex(columns=range(4))
     if (wrong := counts.fillna(0).stack().loc[lambda n: n != 1]).size:
         (topic, at), n = wrong.index[0], wrong.iloc[0]
-        labels = [levels[i] for levels, i in zip(factors.values(), CELLS[at], strict=True)]
+        labels = list(product(*factors.values()))[at]
         raise ValueError(f"topic {topic!r} has {n:.0f} sentences in {'/'.join(labels)}, not one")
     if len(counts) < 2:
         raise ValueError(f"{len(counts)} topic is too few: the error is how topics differ")

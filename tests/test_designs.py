@@ -127,12 +127,19 @@ class TestTopics:
         assert passes.effect.tolist() == EFFECTS
 
     def test_labels_are_shuffled_within_topics(self):
-        """Features of which a topic's four sentences are alike have no contrast in any shuffle; real
-        effects are gone, though not those that are as large in one cell as in the whole topic."""
+        """Two topics whose sentences are alike but for one, which moves every contrast by as much, up
+        or down: in half of the shuffles to the same side, which leaves no error, in half to opposite
+        sides, which leaves no effect. 1,000 shuffles."""
+        frame = design(2)
+        one = pd.DataFrame({"x": (frame.groupby("topic").cumcount() == 0).astype(float)})
+        passes = designs.shuffled_passes(frame, one, FACTORS, draws=1000, seed=2)
+        low, high = st.binom(1000, 0.5).interval(0.999)
+        assert passes.groupby("effect").p_passes.sum().between(low, high).all()
+        assert passes.draw.tolist() == np.repeat(np.arange(1000), 3).tolist()
+        assert passes.equals(designs.shuffled_passes(frame, one, FACTORS, draws=1000, seed=2))
+
+    def test_shuffling_destroys_real_effects(self):
         frame = design(30)
-        alike = pd.DataFrame(np.random.default_rng(0).normal(size=(30, 50)))
-        alike = alike.loc[pd.factorize(frame.topic)[0]].reset_index(drop=True)
-        assert (designs.shuffled_passes(frame, alike, FACTORS, draws=3).p_passes == 0).all()
         values = simulate(frame, 300, interaction=1.5)
         true = designs.rm_anova(frame, values, FACTORS).set_index("effect").q
         chance = designs.shuffled_passes(frame, values, FACTORS, draws=5).groupby("effect").q_passes
@@ -142,7 +149,10 @@ class TestTopics:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            (lambda d, v: (d.drop(index=3), v.drop(index=3)), r"topic 't00\d' has 0 sentences in"),
+            (
+                lambda d, v: (d[d.index != 3], v[v.index != 3]),
+                "topic '{topic}' has 0 sentences in {formality}/{emotion}, not one",
+            ),
             (lambda d, v: (d.assign(topic="t1"), v), r"topic 't1' has 3 sentences in casual/neut"),
             (lambda d, v: (d.replace("formal", "stiff"), v), r"formality = 'stiff' in row \d+ is"),
             (
@@ -155,7 +165,7 @@ class TestTopics:
     )
     def test_bad_input_is_named(self, change, message):
         frame = design(3)
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(ValueError, match=message.format(**frame.loc[3])):
             designs.rm_anova(*change(frame, simulate(frame, 2)), FACTORS)
         with pytest.raises(ValueError, match="two different levels"):
             designs.effect_names({"formality": ("a", "a"), "emotion": ("b", "c")})
@@ -206,6 +216,9 @@ class TestWords:
         assert tests.df.tolist() == pytest.approx([1, 4, 2.4198], rel=1e-4)
         assert tests.t.tolist() == pytest.approx([2, 2, 2 / 1.75**0.5])
         assert tests.F.tolist() == pytest.approx([4, 4, 4 / 1.75])
+        both = tests.loc["both random"]
+        assert both.hi - 2 == pytest.approx(st.t.isf(0.025, both.df) * 1.75**0.5)
+        assert tests.index.name == "test"
         assert tests.hi[:2].tolist() == pytest.approx([14.7062, 4.77645], rel=1e-5)
         assert tests.lo[:2].tolist() == pytest.approx([-10.7062, -0.77645], rel=1e-5)
         assert tests.p["by prompt"] == pytest.approx(1 - 2 / np.pi * np.arctan(2))  # t with df 1
@@ -228,10 +241,14 @@ class TestWords:
             designs.interactions(words(HAND).iloc[:, 1:])
 
     def test_the_mean_by_hand(self):
-        """[[1, 3], [5, 7]]: mean 4; over prompts 8 / 2 = 4, over words 2 / 2 = 1, no residual. Variance 5,
-        df 5² / (4²/1 + 1²/1) = 25/17."""
-        test = designs.mean_test(np.array([[1.0, 3.0], [5.0, 7.0]]))
-        assert (test.estimate, test.se, test.df) == pytest.approx((4, 5**0.5, 25 / 17))
+        """Means of prompts 0, 4, 8, of words 3, 5; what is left is 1, -1 / -1, 1 / 0, 0. Over prompts
+        16 / 3, over words 2 / 2 = 1, shared 4 / (2 x 1) / 6 = 1/3: variance 6, df 6² / ((16/3)²/2 +
+        1²/1 + (1/3)²/2) = 2.35636. Prompts that differ less than chance has it add nothing: words of
+        means 1 and 7 over a rest of ±1 alone give 18 / 2 = 9, df 1."""
+        test = designs.mean_test(np.array([[0.0, 0], [2, 6], [7, 9]]))
+        assert (test.estimate, test.se, test.df) == pytest.approx((4, 6**0.5, 2.35636), rel=1e-5)
+        test = designs.mean_test(np.array([[2.0, 6], [0, 8]]))
+        assert (test.estimate, test.se, test.df) == pytest.approx((4, 3, 1))
         with pytest.raises(ValueError, match="2 prompts and 1 words"):
             designs.mean_test(np.ones((2, 1)))
 
@@ -272,6 +289,9 @@ class TestWords:
         row = rates.loc["both random"]
         exact = st.binomtest(round(500 * row.rate), 500, 0.05)
         assert (row.lo, row.hi) == pytest.approx(tuple(exact.proportion_ci(0.95)))
+        assert rates.index.tolist() == ["by prompt", "by word", "both random", "published"]
+        few, again = (designs.false_positives(simulated(5), 20, seed) for seed in (1, 1))
+        assert few.equals(again) and few.index.name == "test"
         assert row["tail"] == pytest.approx(exact.pvalue) and row.shuffles == 500
         with pytest.raises(ValueError, match="do not vary"):
             designs.false_positives(0 * simulated(5))
@@ -296,15 +316,17 @@ class TestWords:
 
     def test_tables_keep_the_order_of_first_appearance(self):
         table = words(HAND)
-        rows = tidy(table).sort_values("word", ascending=False, kind="stable").iloc[::-1]
-        back = designs.crossed(rows, FACTORS)
-        assert back.equals(table.iloc[::-1]) and back.index.tolist() == ["p1", "p0"]
+        back = designs.crossed(tidy(table).iloc[::-1], FACTORS)
+        assert back.equals(table.iloc[::-1, ::-1])
 
     @pytest.mark.parametrize(
         ("change", "message"),
         [
             (lambda f: f.iloc[1:], "prompt 'p0' with word 'w00' has no value"),
-            (lambda f: pd.concat([f, f.iloc[:1]]), "prompt 'p0' with word 'w00' stands twice"),
+            (
+                lambda f: pd.concat([f, f.iloc[:1].assign(value=9)]),
+                "prompt 'p0' with word 'w00' stands twice",
+            ),
             (lambda f: f.replace("formal", "loud"), "formality = 'loud' in row 4 is not known"),
             (
                 lambda f: f.assign(emotion=f.emotion.where(f.index != 1, "emotional")),
@@ -312,6 +334,7 @@ class TestWords:
             ),
             (lambda f: f.assign(value=f.value.where(f.index != 2)), "value = .*nan.* in row 2"),
             (lambda f: f[f.word != "w30"], r"\[2, 2, 2, 1\] words per cell"),
+            (lambda f: f[~f.word.isin(["w10", "w11"])], r"\[2, 0, 2, 2\] words per cell"),
             (lambda f: f[f.prompt == "p0"], "1 prompts"),
         ],
     )

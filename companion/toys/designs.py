@@ -11,7 +11,7 @@ from companion.designs import INTERACTION
 
 FACTORS = {"register": ("casual", "formal"), "mood": ("neutral", "emotional")}
 CELLS = pd.MultiIndex.from_product(FACTORS.values(), names=FACTORS)
-"""Labels of the four cells, in the order of `designs.CELLS`."""
+"""Labels of the four cells, in the order of `designs.WEIGHTS`."""
 
 
 def sample(
