@@ -293,6 +293,14 @@ def test_a_chapter_reports_every_value_that_the_ledger_asks_it_for(file):
 
 
 @pytest.mark.parametrize(
+    "file", [f for f in COMMITTED if f.stem != "ledger"], ids=lambda f: f"{f.parent.name}/{f.stem}"
+)
+def test_a_committed_estimate_is_called_by_its_columns(file):
+    table = results.table(file)
+    assert list(table.index) == [estimates.identifier(row) for row in table.itertuples()]
+
+
+@pytest.mark.parametrize(
     "file", [f for f in COMMITTED if f.stem == "ledger"], ids=lambda f: f.parent.name
 )
 def test_the_committed_ledger_follows_from_the_committed_results(file):
