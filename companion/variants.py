@@ -1,232 +1,146 @@
-"""The models that the chapters compare, by name. Each is one function from a profile and a seed to a full ModelConfig."""
+"""The models that the chapters compare, by name: what each is, and what sets it apart from another.
 
-from collections.abc import Callable
+A model's config follows from a profile and a seed.
+"""
+
+import re
 from dataclasses import replace
 
 from companion.profiles import Profile
-from featint.config import ModelConfig, SAEConfig, TrainConfig, choose
+from featint.config import ModelConfig, SAEConfig, choose
 
-VARIANTS: dict[str, Callable[[Profile, int], ModelConfig]] = {}
-
-# Of the rates 1, 2, 4, 6 and 10 thousandths the joint model does best on validation articles at 4, the profiles' rate, and the SAE at 6.
-SAE_BEST_RATE = 1.5
-# The paper's sequential model was trained at the 250 most active of 1024 features, with 200 instead of 300 factors.
-SEQUENTIAL_K_SHARE = 250 / 1024
-SEQUENTIAL_FACTOR_SHARE = 200 / 300
 HOLDOUT_SHARE = 0.1  # of the training tokens, drawn at random: the released code's validation set
+SECONDARY_EXPANSION, SECONDARY_K_SHARE = 25, 0.02
 
 
-def variant(
-    function: Callable[[Profile, int], ModelConfig],
-) -> Callable[[Profile, int], ModelConfig]:
-    """Register a model under its function's name; the docstring is what readers see."""
-    VARIANTS[function.__name__] = function
-    return function
+def _nfm_as_features(p: Profile) -> int:
+    """How many more features give an SAE the parameters of linear path, factors and MLP."""
+    d_in, d_sae, d_factor = p.d_in, p.sae.d_sae, p.nfm.d_factor
+    nfm = d_sae * (d_in + d_factor) + d_factor * (d_factor + 1) + d_in * (d_factor + 2)
+    return round(nfm / (2 * d_in + 1))
+
+
+def _cut(p: Profile, _) -> int:
+    """The paper's sequential model was trained at the 250 most active of 1024 features."""
+    return max(1, round(p.sae.k * (250 / 1024)))
+
+
+def _secondary_sae(_, like: ModelConfig) -> SAEConfig:
+    width = SECONDARY_EXPANSION * like.nfm.d_factor
+    return SAEConfig(d_sae=width, k=max(1, round(SECONDARY_K_SHARE * width)))
+
+
+PUBLISHED = {"train.first_position": "keep", "train.holdout_share": HOLDOUT_SHARE}
+HIDDEN = {"target": "hidden", "nfm": None, "sae": _secondary_sae}
+VARIANTS: dict[str, tuple[str, dict]] = {
+    "sae": ("", {}),
+    "sae_bias": ("sae", {"sae.decoder_bias": True}),
+    # Of the rates 1, 2, 4, 6 and 10 thousandths the joint model does best on validation articles at
+    # 4, the profiles' rate, and the SAE at 6.
+    "sae_tuned": ("sae", {"train.lr": lambda p, _: p.train.lr * 1.5}),
+    "sae_matched": ("sae", {"sae.d_sae": lambda p, _: p.sae.d_sae + _nfm_as_features(p)}),
+    "joint": ("sae", {"nfm": lambda p, _: p.nfm}),
+    "joint_masked": ("joint", {"nfm.top_n": lambda p, _: p.sae.k // 2}),
+    "joint_no_interaction": ("joint", {"nfm.interaction": False}),
+    "sae_interaction": ("joint", {"sae.decoder_bias": True, "nfm.linear": False}),
+    "sequential": ("joint", {"target": "error", "base": "sae"}),
+    "sae_published": ("sae", PUBLISHED),
+    "joint_published": ("joint", PUBLISHED),
+    "sequential_published": (
+        "sequential_cut",  # with 200 instead of 300 factors
+        PUBLISHED
+        | {"base": "sae_published"}
+        | {"nfm.d_factor": lambda p, _: max(1, round(p.nfm.d_factor * (200 / 300)))},
+    ),
+    "sae_fast_decoder": ("sae_bias", {"train.lr_scale": {"W_dec": 2}}),
+    "sae_short": (
+        "sae_bias",
+        {"train.n_tokens": lambda p, _: max(p.train.batch_tokens, p.train.n_tokens // 4)},
+    ),
+    "sae_frozen_decoder": ("sae_short", {"train.lr_scale": {"W_dec": 0}}),
+    "sae_soft_decoder": ("sae_short", {"train.lr_scale": {"W_dec": 0.02}}),
+    "sae_frozen_encoder": ("sae_short", {"train.lr_scale": {"W_enc": 0, "b_enc": 0}}),
+    "sae_cut": ("sae_bias", {"sae.k": _cut}),
+    "sequential_cut": ("sequential", {"sae.k": _cut}),
+    "residual_sae": (
+        "sae",
+        {"target": "error", "base": "sae"}
+        | {"sae.d_sae": lambda p, _: max(p.sae.k, _nfm_as_features(p))},
+    ),
+    "secondary": ("sequential", HIDDEN | {"base": "sequential"}),
+    "secondary_published": ("sequential_published", HIDDEN | {"base": "sequential_published"}),
+}
+"""By name the model that each is like, and what differs: values by their place in the ModelConfig,
+or functions of the profile and the model that it is like; `base` is a name. All begin with `sae`:
+the profile's SAE, trained alone."""
+DESCRIPTIONS = """
+sae: TopK SAE trained alone, the paper's form (no decoder bias).
+sae_bias: TopK SAE with a decoder bias, trained alone: the bias is all that the linear path adds
+    besides a second decoder.
+sae_tuned: TopK SAE at its own best learning rate, 1.5 times the one that suits the joint model
+    best.
+sae_matched: TopK SAE as wide as it takes to have the joint model's number of parameters.
+joint: SAE and NFM trained together; the NFM sees all active features.
+joint_masked: The joint model whose NFM sees the more active half of the features (512 of 1024 in
+    the released code).
+joint_no_interaction: The joint model without its interaction path: an SAE with two decoders.
+sae_interaction: SAE with decoder bias and interaction path, trained together, without a linear
+    path.
+sequential: NFM fitted to the error of the finished SAE, at the SAE's own k.
+sae_published: As `sae`, trained with the windows' first positions kept, as the released code does.
+joint_published: As `joint`, trained with the windows' first positions kept, as the released code
+    does.
+sequential_published: NFM on the error of the SAE run at a quarter of its k, first positions kept,
+    as the released code does.
+sae_fast_decoder: TopK SAE with decoder bias whose decoder learns at twice the rate: what two copies
+    of it amount to under Adam.
+sae_short: TopK SAE with decoder bias, trained on a quarter of the tokens: what the floors are
+    compared with.
+sae_frozen_decoder: As `sae_short`, its decoder frozen at its random initial values (a floor, arXiv
+    2602.14111).
+sae_soft_decoder: As `sae_short`, its decoder learning at a fiftieth of the rate, so that it stays
+    near its random initial values.
+sae_frozen_encoder: As `sae_short`, its encoder frozen at its random initial values.
+sae_cut: TopK SAE trained at the quarter of k at which the released code runs the sequential model's
+    SAE.
+sequential_cut: NFM fitted to the error of the finished SAE run at a quarter of its k.
+residual_sae: A second TopK SAE on the finished SAE's error, with the NFM's number of parameters, k
+    and optimiser.
+secondary: TopK SAE on the inside of the sequential model's interaction path, 25 features per
+    dimension and 2 % of them active.
+secondary_published: As `secondary`, on the model as published.
+"""
+"""What readers see of each."""
+DESCRIPTIONS = {
+    name: " ".join(text.split())
+    for name, text in re.findall(r"^(\w+): (.+(?:\n .+)*)", DESCRIPTIONS, re.MULTILINE)
+}
 
 
 def get(name: str, profile: Profile, seed: int | None = None) -> ModelConfig:
-    """The config of a named model at a profile's size; seed None takes the profile's first. Raises ValueError for an unknown name."""
+    """The config of a named model at a profile's size; seed None takes the profile's first. Raises
+    ValueError for an unknown name."""
     choose("model", name, tuple(VARIANTS))
-    return VARIANTS[name](profile, profile.seeds[0] if seed is None else seed)
+    like, changes = VARIANTS[name]
+    if not like:
+        train = replace(profile.train, seed=profile.seeds[0] if seed is None else seed)
+        return ModelConfig(harvest=profile.harvest, sae=profile.sae, train=train)
+    config, parts = get(like, profile, seed), {}
+    for place, value in changes.items():
+        part, _, field = place.partition(".")
+        if place == "base":
+            value = get(value, profile, seed)
+        elif callable(value):
+            value = value(profile, config)
+        was = parts.get(part, getattr(config, part))
+        parts[part] = replace(was, **{field: value}) if field else value
+    return replace(config, **parts)
 
 
 def describe(name: str) -> str:
     """What a named model is, in a line."""
     choose("model", name, tuple(VARIANTS))
-    return VARIANTS[name].__doc__.split("\n")[0]
-
-
-def _published(profile: Profile, seed: int, **changes) -> TrainConfig:
-    """Trained as the released code does: first positions kept, a tenth of the tokens held out at random."""
-    return _train(profile, seed, first_position="keep", holdout_share=HOLDOUT_SHARE, **changes)
-
-
-def _train(profile: Profile, seed: int, **changes) -> TrainConfig:
-    return replace(profile.train, seed=seed, **changes)
-
-
-@variant
-def sae(p: Profile, seed: int) -> ModelConfig:
-    """TopK SAE trained alone, the paper's form (no decoder bias)."""
-    return ModelConfig(harvest=p.harvest, sae=p.sae, train=_train(p, seed))
-
-
-@variant
-def sae_bias(p: Profile, seed: int) -> ModelConfig:
-    """TopK SAE with a decoder bias, trained alone: the bias is all that the linear path adds besides a second decoder."""
-    return replace(sae(p, seed), sae=replace(p.sae, decoder_bias=True))
-
-
-@variant
-def sae_tuned(p: Profile, seed: int) -> ModelConfig:
-    """TopK SAE at its own best learning rate, 1.5 times the one that suits the joint model best."""
-    return replace(sae(p, seed), train=_train(p, seed, lr=p.train.lr * SAE_BEST_RATE))
-
-
-@variant
-def sae_matched(p: Profile, seed: int) -> ModelConfig:
-    """TopK SAE as wide as it takes to have the joint model's number of parameters."""
-    return replace(
-        sae(p, seed),
-        sae=replace(p.sae, d_sae=p.sae.d_sae + round(_nfm_parameters(p) / (2 * p.d_in + 1))),
-    )
-
-
-def _nfm_parameters(p: Profile) -> int:
-    """Those of linear path, factors and MLP."""
-    d_in, d_sae, d_factor = p.d_in, p.sae.d_sae, p.nfm.d_factor
-    return d_sae * (d_in + d_factor) + d_factor * (d_factor + 1) + d_in * (d_factor + 2)
-
-
-@variant
-def joint(p: Profile, seed: int) -> ModelConfig:
-    """SAE and NFM trained together; the NFM sees all active features."""
-    return ModelConfig(harvest=p.harvest, sae=p.sae, nfm=p.nfm, train=_train(p, seed))
-
-
-@variant
-def joint_masked(p: Profile, seed: int) -> ModelConfig:
-    """The joint model whose NFM sees the more active half of the features (512 of 1024 in the released code)."""
-    return replace(joint(p, seed), nfm=replace(p.nfm, top_n=p.sae.k // 2))
-
-
-@variant
-def joint_no_interaction(p: Profile, seed: int) -> ModelConfig:
-    """The joint model without its interaction path: an SAE with two decoders."""
-    return replace(joint(p, seed), nfm=replace(p.nfm, interaction=False))
-
-
-@variant
-def sae_interaction(p: Profile, seed: int) -> ModelConfig:
-    """SAE with decoder bias and interaction path, trained together, without a linear path."""
-    return replace(
-        joint(p, seed), sae=replace(p.sae, decoder_bias=True), nfm=replace(p.nfm, linear=False)
-    )
-
-
-@variant
-def sequential(p: Profile, seed: int) -> ModelConfig:
-    """NFM fitted to the error of the finished SAE, at the SAE's own k."""
-    return ModelConfig(
-        target="error",
-        harvest=p.harvest,
-        sae=p.sae,
-        nfm=p.nfm,
-        train=_train(p, seed),
-        base=sae(p, seed),
-    )
-
-
-@variant
-def sae_published(p: Profile, seed: int) -> ModelConfig:
-    """As `sae`, trained with the windows' first positions kept, as the released code does."""
-    return replace(sae(p, seed), train=_published(p, seed))
-
-
-@variant
-def joint_published(p: Profile, seed: int) -> ModelConfig:
-    """As `joint`, trained with the windows' first positions kept, as the released code does."""
-    return replace(joint(p, seed), train=_published(p, seed))
-
-
-@variant
-def sequential_published(p: Profile, seed: int) -> ModelConfig:
-    """NFM on the error of the SAE run at a quarter of its k, first positions kept, as the released code does."""
-    return ModelConfig(
-        target="error",
-        harvest=p.harvest,
-        sae=replace(p.sae, k=_cut(p)),
-        nfm=replace(p.nfm, d_factor=max(1, round(p.nfm.d_factor * SEQUENTIAL_FACTOR_SHARE))),
-        train=_published(p, seed),
-        base=sae_published(p, seed),
-    )
-
-
-@variant
-def sae_fast_decoder(p: Profile, seed: int) -> ModelConfig:
-    """TopK SAE with decoder bias whose decoder learns at twice the rate: what two copies of it amount to under Adam."""
-    return replace(sae_bias(p, seed), train=_train(p, seed, lr_scale={"W_dec": 2}))
-
-
-def short(config: ModelConfig) -> ModelConfig:
-    """The same model trained on a quarter of the tokens, to be compared with others that are short."""
-    n_tokens = max(config.train.batch_tokens, config.train.n_tokens // 4)
-    return replace(config, train=replace(config.train, n_tokens=n_tokens))
-
-
-@variant
-def sae_short(p: Profile, seed: int) -> ModelConfig:
-    """TopK SAE with decoder bias, trained on a quarter of the tokens: what the floors are compared with."""
-    return short(sae_bias(p, seed))
-
-
-@variant
-def sae_frozen_decoder(p: Profile, seed: int) -> ModelConfig:
-    """As `sae_short`, its decoder frozen at its random initial values (a floor, arXiv 2602.14111)."""
-    return short(replace(sae_bias(p, seed), train=_train(p, seed, lr_scale={"W_dec": 0})))
-
-
-@variant
-def sae_soft_decoder(p: Profile, seed: int) -> ModelConfig:
-    """As `sae_short`, its decoder learning at a fiftieth of the rate, so that it stays near its random initial values."""
-    return short(replace(sae_bias(p, seed), train=_train(p, seed, lr_scale={"W_dec": 0.02})))
-
-
-@variant
-def sae_frozen_encoder(p: Profile, seed: int) -> ModelConfig:
-    """As `sae_short`, its encoder frozen at its random initial values."""
-    return short(
-        replace(sae_bias(p, seed), train=_train(p, seed, lr_scale={"W_enc": 0, "b_enc": 0}))
-    )
-
-
-def _cut(p: Profile) -> int:
-    return max(1, round(p.sae.k * SEQUENTIAL_K_SHARE))
-
-
-@variant
-def sae_cut(p: Profile, seed: int) -> ModelConfig:
-    """TopK SAE trained at the quarter of k at which the released code runs the sequential model's SAE."""
-    return replace(sae_bias(p, seed), sae=replace(p.sae, k=_cut(p), decoder_bias=True))
-
-
-@variant
-def sequential_cut(p: Profile, seed: int) -> ModelConfig:
-    """NFM fitted to the error of the finished SAE run at a quarter of its k."""
-    return replace(sequential(p, seed), sae=replace(p.sae, k=_cut(p)))
-
-
-@variant
-def residual_sae(p: Profile, seed: int) -> ModelConfig:
-    """A second TopK SAE on the finished SAE's error, with the NFM's number of parameters, k and optimiser."""
-    return replace(
-        sae(p, seed),
-        target="error",
-        sae=replace(p.sae, d_sae=max(p.sae.k, round(_nfm_parameters(p) / (2 * p.d_in + 1)))),
-        base=sae(p, seed),
-    )
-
-
-SECONDARY_EXPANSION = 25
-SECONDARY_K_SHARE = 0.02
-
-
-def _secondary(base: ModelConfig) -> ModelConfig:
-    width = SECONDARY_EXPANSION * base.nfm.d_factor
-    sae = SAEConfig(d_sae=width, k=max(1, round(SECONDARY_K_SHARE * width)))
-    return ModelConfig(target="hidden", harvest=base.harvest, sae=sae, train=base.train, base=base)
-
-
-@variant
-def secondary(p: Profile, seed: int) -> ModelConfig:
-    """TopK SAE on the inside of the sequential model's interaction path, 25 features per dimension and 2 % of them active."""
-    return _secondary(sequential(p, seed))
-
-
-@variant
-def secondary_published(p: Profile, seed: int) -> ModelConfig:
-    """As `secondary`, on the model as published."""
-    return _secondary(sequential_published(p, seed))
+    return DESCRIPTIONS[name]
 
 
 CHAPTERS = {
