@@ -1,4 +1,5 @@
-"""Two runs side by side: which values moved beyond their intervals, and which are in one run only."""
+"""Two runs side by side: which values moved beyond their intervals, and which are in one run
+only."""
 
 from dataclasses import dataclass
 from pathlib import Path

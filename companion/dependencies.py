@@ -1,6 +1,8 @@
-"""Which source files a result depends on: what the flow watches, so that a change re-runs what it touches and nothing else.
+"""Which source files a result depends on: what the flow watches, so that a change re-runs what it
+touches and nothing else.
 
-A module goes by its dotted name, such as `featint.runs`; that of a package stands for its `__init__.py`.
+A module goes by its dotted name, such as `featint.runs`; that of a package stands for its
+`__init__.py`.
 """
 
 import ast
@@ -22,7 +24,8 @@ for package in PACKAGES:
 BESIDE = {"featint.kernels.loops": ["loops.cpp"]}
 """Files that a module reads besides those it imports."""
 IN_THE_KEY = {"featint.config", "featint.store", "companion.profiles", "companion.variants"}
-"""Modules that say what is asked for and where it lies; the hash in an artefact's path says it already."""
+"""Modules that say what is asked for and where it lies; the hash in an artefact's path says it
+already."""
 
 
 def within(name: str) -> set[str]:

@@ -1,4 +1,5 @@
-"""The ledger: every number of the paper, the same number measured here, and a verdict by a rule that was written down first."""
+"""The ledger: every number of the paper, the same number measured here, and a verdict by a rule
+that was written down first."""
 
 import json
 import operator
@@ -254,7 +255,8 @@ def write(profile: Profile) -> Path:
 
 
 def chapter(profile: Profile, name: str) -> pd.DataFrame:
-    """The ledger's rows of one chapter, as a table for its last page: what, paper, ours, verdict."""
+    """The ledger's rows of one chapter, as a table for its last page: what, paper, ours,
+    verdict."""
     here, rows = measured_here(profile), []
     for entry in entries():
         if entry["chapter"] == name:

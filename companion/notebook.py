@@ -16,14 +16,16 @@ FOLDER = places.PROJECT / "notebooks"
 
 
 class NotebookError(Exception):
-    """A notebook in which a cell failed; the message names cell, error and the copy that shows it."""
+    """A notebook in which a cell failed; the message names cell, error and the copy that shows
+    it."""
 
 
 def start(namespace: dict) -> Profile:
     """Check a notebook's parameters and return the profile they ask for.
 
-    `namespace` is the notebook's `globals()`. Its parameters are the annotated names of the cell tagged `parameters`; any other plain value
-    is a parameter that somebody passed and the notebook does not have, which papermill alone would only log.
+    `namespace` is the notebook's `globals()`. Its parameters are the annotated names of the cell
+    tagged `parameters`; any other plain value is a parameter that somebody passed and the notebook
+    does not have, which papermill alone would only log.
 
     Raises ValueError for an unknown parameter, profile or knob.
     """
@@ -47,7 +49,8 @@ def start(namespace: dict) -> Profile:
 
 
 def provenance(profile: Profile, began: float) -> pd.DataFrame:
-    """For a chapter's last table: what ran, with what, where, when, and the seconds since `began` (`time.monotonic`)."""
+    """For a chapter's last table: what ran, with what, where, when, and the seconds since `began`
+    (`time.monotonic`)."""
     stamp = store.provenance()
     versions = ", ".join(f"{name} {version}" for name, version in stamp.pop("versions").items())
     rows = {"profile": profile.label, "seeds": ", ".join(map(str, profile.seeds))} | stamp
@@ -66,12 +69,13 @@ def executed(name: str, profile_name: str) -> Path:
 
 
 def run(name: str, profile_name: str, parameters: dict, out: Path | None = None) -> Path:
-    """Execute a notebook by papermill and return the executed copy's path; it appears only if every cell succeeded.
+    """Execute a notebook by papermill and return the executed copy's path; it appears only if every
+    cell succeeded.
 
     A walkthrough on toy data has no `profile` parameter and runs the same in all of them.
 
-    Raises ValueError for an unknown notebook or parameter, NotebookError if a cell fails; the failed copy is then kept beside the place of
-    the good one, as `<name>.failed.ipynb`.
+    Raises ValueError for an unknown notebook or parameter, NotebookError if a cell fails; the
+    failed copy is then kept beside the place of the good one, as `<name>.failed.ipynb`.
     """
     import papermill  # only here: a chapter that calls `start` should not wait for it
 

@@ -1,14 +1,16 @@
 """The one plotting style, and how figures and tables reach the page.
 
-Figure functions live in `companion.figures`, those that several chapters share in the package itself and the others in its modules: each
-takes a tidy frame and returns an `Axes`, takes its colours from `COLOURS` by role, and leaves size and fonts to the style. A notebook
-calls `setup(profile.label)` once, then
+Figure functions live in `companion.figures`, those that several chapters share in the package
+itself and the others in its modules: each takes a tidy frame and returns an `Axes`, takes its
+colours from `COLOURS` by role, and leaves size and fonts to the style. A notebook calls
+`setup(profile.label)` once, then
 
-    plots.show(figures.loss_curves(history), "reconstruction-loss", caption=f"Loss of {n} models ...", alt="Two falling curves ...")
-    plots.table(frame, "reconstruction-errors", caption=f"Held-out error, {n} articles; FVU, no unit.")
+    plots.show(figures.loss_curves(history), "reconstruction-loss", caption=f"Loss of {n} models
+    ...", alt="Two falling curves ...") plots.table(frame, "reconstruction-errors",
+    caption=f"Held-out error, {n} articles; FVU, no unit.")
 
-and refers to them in text as {numref}`fig-reconstruction-loss` and {numref}`tab-reconstruction-errors`. Neither torch nor a notebook
-is needed to draw.
+and refers to them in text as {numref}`fig-reconstruction-loss` and
+{numref}`tab-reconstruction-errors`. Neither torch nor a notebook is needed to draw.
 """
 
 import base64
@@ -29,7 +31,8 @@ from companion import places
 from companion.estimates import number
 
 WIDTH = 5.0
-"""Inches. A phone shows 350 px of it, so that 11 pt letters are still some 10 px high there; stack panels instead of widening."""
+"""Inches. A phone shows 350 px of it, so that 11 pt letters are still some 10 px high there; stack
+panels instead of widening."""
 INK, GRID = "#1b2733", "#d5dbe1"
 COLOURS = {
     "sae": "#0b4fb3",
@@ -41,7 +44,8 @@ COLOURS = {
     "published": "#b5770d",
     "controlled": "#12456e",
 }
-"""One colour per role, the same in every chapter; chosen to stay apart under the three common colour-vision deficiencies."""
+"""One colour per role, the same in every chapter; chosen to stay apart under the three common
+colour-vision deficiencies."""
 DARK = {
     INK: "#e6ebf0",
     "#000000": "#e6ebf0",
@@ -117,7 +121,8 @@ ROLES = {
     "polynomial": "linear",
     "mlp": "joint",
 }
-"""Which colour a model has, or a path; one that is not listed has that of the first word of its name."""
+"""Which colour a model has, or a path; one that is not listed has that of the first word of its
+name."""
 
 
 def role(model: str, baseline: str = "") -> str:
@@ -135,7 +140,8 @@ def style() -> None:
 
 
 def setup(label: str = "walkthroughs") -> None:
-    """Style, SVG output in notebooks, and the folder `_build/figures/<label>` for the files; `label` is the profile's, toy walkthroughs have none."""
+    """Style, SVG output in notebooks, and the folder `_build/figures/<label>` for the files;
+    `label` is the profile's, toy walkthroughs have none."""
     global _folder
     style()
     _folder = places.BUILD / "figures" / label
@@ -148,9 +154,11 @@ def setup(label: str = "walkthroughs") -> None:
 
 
 def svg(figure: Figure) -> str:
-    """The figure as SVG text that follows the theme: on a dark page every colour of `DARK` is exchanged.
+    """The figure as SVG text that follows the theme: on a dark page every colour of `DARK` is
+    exchanged.
 
-    Matplotlib writes colours into `style` attributes, which only `!important` overrides. Saved without a date: equal figures are equal files.
+    Matplotlib writes colours into `style` attributes, which only `!important` overrides. Saved
+    without a date: equal figures are equal files.
     """
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
@@ -164,10 +172,11 @@ def svg(figure: Figure) -> str:
 
 
 def show(drawn: Axes | Figure, name: str, caption: str, alt: str) -> None:
-    """Put a figure on the page, numbered, with label `fig-<name>`, caption and alt text; save it as `<name>.svg`.
+    """Put a figure on the page, numbered, with label `fig-<name>`, caption and alt text; save it as
+    `<name>.svg`.
 
-    The caption says what n is and in which unit; it may hold MyST (maths, roles). `alt` says in a sentence or two what is to be seen.
-    Raises ValueError if caption or alt text is empty.
+    The caption says what n is and in which unit; it may hold MyST (maths, roles). `alt` says in a
+    sentence or two what is to be seen. Raises ValueError if caption or alt text is empty.
     """
     for part, text in {"caption": caption, "alt": alt}.items():
         if not text.strip():
@@ -196,9 +205,11 @@ def show(drawn: Axes | Figure, name: str, caption: str, alt: str) -> None:
 def table(
     frame: pd.DataFrame, name: str, caption: str, formats: dict[str, str] | None = None
 ) -> None:
-    """Put a table on the page, numbered, with label `tab-<name>`; the index is shown only if it is named.
+    """Put a table on the page, numbered, with label `tab-<name>`; the index is shown only if it is
+    named.
 
-    `formats` gives format specs by column (default `.3g` for floats, `,` for whole numbers); what is missing is shown as a dash.
+    `formats` gives format specs by column (default `.3g` for floats, `,` for whole numbers); what
+    is missing is shown as a dash.
     """
     if any(frame.index.names):
         frame = frame.reset_index()

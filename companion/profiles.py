@@ -1,6 +1,8 @@
-"""The sizes of a run. A profile is a function that returns a full set of configs; a new one is a few lines derived from another.
+"""The sizes of a run. A profile is a function that returns a full set of configs; a new one is a
+few lines derived from another.
 
-All keep the paper's ratios: k / d_sae = 2.05 %, d_factor / d_in = 0.094, and d_sae / d_in at least 7 (paper: 15.6) where the machine allows it.
+All keep the paper's ratios: k / d_sae = 2.05 %, d_factor / d_in = 0.094, and d_sae / d_in at least
+7 (paper: 15.6) where the machine allows it.
 """
 
 import math
@@ -10,7 +12,8 @@ from featint import store
 from featint.config import HarvestConfig, LMConfig, NFMConfig, SAEConfig, TrainConfig, choose
 
 USABLE = 120
-"""So many of a window's 128 positions are sure to be usable: separators and other attention sinks are not."""
+"""So many of a window's 128 positions are sure to be usable: separators and other attention sinks
+are not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +22,8 @@ class Profile:
 
     name: str
     d_in: int = 576
-    """Width of the activations at the hook point; the language model decides it, and training checks it."""
+    """Width of the activations at the hook point; the language model decides it, and training
+    checks it."""
     harvest: HarvestConfig
     sae: SAEConfig
     nfm: NFMConfig
@@ -42,14 +46,17 @@ class Profile:
 
     @property
     def mlp_tokens(self) -> int:
-        """Training tokens of the models at `mlp_site`: an eighth of the budget, a sixteenth in a short profile."""
+        """Training tokens of the models at `mlp_site`: an eighth of the budget, a sixteenth in a
+        short profile."""
         return max(self.train.batch_tokens, self.train.n_tokens // (16 if self.short else 8))
 
     @property
     def mlp_site(self) -> HarvestConfig:
-        """A second place to train models at, harvested in one pass with the first: the output of the same block's MLP.
+        """A second place to train models at, harvested in one pass with the first: the output of
+        the same block's MLP.
 
-        It has just the windows that an eighth of the tokens needs, once each, and an eighth as many test windows.
+        It has just the windows that an eighth of the tokens needs, once each, and an eighth as many
+        test windows.
         """
         block, n = (
             self.harvest.hook_point.rpartition(".")[0],
@@ -64,7 +71,8 @@ class Profile:
 
     @property
     def label(self) -> str:
-        """The name of the results folder: the profile's, or `custom/<name>-<hash>` once a knob is turned."""
+        """The name of the results folder: the profile's, or `custom/<name>-<hash>` once a knob is
+        turned."""
         return f"custom/{self.name}-{store.key(asdict(self))[:8]}" if self.turned else self.name
 
 
@@ -99,12 +107,14 @@ def laptop() -> Profile:
 
 
 def full() -> Profile:
-    """The laptop's models from five seeds each, five times the text in the language model, and whole sweeps: an afternoon on two cores."""
+    """The laptop's models from five seeds each, five times the text in the language model, and
+    whole sweeps: an afternoon on two cores."""
     return replace(laptop(), name="full", seeds=(0, 1, 2, 3, 4), splice_windows=820)
 
 
 def paper() -> Profile:
-    """The paper's own sizes, for whoever has the machine: OpenLLaMA-3B, 50,000 features; never run here."""
+    """The paper's own sizes, for whoever has the machine: OpenLLaMA-3B, 50,000 features; never run
+    here."""
     small = full()
     return replace(
         small,

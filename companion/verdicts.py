@@ -1,9 +1,12 @@
-"""The rules by which a number of the paper is compared with ours. They were written before the first result was computed.
+"""The rules by which a number of the paper is compared with ours. They were written before the
+first result was computed.
 
-A rule is a paragraph for readers and a function that does what the paragraph says. It sees an entry of `data/paper_values.json` and the
-measured values, each a row of `estimates.tidy`, and returns a verdict and the half-sentence that explains it.
+A rule is a paragraph for readers and a function that does what the paragraph says. It sees an entry
+of `data/paper_values.json` and the measured values, each a row of `estimates.tidy`, and returns a
+verdict and the half-sentence that explains it.
 """
 
+import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,10 +14,7 @@ from dataclasses import dataclass
 from companion.estimates import number
 
 VERDICTS = ("reproduced", "partly", "not reproduced", "not testable here", "setting", "pending")
-TOLERANCE = 0.25
-HALF = 0.5
-ALPHA = 0.05
-
+TOLERANCE, HALF, ALPHA = 0.25, 0.5, 0.05
 Judgement = tuple[str, str]
 
 
@@ -28,20 +28,19 @@ class Rule:
     reads: tuple[str, ...]
     """The measured values that the verdict rests on: of `as_published`, `controlled`, `p_value`."""
     judge: Callable[..., Judgement]
-    """Takes the entry and one measured value per name in `reads` (None where the entry names no key for it)."""
+    """Takes the entry and one measured value per name in `reads` (None where the entry names no key
+    for it)."""
 
 
 RULES: dict[str, Rule] = {}
 
 
-def rule(text: str, *reads: str):
-    """Register a rule under its function's name."""
-
-    def register(judge):
-        RULES[judge.__name__] = Rule(judge.__name__, " ".join(text.split()), reads, judge)
-        return judge
-
-    return register
+def rule(judge: Callable[..., Judgement]) -> Callable[..., Judgement]:
+    """Register a rule under its function's name: its docstring is the text, its parameters after
+    the entry are what it reads."""
+    name, (_, *reads) = judge.__name__, inspect.signature(judge).parameters
+    RULES[name] = Rule(name, " ".join(judge.__doc__.split()), tuple(reads), judge)
+    return judge
 
 
 def bounds(ours) -> tuple[float, float]:
@@ -50,7 +49,8 @@ def bounds(ours) -> tuple[float, float]:
 
 
 def wholly_on(side: int, ours) -> bool:
-    """Whether the whole interval lies on that side (+1 or -1) of zero. A value without an interval never does."""
+    """Whether the whole interval lies on that side (+1 or -1) of zero. A value without an interval
+    never does."""
     low, high = bounds(ours)
     return low > 0 if side > 0 else high < 0
 
@@ -63,163 +63,131 @@ def in_paper_units(entry: dict) -> float | str | list:
 def closeness(entry: dict, ours) -> Judgement:
     """`agrees`, `undecided` or `differs`, as the rule `size` says."""
     paper = in_paper_units(entry)
-    band = TOLERANCE * abs(paper)
+    band, share = TOLERANCE * abs(paper), f"{100 * TOLERANCE:.0f} %"
     low, high = (ours.value, ours.value) if ours.lo is None else bounds(ours)
     near = abs(ours.value - paper) <= band
     if near and max(abs(low - paper), abs(high - paper)) <= 2 * band:
-        return "agrees", f"within {100 * TOLERANCE:.0f} % of the paper's {number(paper)}"
-    if near or (low <= paper + band and high >= paper - band):
-        return (
-            "undecided",
-            f"too uncertain to tell whether it lies within {100 * TOLERANCE:.0f} % of the paper's {number(paper)}",
-        )
-    return "differs", f"more than {100 * TOLERANCE:.0f} % away from the paper's {number(paper)}"
+        state, reason = "agrees", f"within {share} of"
+    elif near or (low <= paper + band and high >= paper - band):
+        state, reason = "undecided", f"too uncertain to tell whether it lies within {share} of"
+    else:
+        state, reason = "differs", f"more than {share} away from"
+    return state, f"{reason} the paper's {number(paper)}"
 
 
-@rule(
-    """An improvement over a proper baseline. *Reproduced* if the whole 95 % interval of the controlled value reaches at least half of the
-    paper's figure; *partly* if it lies wholly on the claimed side of zero but not wholly beyond that half; *not reproduced* if it includes
-    zero or lies on the other side. A value without an interval is at most *partly* reproduced. The as-published number is shown, but does not
-    decide: it answers another question.""",
-    "controlled",
-)
+@rule
 def effect(entry: dict, controlled) -> Judgement:
+    """An improvement over a proper baseline. *Reproduced* if the whole 95 % interval of the
+    controlled value reaches at least half of the paper's figure; *partly* if it lies wholly on the
+    claimed side of zero but not wholly beyond that half; *not reproduced* if it includes zero or
+    lies on the other side. A value without an interval is at most *partly* reproduced. The
+    as-published number is shown, but does not decide: it answers another question."""
     side = 1 if in_paper_units(entry) > 0 else -1
     half = HALF * in_paper_units(entry)
     low, high = sorted(side * x for x in bounds(controlled))
     if controlled.lo is None:
-        claimed = side * controlled.value > 0
-        return (
-            "partly" if claimed else "not reproduced",
-            f"the controlled value lies {'on' if claimed else 'off'} the claimed side, without an interval",
-        )
+        verdict, on = ("partly", "on") if side * controlled.value > 0 else ("not reproduced", "off")
+        return verdict, f"the controlled value lies {on} the claimed side, without an interval"
+    if high < 0:
+        return "not reproduced", "the controlled interval lies on the other side of zero"
     if low <= 0:
-        reach = (
-            ", so wide that it also reaches half of the paper's value" if high >= abs(half) else ""
-        )
-        return "not reproduced", "the controlled interval " + (
-            "lies on the other side of zero" if high < 0 else f"includes zero{reach}"
-        )
+        wide = ", so wide that it also reaches half of the paper's value"
+        reach = wide if high >= abs(half) else ""
+        return "not reproduced", f"the controlled interval includes zero{reach}"
+    figure = f"half of the paper's value ({number(half)})"
     if low >= abs(half):
-        return (
-            "reproduced",
-            f"the whole controlled interval reaches half of the paper's value ({number(half)})",
-        )
+        return "reproduced", f"the whole controlled interval reaches {figure}"
     short = "stays short of" if high < abs(half) else "does not decide about"
-    return (
-        "partly",
-        f"the controlled interval lies on the claimed side of zero, but {short} half of the paper's value ({number(half)})",
-    )
+    reason = "the controlled interval lies on the claimed side of zero, but"
+    return "partly", f"{reason} {short} {figure}"
 
 
-@rule(
-    """A claim about the direction of a difference, whose printed figure (a t value, a p bound, a range) depends on how much was measured.
-    *Reproduced* if the whole 95 % interval of the controlled difference lies on the claimed side of zero, else *not reproduced*.""",
-    "controlled",
-)
+@rule
 def sign(entry: dict, controlled) -> Judgement:
-    if wholly_on(entry["side"], controlled):
-        return "reproduced", "the controlled interval lies wholly on the claimed side of zero"
-    return (
-        "not reproduced",
-        "the controlled interval does not lie wholly on the claimed side of zero",
-    )
+    """A claim about the direction of a difference, whose printed figure (a t value, a p bound, a
+    range) depends on how much was measured. *Reproduced* if the whole 95 % interval of the
+    controlled difference lies on the claimed side of zero, else *not reproduced*."""
+    on = wholly_on(entry["side"], controlled)
+    verdict, lies = ("reproduced", "lies") if on else ("not reproduced", "does not lie")
+    return verdict, f"the controlled interval {lies} wholly on the claimed side of zero"
 
 
-@rule(
-    """A measured level, share or ratio. A value of ours agrees if it lies within 25 % of the paper's and its 95 % interval, if it has one, within
-    50 %; it is undecided if its interval leaves that open. *Reproduced* if the value as published and, where there is one, the
-    controlled value agree; *partly* if only one agrees or any is undecided; else *not reproduced*. A level may differ because the language model
-    and the sizes do; that touches no claim by itself.""",
-    "as_published",
-    "controlled",
-)
+@rule
 def size(entry: dict, as_published, controlled) -> Judgement:
-    found = {"the value as published": closeness(entry, as_published)}
+    """A measured level, share or ratio. A value of ours agrees if it lies within 25 % of the
+    paper's and its 95 % interval, if it has one, within 50 %; it is undecided if its interval
+    leaves that open. *Reproduced* if the value as published and, where there is one, the controlled
+    value agree; *partly* if only one agrees or any is undecided; else *not reproduced*. A level may
+    differ because the language model and the sizes do; that touches no claim by itself."""
+    close = {"the value as published": closeness(entry, as_published)}
     if controlled is not None:
-        found["the controlled value"] = closeness(entry, controlled)
-    states = {state for state, _ in found.values()}
-    verdict = {frozenset({"agrees"}): "reproduced", frozenset({"differs"}): "not reproduced"}.get(
-        frozenset(states), "partly"
-    )
-    return verdict, " and ".join(f"{name} is {reason}" for name, (_, reason) in found.items())
+        close["the controlled value"] = closeness(entry, controlled)
+    states = " ".join({state for state, _ in close.values()})
+    verdict = {"agrees": "reproduced", "differs": "not reproduced"}.get(states, "partly")
+    return verdict, " and ".join(f"{name} is {reason}" for name, (_, reason) in close.items())
 
 
-@rule(
-    """A number that carries an interpretation. *Reproduced* if the value as published agrees with the paper's (as in *size*) and the controlled
-    analysis, a difference or correlation with its 95 % interval wholly on the claimed side of zero, supports the interpretation; *partly* if one
-    of the two holds; *not reproduced* if neither does.""",
-    "as_published",
-    "controlled",
-)
+@rule
 def reading(entry: dict, as_published, controlled) -> Judgement:
+    """A number that carries an interpretation. *Reproduced* if the value as published agrees with
+    the paper's (as in *size*) and the controlled analysis, a difference or correlation with its 95
+    % interval wholly on the claimed side of zero, supports the interpretation; *partly* if one of
+    the two holds; *not reproduced* if neither does."""
     state, reason = closeness(entry, as_published)
     supported = wholly_on(entry["side"], controlled)
     verdict = ("not reproduced", "partly", "reproduced")[(state == "agrees") + supported]
-    return (
-        verdict,
-        f"the value as published is {reason}, and the controlled interval {'supports' if supported else 'does not support'} the interpretation",
-    )
+    says = f"the controlled interval {'supports' if supported else 'does not support'}"
+    return verdict, f"the value as published is {reason}, and {says} the interpretation"
 
 
-@rule(
-    """A count that follows from the sizes. *Reproduced* if it comes out as printed, to one unit of the last printed digit, under the paper's and
-    under a consistent definition; *partly* if under one of them only; else *not reproduced*.""",
-    "as_published",
-    "controlled",
-)
+@rule
 def arithmetic(entry: dict, as_published, controlled) -> Judgement:
+    """A count that follows from the sizes. *Reproduced* if it comes out as printed, to one unit of
+    the last printed digit, under the paper's and under a consistent definition; *partly* if under
+    one of them only; else *not reproduced*."""
     given = [x for x in (as_published, controlled) if x is not None]
     exact = sum(abs(x.value - entry["paper"]) <= entry["step"] for x in given)
     verdict = "reproduced" if exact == len(given) else "partly" if exact else "not reproduced"
     return verdict, f"{exact} of {len(given)} ways of counting come out as printed"
 
 
-@rule(
-    """The outcome of a significance test that is said to find something. *Reproduced* if the controlled test, after correction for the number of
-    tests, rejects at 5 %; else *not reproduced*, which is no proof of absence.""",
-    "p_value",
-)
+@rule
 def significance(entry: dict, p_value) -> Judgement:
+    """The outcome of a significance test that is said to find something. *Reproduced* if the
+    controlled test, after correction for the number of tests, rejects at 5 %; else *not
+    reproduced*, which is no proof of absence."""
     rejects = p_value.value < ALPHA
-    return (
-        "reproduced" if rejects else "not reproduced",
-        f"the controlled test {'rejects' if rejects else 'does not reject'} at {100 * ALPHA:.0f} % (corrected p = {number(p_value['value'])})",
-    )
+    verdict, does = ("reproduced", "rejects") if rejects else ("not reproduced", "does not reject")
+    corrected = f"corrected p = {number(p_value['value'])}"
+    return verdict, f"the controlled test {does} at {100 * ALPHA:.0f} % ({corrected})"
 
 
-@rule(
-    """A claim that there is no effect. The controlled value is in units of the smallest effect that would matter, stated in its chapter.
-    *Reproduced* if its whole 95 % interval lies between -1 and 1; *not reproduced* if the interval excludes zero and reaches beyond; *partly* if
-    it includes zero and reaches beyond, or is missing: then nothing is shown either way.""",
-    "controlled",
-)
+@rule
 def absence(entry: dict, controlled) -> Judgement:
+    """A claim that there is no effect. The controlled value is in units of the smallest effect that
+    would matter, stated in its chapter. *Reproduced* if its whole 95 % interval lies between -1 and
+    1; *not reproduced* if the interval excludes zero and reaches beyond; *partly* if it includes
+    zero and reaches beyond, or is missing: then nothing is shown either way."""
     low, high = bounds(controlled)
+    smallest = "within the smallest effect that would matter"
     if -1 < low and high < 1:
-        return (
-            "reproduced",
-            "the controlled interval lies within the smallest effect that would matter",
-        )
-    if low > 0 or high < 0:
-        return (
-            "not reproduced",
-            "the controlled interval excludes zero and is not within the smallest effect that would matter",
-        )
-    return "partly", "the controlled interval excludes neither zero nor an effect that would matter"
+        verdict, does = "reproduced", f"lies {smallest}"
+    elif low > 0 or high < 0:
+        verdict, does = "not reproduced", f"excludes zero and is not {smallest}"
+    else:
+        verdict, does = "partly", "excludes neither zero nor an effect that would matter"
+    return verdict, f"the controlled interval {does}"
 
 
-@rule(
-    """A hyperparameter of the paper, with the one used here; there is nothing to judge.""",
-    "controlled",
-)
+@rule
 def setting(entry: dict, controlled) -> Judgement:
+    """A hyperparameter of the paper, with the one used here; there is nothing to judge."""
     return "setting", ""
 
 
-@rule(
-    """A number that no other set-up can test: an index or an activation of the author's own checkpoint, which is not released, a level that is
-    set by the width of the activations, a machine. *Not testable here*; where the same quantity was measured here, it is shown."""
-)
+@rule
 def untestable(entry: dict) -> Judgement:
+    """A number that no other set-up can test: an index or an activation of the author's own
+    checkpoint, which is not released, a level that is set by the width of the activations, a
+    machine. *Not testable here*; where the same quantity was measured here, it is shown."""
     return "not testable here", entry["reason"]
