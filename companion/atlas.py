@@ -20,9 +20,7 @@ from featint.activations import Activations
 from featint.joint import JointSAE
 from featint.kernels.sparse import Codes
 
-MIN_FIRED = (
-    10  # held-out tokens: features that fire on fewer, and pairs that meet on fewer, are out
-)
+MIN_FIRED = 10  # held-out tokens: features that fire, and pairs that meet, on fewer are out
 CONTEXTS, PROMOTED, PARTNERS = 3, 6, 5
 WORDS = 15  # of an excerpt, the marked one included
 MOST = 10_000  # features: those that fire most often, so that the file stays below 10 MB
@@ -134,9 +132,8 @@ def contexts(
         window, position = divmod(int(acts.where[row.token]), seq)
         here = (article[window] == row.article) & text[window]
         words = excerpt(decode, tokens[window].tolist(), here.tolist(), position)
-        shown.setdefault(row.feature, []).append(
-            [*words, acts.titles[row.article], digits(row.act)]
-        )
+        words = [*words, acts.titles[row.article], digits(row.act)]
+        shown.setdefault(row.feature, []).append(words)
     return shown
 
 

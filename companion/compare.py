@@ -38,11 +38,9 @@ def folder(run: str) -> Path:
         if any(f.stem != "ledger" for f in place.glob("*.json")):
             return place
     files = [f for f in home.glob("**/*.json") if f.stem != "ledger"]
-    labels = sorted({str(f.parent.relative_to(home)) for f in files})
-    raise ValueError(
-        f"run = {run!r} is neither a folder with results nor a label; "
-        f"labels: {', '.join(labels) or 'none yet'}"
-    )
+    labels = ", ".join(sorted({str(f.parent.relative_to(home)) for f in files})) or "none yet"
+    what = f"run = {run!r} is neither a folder with results nor a label"
+    raise ValueError(f"{what}; labels: {labels}")
 
 
 def load(place: Path) -> pd.DataFrame:
@@ -102,21 +100,19 @@ def compare(a: pd.DataFrame, b: pd.DataFrame, tolerance: float = TOLERANCE) -> C
 def report(comparison: Comparison, a: Path, b: Path, tolerance: float = TOLERANCE) -> str:
     """The comparison in words and a table."""
     counts = comparison.common["judged by"].value_counts()
-    how = ", ".join(
-        f"{n} by {by}" + (f" ({tolerance:g})" if by == "tolerance" else "")
-        for by, n in counts.items()
-    )
+    about = {"tolerance": f" ({tolerance:g})"}
+    how = ", ".join(f"{n} by {by}{about.get(by, '')}" for by, n in counts.items())
     moved = comparison.moved
-    lines = [f"A: {a}", f"B: {b}"]
-    lines += [f"{len(comparison.common)} values in both ({how}); {len(moved)} moved."]
+    lines = [
+        f"A: {a}",
+        f"B: {b}",
+        f"{len(comparison.common)} values in both ({how}); {len(moved)} moved.",
+    ]
     if len(moved):
         lines += ["", moved.drop(columns="moved").to_string(index=False)]
     for run, chapters in comparison.only.items():
         if whole := [chapter for chapter, ids in chapters.items() if not ids]:
             lines += ["", f"Chapters only in {run}: {', '.join(whole)}"]
-        lines += [
-            f"Only in {run}, {chapter}: {', '.join(ids)}"
-            for chapter, ids in chapters.items()
-            if ids
-        ]
+        listed = {chapter: ", ".join(ids) for chapter, ids in chapters.items() if ids}
+        lines += [f"Only in {run}, {chapter}: {ids}" for chapter, ids in listed.items()]
     return "\n".join(lines)

@@ -52,11 +52,8 @@ def closure(modules: Iterable[str], without: set[str] = frozenset()) -> list[Pat
         module = todo.pop()
         found.add(module)
         todo |= imported(FILES[module].read_text()) - found - without
-    return [
-        file
-        for module in sorted(found)
-        for file in (FILES[module], *map(FILES[module].with_name, BESIDE.get(module, ())))
-    ]
+    known = {m: [FILES[m], *map(FILES[m].with_name, BESIDE.get(m, ()))] for m in sorted(found)}
+    return [file for files in known.values() for file in files]
 
 
 def of_stage(module: str) -> list[Path]:

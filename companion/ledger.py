@@ -29,20 +29,11 @@ CLAIMS = {
 }
 PROTOCOLS = {"as_published": "as_published", "controlled": "controlled", "p_value": "controlled"}
 """An entry's fields that name a result, with the protocol that the result must be of."""
-NEEDS = {
-    "sign": ["side"],
-    "reading": ["side"],
-    "arithmetic": ["step"],
-    "significance": ["p_value"],
-    "untestable": ["reason"],
-}
+NEEDS = {"sign": ["side"], "reading": ["side"], "arithmetic": ["step"]}
+NEEDS |= {"significance": ["p_value"], "untestable": ["reason"]}
 """What an entry must hold besides, by rule."""
-COMPARED = {
-    "effect": ("as_published", "controlled"),
-    "size": ("as_published", "controlled"),
-    "arithmetic": ("as_published", "controlled"),
-    "reading": ("as_published",),
-}
+COMPARED = dict.fromkeys(("effect", "size", "arithmetic"), ("as_published", "controlled"))
+COMPARED |= {"reading": ("as_published",)}
 """By rule the fields whose number is held against the paper's, in the paper's unit."""
 ADAM_BETAS = (0.9, 0.999)  # PyTorch's default, which training leaves as it is; a test compares them
 DERIVED: dict[str, Callable[[Profile], float]] = {
@@ -66,37 +57,29 @@ def schema() -> dict:
         return {"type": ["string", "null"], "pattern": rf"^\w+:\w+/\w+(/\w+)?/{protocol}$"}
 
     def needs(rule: str) -> dict:
-        properties = {}
-        for field in RULES[rule].reads:
-            if not (field == "controlled" and rule in ("size", "arithmetic")):
-                properties[field] = {"type": "string"}
+        optional = {"controlled"} if rule in ("size", "arithmetic") else set()
+        properties = {f: {"type": "string"} for f in RULES[rule].reads if f not in optional}
         asked = {"required": NEEDS.get(rule, []), "properties": properties}
         if rule in COMPARED:  # held against one number of the paper
             number = {"properties": {"paper": {"type": "number"}}}
             asked["anyOf"] = [{"required": ["compare"]}, number]
         if rule == "setting":
             own, ours = {"controlled": {"type": "null"}}, {"controlled": {"type": "string"}}
-            asked["oneOf"] = [
-                {"required": ["config"], "properties": own},
-                {"not": {"required": ["config"]}, "properties": ours},
-            ]
-            del asked["properties"]
-        else:
-            properties |= {
-                field: key(protocol) | properties.get(field, {})
-                for field, protocol in PROTOCOLS.items()
-            }
+            config = {"required": ["config"]}
+            one_of = [config | {"properties": own}, {"not": config, "properties": ours}]
+            return {"required": asked["required"], "oneOf": one_of}
+        for field, protocol in PROTOCOLS.items():
+            properties[field] = key(protocol) | properties.get(field, {})
         return asked
 
     text = "id chapter label unit where definition".split()
+    known = {"claim": {"enum": list(CLAIMS)}, "rule": {"enum": list(RULES)}}
+    cases = {rule: {"properties": {"rule": {"const": rule}}} for rule in RULES}
     return {
         "type": "object",
         "required": [*text, "claim", "rule", "paper", "as_published", "controlled"],
-        "properties": {name: {"type": "string"} for name in text}
-        | {"claim": {"enum": list(CLAIMS)}, "rule": {"enum": list(RULES)}},
-        "allOf": [
-            {"if": {"properties": {"rule": {"const": rule}}}, "then": needs(rule)} for rule in RULES
-        ],
+        "properties": {name: {"type": "string"} for name in text} | known,
+        "allOf": [{"if": case, "then": needs(rule)} for rule, case in cases.items()],
     }
 
 
@@ -109,9 +92,8 @@ def entries(file: Path = FILE) -> list[dict]:
     try:
         content = json.loads(file.read_text())
     except FileNotFoundError:
-        raise store.StoreError(
-            f"{file} is missing; `git checkout {file.name}` brings it back"
-        ) from None
+        back = f"`git checkout {file.name}` brings it back"
+        raise store.StoreError(f"{file} is missing; {back}") from None
     except ValueError as e:
         raise store.StoreError(f"{file} is not JSON: {e}") from e
     if not isinstance(content, list) or not all(isinstance(entry, dict) for entry in content):
@@ -155,16 +137,12 @@ def check_unit(entry: dict, field: str, ours: pd.Series) -> None:
     """Raise StoreError unless a value that a rule compares is one number in the rule's unit."""
     wanted = expected_unit(entry, field)
     if wanted is not None and ours.unit != wanted:
-        raise store.StoreError(
-            f"results of {entry[field]} are in {ours.unit!r}, but the ledger compares them with "
-            f"{entry['id']} in {wanted!r}"
-        )
+        against = f"the ledger compares them with {entry['id']} in {wanted!r}"
+        raise store.StoreError(f"results of {entry[field]} are in {ours.unit!r}, but {against}")
     read = field in RULES[entry["rule"]].reads and entry["rule"] != "setting"
     if read and not isinstance(ours.value, int | float):
-        raise store.StoreError(
-            f"results of {entry[field]} must be one number to judge {entry['id']}, "
-            f"got {ours.value!r}"
-        )
+        must = f"results of {entry[field]} must be one number to judge {entry['id']}"
+        raise store.StoreError(f"{must}, got {ours.value!r}")
 
 
 def paper_sentence(entry: dict) -> str:
@@ -209,26 +187,19 @@ def judge(entry: dict, profile: Profile, here: dict[str, pd.DataFrame]) -> dict:
             what = f"reported {name}" if chapter in here else "been run"
             return row("pending", f"chapter {chapter} has not {what} in this profile")
         if estimate.value is None and field in rule.reads:
-            return row(
-                "not testable here", f"there is no value for {entry[field]} ({estimate.unit})"
-            )
+            why = f"there is no value for {entry[field]} ({estimate.unit})"
+            return row("not testable here", why)
         if estimate.value is not None and "config" not in entry:
             check_unit(entry, field, estimate)
     verdict, reason = rule.judge(entry, *(ours.get(field) for field in rule.reads))
     words = [f"paper: {paper_sentence(entry)}"]
-    names = {
-        "as_published": "as published",
-        "controlled": "here" if verdict == "setting" else "controlled",
-    }
-    for field, name in names.items():
+    controlled = "here" if verdict == "setting" else "controlled"
+    for field, name in {"as_published": "as published", "controlled": controlled}.items():
         if ours.get(field) is not None and ours[field].value is not None:
             words.append(f"{name}: {sentence(ours[field])}")
-    beside = [
-        f"Beside it, {label}: {sentence(estimate)}"
-        for key, label in entry.get("beside", {}).items()
-        if (estimate := measured(key, here)) is not None
-    ]
-    return row(verdict, "; ".join(words), reason, *beside)
+    beside = [(label, measured(key, here)) for key, label in entry.get("beside", {}).items()]
+    more = [f"Beside it, {label}: {sentence(x)}" for label, x in beside if x is not None]
+    return row(verdict, "; ".join(words), reason, *more)
 
 
 def plain(estimate: pd.Series | None) -> dict | None:
@@ -261,12 +232,10 @@ def chapter(profile: Profile, name: str) -> pd.DataFrame:
     for entry in entries():
         if entry["chapter"] == name:
             row = judge(entry, profile, here)
-            ours = {
-                f"ours, {protocol.replace('_', ' ')}": short(row[protocol])
-                for protocol in ("as_published", "controlled")
-            }
             about = {"what": entry["label"], "paper": paper_sentence(entry)}
-            rows.append(about | ours | {"verdict": row["verdict"]})
+            about["ours, as published"] = short(row["as_published"])
+            about["ours, controlled"] = short(row["controlled"])
+            rows.append(about | {"verdict": row["verdict"]})
     return pd.DataFrame(rows)
 
 

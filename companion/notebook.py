@@ -30,20 +30,12 @@ def start(namespace: dict) -> Profile:
     Raises ValueError for an unknown parameter, profile or knob.
     """
     allowed = namespace.get("__annotations__", {})
-    shell = {"In", "Out", "exit", "quit", "get_ipython", "open"}
-    unknown = [
-        name
-        for name, value in namespace.items()
-        if not name.startswith("_")
-        and name not in allowed
-        and name not in shell
-        and not isinstance(value, ModuleType)
-        and not callable(value)
-    ]
-    if unknown:
-        raise ValueError(
-            f"this notebook has no parameter {unknown[0]!r}; it has {', '.join(allowed)}"
-        )
+    known = {*allowed, "In", "Out", "exit", "quit", "get_ipython", "open"}
+    for name, value in namespace.items():
+        plain = not isinstance(value, ModuleType) and not callable(value)
+        if plain and name not in known and not name.startswith("_"):
+            has = ", ".join(allowed)
+            raise ValueError(f"this notebook has no parameter {name!r}; it has {has}")
     knobs = {name: namespace[name] for name in allowed if name in profiles.KNOBS}
     return profiles.get(namespace["profile"], **knobs)
 
@@ -93,28 +85,18 @@ def run(name: str, profile_name: str, parameters: dict, out: Path | None = None)
     handle, temporary = tempfile.mkstemp(prefix=f".{name}-", suffix=".ipynb", dir=out.parent)
     os.close(handle)
     try:
-        quiet = [
-            "--IPKernelApp.log_level=ERROR"
-        ]  # else every kernel warns of its unencrypted connection to this very machine
-        papermill.execute_notebook(
-            source,
-            temporary,
-            parameters,
-            kernel_name="python3",
-            cwd=places.PROJECT,
-            progress_bar=False,
-            extra_arguments=quiet,
-        )
-        os.chmod(
-            temporary, 0o644
-        )  # mkstemp's files are the owner's alone, but the book publishes this one
+        # else every kernel warns of its unencrypted connection to this very machine
+        quiet = {"extra_arguments": ["--IPKernelApp.log_level=ERROR"], "progress_bar": False}
+        place = {"kernel_name": "python3", "cwd": places.PROJECT}
+        papermill.execute_notebook(source, temporary, parameters, **place, **quiet)
+        # mkstemp's files are the owner's alone, but the book publishes this one
+        os.chmod(temporary, 0o644)
         os.replace(temporary, out)
     except papermill.PapermillExecutionError as e:
         failed = out.with_suffix(".failed.ipynb")
         os.replace(temporary, failed)
-        raise NotebookError(
-            f"{name} failed in cell {e.exec_count}: {e.ename}: {e.evalue}. The copy with the whole traceback: {failed}"
-        ) from e
+        what = f"{name} failed in cell {e.exec_count}: {e.ename}: {e.evalue}"
+        raise NotebookError(f"{what}. The copy with the whole traceback: {failed}") from e
     finally:
         Path(temporary).unlink(missing_ok=True)
     out.with_suffix(".failed.ipynb").unlink(missing_ok=True)

@@ -90,37 +90,23 @@ RC = {
     "patch.edgecolor": INK,
     "image.cmap": "cividis",
     "axes.prop_cycle": mpl.cycler(color=list(COLOURS.values())),
+    # letters as outlines look alike everywhere; a fixed salt makes equal figures equal files
     "svg.fonttype": "path",
-    "svg.hashsalt": "featint",  # letters as outlines look alike everywhere; a fixed salt makes equal figures equal files
+    "svg.hashsalt": "featint",
 }
 _folder = places.BUILD / "figures"
-
-
-ROLES = {
-    "sae": "sae",
-    "joint": "joint",
+_DRAWN_AS = {
+    "sae": "sae decoder residual_sae",
+    "joint": "joint mlp",
     "sequential": "sequential",
-    "joint_no_interaction": "linear",
-    "joint_linear": "linear",
-    "sequential_linear": "linear",
-    "sae_interaction": "interaction",
-    "joint_interaction": "interaction",
-    "sequential_interaction": "interaction",
-    "joint_own_path": "published",
-    "true_codes": "controlled",
-    "decoder": "sae",
-    "linear": "linear",
-    "interaction": "interaction",
-    "residual_sae": "sae",
-    "ridge_on_x": "linear",
-    "refit_at_cut": "linear",
-    "sae_soft_decoder": "random",
-    "sae_frozen_decoder": "random",
-    "sae_frozen_encoder": "random",
-    "nfm": "interaction",
-    "polynomial": "linear",
-    "mlp": "joint",
+    "linear": "linear joint_no_interaction joint_linear sequential_linear ridge_on_x refit_at_cut "
+    "polynomial",
+    "interaction": "interaction sae_interaction joint_interaction sequential_interaction nfm",
+    "published": "joint_own_path",
+    "controlled": "true_codes",
+    "random": "sae_soft_decoder sae_frozen_decoder sae_frozen_encoder",
 }
+ROLES = {model: role for role, models in _DRAWN_AS.items() for model in models.split()}
 """Which colour a model has, or a path; one that is not listed has that of the first word of its
 name."""
 
@@ -130,8 +116,7 @@ def role(model: str, baseline: str = "") -> str:
     its interactions."""
     if model == "joint" and baseline == "joint_no_interaction":
         return "interaction"
-    found = ROLES.get(model) or ROLES.get(model.split("_")[0], "random")
-    return found
+    return ROLES.get(model) or ROLES.get(model.split("_")[0], "random")
 
 
 def style() -> None:
@@ -162,11 +147,8 @@ def svg(figure: Figure) -> str:
     """
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
-    rules = "".join(
-        f'[style*="{p}: {a}"]{{{p}:{b}!important}}'
-        for a, b in DARK.items()
-        for p in ("fill", "stroke")
-    )
+    rule = '[style*="{0}: {1}"]{{{0}:{2}!important}}'
+    rules = "".join(rule.format(p, *pair) for pair in DARK.items() for p in ("fill", "stroke"))
     head, mark, rest = buffer.getvalue().partition("<defs>")
     return f"{head}<style>@media (prefers-color-scheme: dark){{{rules}}}</style>{mark}{rest}"
 
@@ -180,9 +162,8 @@ def show(drawn: Axes | Figure, name: str, caption: str, alt: str) -> None:
     """
     for part, text in {"caption": caption, "alt": alt}.items():
         if not text.strip():
-            raise ValueError(
-                f"the figure {name!r} has an empty {part}; say in words what is to be seen"
-            )
+            has = f"the figure {name!r} has an empty {part}"
+            raise ValueError(f"{has}; say in words what is to be seen")
     figure = drawn.get_figure(root=True) if isinstance(drawn, Axes) else drawn
     picture = svg(figure)
     plt.close(figure)  # else the notebook shows it once more at the end of the cell
@@ -191,15 +172,16 @@ def show(drawn: Axes | Figure, name: str, caption: str, alt: str) -> None:
     file.write_text(picture)
     caption, alt = " ".join(caption.split()), " ".join(alt.split())
     options = f":name: fig-{name}\n:alt: {alt}\n:class: dark-light"
-    source = base64.b64encode(picture.encode()).decode()
-    display(
-        {
-            "text/markdown": f":::{{figure}} /{file.relative_to(places.PROJECT).as_posix()}\n{options}\n\n{caption}\n:::",
-            "text/html": f'<figure><img alt="{html.escape(alt)}" src="data:image/svg+xml;base64,{source}"><figcaption>{html.escape(caption)}</figcaption></figure>',
-            "text/plain": f"{caption} [{alt}]",
-        },
-        raw=True,
-    )
+    source = f"data:image/svg+xml;base64,{base64.b64encode(picture.encode()).decode()}"
+    image = f'<img alt="{html.escape(alt)}" src="{source}">'
+    below = f"<figcaption>{html.escape(caption)}</figcaption>"
+    where = file.relative_to(places.PROJECT).as_posix()
+    forms = {
+        "text/markdown": f":::{{figure}} /{where}\n{options}\n\n{caption}\n:::",
+        "text/html": f"<figure>{image}{below}</figure>",
+        "text/plain": f"{caption} [{alt}]",
+    }
+    display(forms, raw=True)
 
 
 def table(
@@ -222,17 +204,13 @@ def table(
     lines = [list(map(str, frame)), ["--:" if n else ":--" for n in numeric], *cells]
     pipes = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     caption = " ".join(caption.split())
-    display(
-        {
-            "text/markdown": f":::{{table}} {caption}\n:name: tab-{name}\n\n{pipes}\n:::",
-            "text/html": pd.DataFrame(cells, columns=frame.columns)
-            .style.hide(axis="index")
-            .set_caption(html.escape(caption))
-            .to_html(),
-            "text/plain": f"{caption}\n{pipes}",
-        },
-        raw=True,
-    )
+    styled = pd.DataFrame(cells, columns=frame.columns).style.hide(axis="index")
+    forms = {
+        "text/markdown": f":::{{table}} {caption}\n:name: tab-{name}\n\n{pipes}\n:::",
+        "text/html": styled.set_caption(html.escape(caption)).to_html(),
+        "text/plain": f"{caption}\n{pipes}",
+    }
+    display(forms, raw=True)
 
 
 def cell(value, spec: str | None = None) -> str:

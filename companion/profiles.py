@@ -58,16 +58,10 @@ class Profile:
         It has just the windows that an eighth of the tokens needs, once each, and an eighth as many
         test windows.
         """
-        block, n = (
-            self.harvest.hook_point.rpartition(".")[0],
-            math.ceil(self.train.n_tokens / 8 / USABLE),
-        )
-        windows = {
-            "train_windows": n,
-            "validation_windows": n // 20 + 1,
-            "test_windows": n // 8 + 1,
-        }
-        return replace(self.harvest, hook_point=f"{block}.hook_mlp_out", **windows)
+        block, n = self.harvest.hook_point.rpartition(".")[0], self.train.n_tokens / 8 / USABLE
+        n, point = math.ceil(n), f"{block}.hook_mlp_out"
+        few = {"validation_windows": n // 20 + 1, "test_windows": n // 8 + 1}
+        return replace(self.harvest, hook_point=point, train_windows=n, **few)
 
     @property
     def label(self) -> str:
@@ -98,9 +92,8 @@ def laptop() -> Profile:
         harvest=HarvestConfig(),
         sae=SAEConfig(d_sae=4096, k=84),
         nfm=NFMConfig(d_factor=54),
-        train=TrainConfig(
-            n_tokens=835_000, lr=4e-3
-        ),  # one pass over the training split; the rate: see `variants.sae_tuned`
+        # one pass over the training split; the rate: see `sae_tuned` in `variants.VARIANTS`
+        train=TrainConfig(n_tokens=835_000, lr=4e-3),
         seeds=(0,),
         splice_windows=164,
     )
@@ -115,15 +108,12 @@ def full() -> Profile:
 def paper() -> Profile:
     """The paper's own sizes, for whoever has the machine: OpenLLaMA-3B, 50,000 features; never run
     here."""
-    small = full()
+    small, llama = full(), LMConfig(name="openlm-research/open_llama_3b")
     return replace(
         small,
         name="paper",
         d_in=3200,
-        harvest=HarvestConfig(
-            lm=LMConfig(name="openlm-research/open_llama_3b"),
-            hook_point="blocks.15.hook_resid_post",
-        ),
+        harvest=HarvestConfig(lm=llama, hook_point="blocks.15.hook_resid_post"),
         sae=SAEConfig(d_sae=50_000, k=1024),
         nfm=NFMConfig(d_factor=300),
         train=replace(small.train, n_tokens=50_000_000, lr=1e-4),
@@ -159,14 +149,10 @@ def get(name: str, **knobs) -> Profile:
         stage, field = KNOBS[knob]
         if value is None:
             continue
-        value = {"lm": lambda v: LMConfig(name=v), "seed": lambda v: (v,)}.get(knob, lambda v: v)(
-            value
-        )
+        value = LMConfig(name=value) if knob == "lm" else (value,) if knob == "seed" else value
         config = getattr(profile, stage) if stage else profile
         if value != getattr(config, field):
             config = replace(config, **{field: value})
-            profile = replace(
-                replace(profile, **{stage: config}) if stage else config,
-                turned=(*profile.turned, knob),
-            )
+            profile = replace(profile, **{stage: config}) if stage else config
+            profile = replace(profile, turned=(*profile.turned, knob))
     return profile
