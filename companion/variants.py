@@ -73,7 +73,15 @@ VARIANTS: dict[str, tuple[str, dict]] = {
 """By name the model that each is like, and what differs: values by their place in the ModelConfig,
 or functions of the profile and the model that it is like; `base` is a name. All begin with `sae`:
 the profile's SAE, trained alone."""
-DESCRIPTIONS = """
+
+
+def _by_name(lines: str) -> dict[str, str]:
+    """Lines `name: text` as a dictionary; a line that is indented goes on with the one above."""
+    known = re.findall(r"^(\w+): (.+(?:\n .+)*)", lines, re.MULTILINE)
+    return {name: " ".join(text.split()) for name, text in known}
+
+
+DESCRIPTIONS = _by_name("""
 sae: TopK SAE trained alone, the paper's form (no decoder bias).
 sae_bias: TopK SAE with a decoder bias, trained alone: the bias is all that the linear path adds
     besides a second decoder.
@@ -109,12 +117,8 @@ residual_sae: A second TopK SAE on the finished SAE's error, with the NFM's numb
 secondary: TopK SAE on the inside of the sequential model's interaction path, 25 features per
     dimension and 2 % of them active.
 secondary_published: As `secondary`, on the model as published.
-"""
+""")
 """What readers see of each."""
-DESCRIPTIONS = {
-    name: " ".join(text.split())
-    for name, text in re.findall(r"^(\w+): (.+(?:\n .+)*)", DESCRIPTIONS, re.MULTILINE)
-}
 
 
 def get(name: str, profile: Profile, seed: int | None = None) -> ModelConfig:
@@ -143,31 +147,24 @@ def describe(name: str) -> str:
     return DESCRIPTIONS[name]
 
 
-CHAPTERS = {
-    "reconstruction": (
-        "sae sae_bias sae_tuned sequential joint joint_no_interaction sae_published "
-        "sequential_published joint_published"
-    ).split(),
-    "interactions": "sequential secondary sequential_published secondary_published".split(),
-    "norms": "sae joint sae_published joint_published".split(),
-    "two_decoders": "sae joint joint_no_interaction joint_masked".split(),
-    "behaviour": (
-        "sae sae_tuned sae_matched sequential joint joint_no_interaction sae_published "
-        "sequential_published joint_published"
-    ).split(),
-    "reading_a_splice": "sae sequential joint".split(),
-    "efficiency": "sae_short joint joint_published".split(),
-    "waterfall": (
-        "sae sae_tuned joint_no_interaction joint joint_masked sae_published joint_published"
-    ).split(),
-    "best_chance": "sae_short joint sae_interaction sequential".split(),
-    "seeds": "sae sae_tuned sae_fast_decoder joint_no_interaction joint sae_interaction".split(),
-    "baselines": (
-        "sae sae_bias sae_tuned sae_fast_decoder sae_matched joint_no_interaction "
-        "sae_interaction joint sequential residual_sae sae_cut sequential_cut sae_short "
-        "sae_frozen_decoder sae_soft_decoder sae_frozen_encoder sae_published"
-    ).split(),
-}
+_READ = _by_name("""
+reconstruction: sae sae_bias sae_tuned sequential joint joint_no_interaction sae_published
+    sequential_published joint_published
+interactions: sequential secondary sequential_published secondary_published
+norms: sae joint sae_published joint_published
+two_decoders: sae joint joint_no_interaction joint_masked
+behaviour: sae sae_tuned sae_matched sequential joint joint_no_interaction sae_published
+    sequential_published joint_published
+reading_a_splice: sae sequential joint
+efficiency: sae_short joint joint_published
+waterfall: sae sae_tuned joint_no_interaction joint joint_masked sae_published joint_published
+best_chance: sae_short joint sae_interaction sequential
+seeds: sae sae_tuned sae_fast_decoder joint_no_interaction joint sae_interaction
+baselines: sae sae_bias sae_tuned sae_fast_decoder sae_matched joint_no_interaction sae_interaction
+    joint sequential residual_sae sae_cut sequential_cut sae_short sae_frozen_decoder
+    sae_soft_decoder sae_frozen_encoder sae_published
+""")
+CHAPTERS = {chapter: models.split() for chapter, models in _READ.items()}
 """The models that each results chapter reads, which the flow trains beforehand. A notebook that is
 not listed, such as a walkthrough on toy data, needs none."""
 SEEDED = {
