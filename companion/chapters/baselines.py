@@ -136,4 +136,4 @@ def cosine_to_start(trained: Trained) -> Float[Tensor, " d_sae"]:
     """Cosine of each decoder direction with its random initial value."""
     W_dec = trained.model.W_dec
     start = runs.build(trained.config, W_dec.shape[1]).W_dec.detach().to(W_dec)
-    return torch.nn.functional.cosine_similarity(W_dec, start, dim=1)
+    return torch.nn.functional.cosine_similarity(W_dec, start)
