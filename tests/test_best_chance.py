@@ -63,6 +63,8 @@ def test_the_wider_sae_has_as_many_parameters():
         sum(weights.numel() for weights in runs.build(config, p.d_in).parameters())
         for config in trials["config"]
     ]
+    assert trials["family"].value_counts().to_dict() == dict.fromkeys(["sae", *FORMS], 2)
+    assert best_chance.factors_of(p, 0.001) == 1
     # rounded to whole features of 2 x 576 + 1 parameters; the second trial has the widest path
     assert trials["family"][6] == "sae" and abs(sizes[6] - sizes[1]) <= 1153 / 2
 
