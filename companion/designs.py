@@ -25,8 +25,8 @@ from companion import estimates
 Factors = Mapping[str, tuple[str, str]]
 """Two factors with their levels, low before high: {"formality": ("casual", "formal"), ...}."""
 WEIGHTS = np.array([[-0.5, -0.5, 0.5, 0.5], [-0.5, 0.5, -0.5, 0.5], [1.0, -1.0, -1.0, 1.0]])
-"""Contrasts over the cells low/low, low/high, high/low, high/high: high minus low of each factor, and
-the difference of differences."""
+"""Contrasts over the cells low/low, low/high, high/low, high/high: high minus low of each factor,
+and the difference of differences."""
 INTERACTION = WEIGHTS[2]
 ALPHA = 0.05
 
@@ -135,7 +135,8 @@ def shuffled_passes(
 
 
 def cell_means(design: pd.DataFrame, values: pd.DataFrame, factors: Factors) -> pd.DataFrame:
-    """Mean per feature and cell with its 95 % interval over topics: feature, factors, value, lo, hi.
+    """Mean per feature and cell with its 95 % interval over topics: feature, factors, value, lo,
+    hi.
 
     Each topic's own level over the four cells is taken out before the interval (Cousineau 2005,
     with Morey's factor of 4/3 on the variance), as cells are compared within topics.
@@ -229,11 +230,11 @@ def contrasts(values: np.ndarray, cell: np.ndarray) -> dict[str, Contrast]:
     the sample.
 
     by prompt: one contrast per prompt. by word: the 2x2 between words, each averaged over prompts.
-    both random: the variances of both less what they share, V = V_word + V_prompt - V_residual, with
-    Satterthwaite's df; in a complete table this is the REML mixed model with random words and random
-    prompt x cell terms, negative components set to 0. published: one-way F(1, 2n - 2) of two lists
-    of differences, high minus low of the second factor, words paired by their position in their list
-    and each pair after each prompt an observation.
+    both random: the variances of both less what they share, V = V_word + V_prompt - V_residual,
+    with Satterthwaite's df; in a complete table this is the REML mixed model with random words and
+    random prompt x cell terms, negative components set to 0. published: one-way F(1, 2n - 2) of two
+    lists of differences, high minus low of the second factor, words paired by their position in
+    their list and each pair after each prompt an observation.
 
     Raises ValueError if the four lists of words differ in length.
     """

@@ -119,7 +119,10 @@ def gains(
 ) -> pd.DataFrame:
     r"""How much of the baseline's error a model removes, per cent, for pairs (model, baseline).
 
-    .. math:: \text{gain} = 100 \left(1 - \frac{\sum_a E_{\text{model}, a}}{\sum_a E_{\text{baseline}, a}}\right)
+    .. math::
+
+        \text{gain} = 100 \left(1 -
+        \frac{\sum_a E_{\text{model}, a}}{\sum_a E_{\text{baseline}, a}}\right)
 
     `errors` has one row per article a and one column per model: sums over the article's tokens of a
     squared error, a KL or a rise in cross-entropy. Positive where the model is better; articles

@@ -1,4 +1,5 @@
-"""Where the project keeps what is its own; the library's artefacts lie where `featint.store` says."""
+"""Where the project keeps what is its own; the library's artefacts lie where `featint.store`
+says."""
 
 from pathlib import Path
 

@@ -6,7 +6,8 @@ from companion.profiles import Profile
 from featint.activations import Activations
 
 CHUNK_WINDOWS, JOINT_TOKENS = 79, 1000
-"""The released code's last evaluation of the joint model: so many random tokens of the first so many windows."""
+"""The released code's last evaluation of the joint model: so many random tokens of the first so
+many windows."""
 HELD_OUT_TOKENS = 10 * 1024
 """And of its SAE and sequential model: at most ten batches of tokens left out at random."""
 

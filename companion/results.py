@@ -1,4 +1,5 @@
-"""The small JSON files that readers see: one per chapter and profile, every estimate with its interval, n, unit and protocol."""
+"""The small JSON files that readers see: one per chapter and profile, every estimate with its
+interval, n, unit and protocol."""
 
 import json
 from pathlib import Path
@@ -11,7 +12,8 @@ from featint import store
 
 
 def folder(profile) -> Path:
-    """Where a profile's results lie: `data/results/<name>`, or a folder of their own if knobs were turned."""
+    """Where a profile's results lie: `data/results/<name>`, or a folder of their own if knobs were
+    turned."""
     return places.DATA / "results" / profile.label
 
 
@@ -66,7 +68,8 @@ def read(file: Path) -> dict:
 
 
 def table(file: Path) -> pd.DataFrame:
-    """The estimates of a results file as they were given to `save`, indexed by id. Raises as `read`."""
+    """The estimates of a results file as they were given to `save`, indexed by id. Raises as
+    `read`."""
     values = read(file)["values"]
     rows = []
     for value in values.values():

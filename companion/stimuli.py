@@ -1,5 +1,6 @@
-"""Stimuli of the factorial designs: sentences in 2x2 cells crossed with topic, words in four groups,
-and prompts. The files and how they were made: data/stimuli/README.md and data/words/README.md.
+"""Stimuli of the factorial designs: sentences in 2x2 cells crossed with topic, words in four
+groups, and prompts. The files and how they were made: data/stimuli/README.md and
+data/words/README.md.
 
 A reader's own file in the same format works in their place. Errors name the file and the line; that
 every topic and prompt has what its design needs is checked where it is tested, in `designs`.

@@ -40,8 +40,8 @@ def checked(W: Float[Tensor, "rows columns"], name: str = "W_dec") -> Float[Tens
 
 
 def directions(model: nn.Module) -> Float[Tensor, "d_sae d_in"]:
-    """What each feature of an SAE or a joint model writes: its row of the decoder, and of the linear
-    path where there is one, since only their sum is learned."""
+    """What each feature of an SAE or a joint model writes: its row of the decoder, and of the
+    linear path where there is one, since only their sum is learned."""
     if not isinstance(model, JointSAE):
         return model.W_dec
     return model.sae.W_dec + model.nfm.W_lin if model.nfm.config.linear else model.sae.W_dec
@@ -133,7 +133,8 @@ def components_for(shares: np.ndarray, share: float = 0.9, first: int | None = N
 
 
 class Bimodality(NamedTuple):
-    """Is there one mode or two? Fields are None where they cannot be computed; `reason` says why."""
+    """Is there one mode or two? Fields are None where they cannot be computed; `reason` says
+    why."""
 
     n: int
     dip: float | None = None

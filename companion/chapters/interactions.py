@@ -52,8 +52,8 @@ def discover(
 def passes(features: pd.DataFrame, shuffled: pd.DataFrame) -> pd.DataFrame:
     """How many features pass, by design, dictionary and effect; both frames of `discover`, stacked.
 
-    `pass`: q < 0.05 on the discovery half; `held`: of these p < 0.05 and the same sign on the other.
-    Partial eta squared: medians over the features that passed.
+    `pass`: q < 0.05 on the discovery half; `held`: of these p < 0.05 and the same sign on the
+    other. Partial eta squared: medians over the features that passed.
     """
     keys = ["design", "dictionary", "effect"]
     passed = features.q < ALPHA
@@ -146,12 +146,12 @@ def slopes(shifts: pd.DataFrame) -> pd.DataFrame:
 
 
 def summary(shifts: pd.DataFrame, kinds: Mapping[str, str], bound: float) -> pd.DataFrame:
-    """Per condition the slope's interaction contrast at the largest dose (logit), its test, and what
-    that says about `bound`, the smallest contrast that would matter.
+    """Per condition the slope's interaction contrast at the largest dose (logit), its test, and
+    what that says about `bound`, the smallest contrast that would matter.
 
-    `shift`: mean |slope|; `p_holm`: over the features clamped whole; `*_over_bound`: in units of the
-    bound; `detectable`: the contrast found with power 0.8; `ruled_out`: an effect as large as the
-    bound is, by two one-sided tests at 5 % (Schuirmann 1987).
+    `shift`: mean |slope|; `p_holm`: over the features clamped whole; `*_over_bound`: in units of
+    the bound; `detectable`: the contrast found with power 0.8; `ruled_out`: an effect as large as
+    the bound is, by two one-sided tests at 5 % (Schuirmann 1987).
     """
     of = {name: slopes(shifts[shifts.condition == name]) for name in kinds}
     tests = {name: designs.interactions(table).loc["both random"] for name, table in of.items()}

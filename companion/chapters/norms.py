@@ -246,8 +246,8 @@ def changed(config: ModelConfig, **stages: dict) -> ModelConfig:
 
 
 def retrained(config: ModelConfig, half: bool = False) -> pd.DataFrame:
-    """The `history` of a model trained so, in half precision or not, with `attrs["dead"]`, the share
-    of dead features. From the store, which keeps this only, or trained."""
+    """The `history` of a model trained so, in half precision or not, with `attrs["dead"]`, the
+    share of dead features. From the store, which keeps this only, or trained."""
     key = {"model": to_json(config), "half": half}
     if not store.exists(KIND, key):
         acts, _ = runs.training_tokens(config)

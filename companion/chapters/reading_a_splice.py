@@ -73,7 +73,8 @@ def splice(
 
 
 def top_tokens(model: lm.LanguageModel, sentence: Sentence, place: int, n: int = 4) -> pd.DataFrame:
-    """The n likeliest next tokens after token number `place`: columns condition, token, probability.
+    """The n likeliest next tokens after token number `place`: columns condition, token,
+    probability.
 
     Raises ValueError if there is no such token.
     """

@@ -101,7 +101,8 @@ def merged(model: JointSAE) -> nn.Module:
 
 def split_sums(model: TopKSAE | JointSAE, acts: Activations) -> pd.DataFrame:
     """Sums per article, from which the error of an own path with any share of y = codes @ (W_dec +
-    W_lin) follows: columns tokens, sst, sse of the whole model, and xx, xy, yy, products of x and y."""
+    W_lin) follows: columns tokens, sst, sse of the whole model, and xx, xy, yy, products of x and
+    y."""
 
     def measures(x):
         codes = model.encode(x)

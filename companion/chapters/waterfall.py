@@ -71,7 +71,8 @@ def training_text(protocol: Protocol, p: Profile) -> Activations:
 
 
 def errors(protocol: Protocol, p: Profile) -> pd.DataFrame:
-    """Sums per article: columns `joint` and the protocol's reference, squared errors, and `tokens`."""
+    """Sums per article: columns `joint` and the protocol's reference, squared errors, and
+    `tokens`."""
     alone = [] if protocol.reference == "own path" else [protocol.reference]
     configs = {name: trained_as(name, protocol, p) for name in ["joint", *alone]}
     if protocol.text == "test articles":

@@ -1,5 +1,6 @@
-"""How the book draws: in this package the figures that several chapters share, in its modules those of one chapter or of a few. A figure
-takes what it draws, mostly a tidy frame, never a model, and returns an `Axes` or a `Figure`; style and colours are `companion.plots`'.
+"""How the book draws: in this package the figures that several chapters share, in its modules those
+of one chapter or of a few. A figure takes what it draws, mostly a tidy frame, never a model, and
+returns an `Axes` or a `Figure`; style and colours are `companion.plots`'.
 """
 
 import matplotlib.pyplot as plt
@@ -13,7 +14,8 @@ from companion.plots import COLOURS, INK, WIDTH
 
 DASHES = ("", (4, 2), (1, 1.5), (4, 2, 1, 2))
 LONGEST_LABEL = 24
-"""Characters; labels with longer lines stand above their rows, since beside them they would leave a phone no room for the data."""
+"""Characters; labels with longer lines stand above their rows, since beside them they would leave a
+phone no room for the data."""
 
 
 def label(row) -> str:

@@ -134,8 +134,8 @@ def norm_curve(levels: pd.DataFrame, labels: dict[str, str], own: list[str]) -> 
 
 
 def contributions(frame: pd.DataFrame) -> Figure:
-    """What each path takes off the KL without either, a panel per model: estimates whose quantity is
-    `contribution_` and a kind of `KINDS`, and whose part is the path."""
+    """What each path takes off the KL without either, a panel per model: estimates whose quantity
+    is `contribution_` and a kind of `KINDS`, and whose part is the path."""
     models = frame["model"].unique()
     figure, axes = plt.subplots(len(models), 1, figsize=(WIDTH, 4.4), squeeze=False)
     for ax, model in zip(axes[:, 0], models, strict=True):

@@ -1,4 +1,5 @@
-"""Figures of 2x2 designs, of features that answer to them, and of clamps. Each takes a tidy frame."""
+"""Figures of 2x2 designs, of features that answer to them, and of clamps. Each takes a tidy
+frame."""
 
 from collections.abc import Mapping
 
@@ -48,7 +49,8 @@ def volcano(features: pd.DataFrame) -> Figure:
 
 def cells(frame: pd.DataFrame) -> Figure:
     """Interaction plots, one panel per feature: second factor on the x axis, a line per level of
-    the first. `frame`: the two factors, `feature`, `value` and, if there are intervals, `lo`, `hi`."""
+    the first. `frame`: the two factors, `feature`, `value` and, if there are intervals, `lo`,
+    `hi`."""
     (first, second), panels = frame.columns[:2], frame.groupby("feature", sort=False)
     rows = -(-len(panels) // 2)
     figure, axes = plt.subplots(rows, 2, figsize=(WIDTH, 0.5 + 2.1 * rows), squeeze=False)
@@ -135,8 +137,9 @@ def word_scatter(shifts: pd.DataFrame) -> Figure:
 
 
 def over_bound(table: pd.DataFrame) -> Axes:
-    """Contrasts in units of the smallest that would matter, a line per condition (index), on a scale
-    that is linear up to 1 and logarithmic beyond: kind, estimate_over_bound, lo_..., hi_..."""
+    """Contrasts in units of the smallest that would matter, a line per condition (index), on a
+    scale that is linear up to 1 and logarithmic beyond: kind, estimate_over_bound, lo_...,
+    hi_..."""
     rows = table.dropna(subset="estimate_over_bound")
     _, ax = plt.subplots(figsize=(WIDTH, 1.2 + 0.27 * len(rows)))
     ax.axvspan(-1, 1, color=COLOURS["random"], alpha=0.2, linewidth=0)

@@ -73,7 +73,8 @@ def plane(points: np.ndarray, arrows: Mapping[str, np.ndarray]) -> Axes:
 
 
 def tables(panels: Mapping[str, np.ndarray], label: str) -> Figure:
-    """Tables of one size as shaded grids side by side, on one colour scale: name -> (rows, columns)."""
+    """Tables of one size as shaded grids side by side, on one colour scale: name -> (rows,
+    columns)."""
     figure, axes = plt.subplots(1, len(panels), figsize=(WIDTH, 2.9), sharey=True)
     arrays = {name: np.asarray(values) for name, values in panels.items()}
     low, high = np.min(list(arrays.values())), np.max(list(arrays.values()))

@@ -58,8 +58,8 @@ def double_dipping(
     draws: int = 200,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Standardised contrast of the best of `x` features that do nothing, on the topics that chose it
-    (`where chosen`) and, with the sign that the choice saw, on as many others (`other half`).
+    """Standardised contrast of the best of `x` features that do nothing, on the topics that chose
+    it (`where chosen`) and, with the sign that the choice saw, on as many others (`other half`).
 
     One `panel` per number of topics in a half.
     """
