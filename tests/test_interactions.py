@@ -33,7 +33,13 @@ def planted(seed, n_topics=32, n_features=40, interaction=0.0):
 
 def test_a_planted_interaction_is_found_and_a_main_effect_is_not_taken_for_one():
     design, values = planted(0, interaction=3.0)
-    features, shuffled = interactions.discover(design, values, draws=20)
+    values[5] *= 1e-6  # live all the same
+    features, shuffled = interactions.discover(design, values, draws=20, seed=7)
+    first = design.index[design.half == "discovery"]
+    own = designs.shuffled_passes(
+        design.loc[first], values.loc[first].drop(columns=2), FACTORS, 20, 7
+    )
+    assert shuffled.equals(own)
     assert set(features.feature) == set(range(40)) - {2}
     keys = {"design": "d", "dictionary": "x"}
     table = interactions.passes(features.assign(**keys), shuffled.assign(**keys))
@@ -91,13 +97,14 @@ class TestChoice:
     def features(self):
         """Live features 0 to 5; by F of the interaction 4, 3, 2, 1, 0, 5; the largest F of any effect
         is smallest for 2."""
-        F = {"formality": [8, 7, 1, 6, 5, 9], EFFECT: [2.0, 3, 4, 5, 6, 1]}
+        F = {"formality": [8, 7, 1, 6, 5, 9], EFFECT: [2.0, 3, 4, 5, 6, 1]}  # the last decides
         rows = [(i, effect, f) for effect in F for i, f in enumerate(F[effect])]
         return pd.DataFrame(rows, columns=["feature", "effect", "F"])
 
     def test_the_largest_interactions_that_can_move_something(self):
         able = torch.ones(4, 8, dtype=torch.bool)
         able[:, 4] = torch.tensor([True, False, False, True])  # on one of three held-apart prompts
+        able[0, 2] = False  # on two of three, which is enough
         able[:, 6] = False
         fired = torch.ones(8, dtype=torch.int64)
         fired[3] = 0  # dead in training
@@ -142,8 +149,8 @@ class TestClamps:
         """At -4 the dose is -5: -10 here. Where the contrast on the held-apart prompts is negative too,
         as with slopes like these, that counts as positive: 10, and at 4, dose 3, 6 either way."""
         half = st.t.isf(0.025, 1.75**2 / (1 + 1 / 4 + 1 / 64)) * 1.75**0.5
-        for sign in (1, -1):
-            held = words(sign * np.array(HAND)).rename(index={"p0": "a", "p1": "b"})
+        for sign, size in ((1, 1), (-1, 1), (1, 1e-3)):
+            held = words(sign * size * np.array(HAND)).rename(index={"p0": "a", "p1": "b"})
             both = pd.concat([shifts(words(HAND)), shifts(held)])
             table = interactions.signed_contrasts(both, {"a", "b"}).loc["c"]
             assert table.value.tolist() == pytest.approx([sign * 10, sign * 2, 0, sign * 6])

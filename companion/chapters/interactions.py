@@ -21,9 +21,8 @@ from featint import interventions
 FACTORS = {name: stimuli.LEVELS[name] for name in ("formality", "emotion")}
 GROUPS = dict(zip(["CL", "CH", "FL", "FH"], product(*FACTORS.values()), strict=True))
 """Casual or formal words, with little or high emotion."""
-MULTIPLIERS = (-4.0, 0.0, 1.0, 4.0)
 LARGEST_DOSE = 5.0
-"""Of these: the distance from -4 to 1. Slopes are reported times this dose."""
+"""Distance of a multiplier of -4 from 1. Slopes are reported times this dose."""
 
 
 def discover(
