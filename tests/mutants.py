@@ -55,6 +55,7 @@ ENOUGH = 90  # per cent
 GRACE, MEMORY = 20, 4 * 2**30  # seconds and bytes that a mutant may need beyond what the tests do
 OURS = ("featint", "companion", "conftest", "test_", "toy", "shapes", "jaxtyping", "beartype")
 """What is imported anew: ours, and beartype, which remembers classes by name."""
+KEPT = ("featint.kernels", "featint.store")  # but for the kernels, lest they be compiled again
 
 
 class Mutant(NamedTuple):
@@ -164,8 +165,6 @@ class Session:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session):
-        caches = [x for x in gc.get_objects() if type(x) is _lru_cache_wrapper]
-        self.caches = [x for x in caches if (x.__module__ or "").startswith(OURS)]
         self.items = session.items
         start = time.process_time()
         for item in self.run(self.items):
@@ -177,6 +176,8 @@ class Session:
             if vars(m).get("__file__") == str(self.path)
         )
         self.codes = dict(codes(self.loader.source_to_code(self.path.read_bytes(), self.path)))
+        caches = [x for x in gc.get_objects() if type(x) is _lru_cache_wrapper]
+        self.caches = [x for x in caches if x.__module__ == self.loader.name]
         functions = [x for x in gc.get_objects() if type(x) is FunctionType]
         self.functions = [x for x in functions if x.__code__.co_filename == str(self.path)]
         session.config.option.tbstyle = "no"
@@ -193,8 +194,6 @@ class Session:
         """Run tests one by one; fixtures of a module or session stay as they are."""
         other = [item for item in self.items if item is not items[-1]] if items else []
         for item, following in pairwise([*items, *other[:1], None][: len(items) + 1]):
-            for cache in self.caches:
-                cache.cache_clear()
             self.where = item.nodeid
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
             yield item
@@ -231,6 +230,8 @@ class Session:
         """Give the module's functions their changed code; False if that cannot be done in place."""
         new = codes(self.loader.source_to_code(source.encode(), str(self.path)))
         changed = {self.codes[key]: code for key, code in new if key in self.codes}
+        for cache in self.caches:
+            cache.cache_clear()
         try:
             for function in self.functions:
                 function.__code__ = changed.get(function.__code__, function.__code__)
@@ -240,8 +241,9 @@ class Session:
 
     def anew(self, source: str) -> int:
         """Import all that is ours anew, the changed module among it, and run all tests."""
-        for name in [name for name in sys.modules if name.startswith(OURS)]:
-            del sys.modules[name]
+        for name in [*sys.modules]:
+            if name.startswith(OURS) and not name.startswith(KEPT):
+                del sys.modules[name]
         unchanged = SourceFileLoader.get_code
 
         def get_code(loader, name):
