@@ -3,8 +3,8 @@
 A model's config follows from a profile and a seed.
 """
 
-import re
 from dataclasses import replace
+from typing import NamedTuple
 
 from companion.profiles import Profile
 from featint.config import ModelConfig, SAEConfig, choose
@@ -32,100 +32,151 @@ def _secondary_sae(_, like: ModelConfig) -> SAEConfig:
 
 PUBLISHED = {"train.first_position": "keep", "train.holdout_share": HOLDOUT_SHARE}
 HIDDEN = {"target": "hidden", "nfm": None, "sae": _secondary_sae}
-VARIANTS: dict[str, tuple[str, dict]] = {
-    "sae": ("", {}),
-    "sae_bias": ("sae", {"sae.decoder_bias": True}),
+
+
+class Variant(NamedTuple):
+    """A model by what sets it apart from another; all begin with `sae`, the profile's SAE."""
+
+    text: str
+    """What readers see."""
+    like: str
+    """The model that it is like."""
+    changes: dict
+    """What differs, by place in the ModelConfig: values, or functions of the profile and the config
+    of the model that it is like; `base` is the name of a model."""
+
+
+VARIANTS = {
+    "sae": Variant("TopK SAE trained alone, the paper's form (no decoder bias).", "", {}),
+    "sae_bias": Variant(
+        "TopK SAE with a decoder bias, trained alone: the bias is all that the linear path adds "
+        "besides a second decoder.",
+        "sae",
+        {"sae.decoder_bias": True},
+    ),
     # Of the rates 1, 2, 4, 6 and 10 thousandths the joint model does best on validation articles at
     # 4, the profiles' rate, and the SAE at 6.
-    "sae_tuned": ("sae", {"train.lr": lambda p, _: p.train.lr * 1.5}),
-    "sae_matched": ("sae", {"sae.d_sae": lambda p, _: p.sae.d_sae + _nfm_as_features(p)}),
-    "joint": ("sae", {"nfm": lambda p, _: p.nfm}),
-    "joint_masked": ("joint", {"nfm.top_n": lambda p, _: p.sae.k // 2}),
-    "joint_no_interaction": ("joint", {"nfm.interaction": False}),
-    "sae_interaction": ("joint", {"sae.decoder_bias": True, "nfm.linear": False}),
-    "sequential": ("joint", {"target": "error", "base": "sae"}),
-    "sae_published": ("sae", PUBLISHED),
-    "joint_published": ("joint", PUBLISHED),
-    "sequential_published": (
-        "sequential_cut",  # with 200 instead of 300 factors
+    "sae_tuned": Variant(
+        "TopK SAE at its own best learning rate, 1.5 times the one that suits the joint model "
+        "best.",
+        "sae",
+        {"train.lr": lambda p, _: p.train.lr * 1.5},
+    ),
+    "sae_matched": Variant(
+        "TopK SAE as wide as it takes to have the joint model's number of parameters.",
+        "sae",
+        {"sae.d_sae": lambda p, _: p.sae.d_sae + _nfm_as_features(p)},
+    ),
+    "joint": Variant(
+        "SAE and NFM trained together; the NFM sees all active features.",
+        "sae",
+        {"nfm": lambda p, _: p.nfm},
+    ),
+    "joint_masked": Variant(
+        "The joint model whose NFM sees the more active half of the features (512 of 1024 in the "
+        "released code).",
+        "joint",
+        {"nfm.top_n": lambda p, _: p.sae.k // 2},
+    ),
+    "joint_no_interaction": Variant(
+        "The joint model without its interaction path: an SAE with two decoders.",
+        "joint",
+        {"nfm.interaction": False},
+    ),
+    "sae_interaction": Variant(
+        "SAE with decoder bias and interaction path, trained together, without a linear path.",
+        "joint",
+        {"sae.decoder_bias": True, "nfm.linear": False},
+    ),
+    "sequential": Variant(
+        "NFM fitted to the error of the finished SAE, at the SAE's own k.",
+        "joint",
+        {"target": "error", "base": "sae"},
+    ),
+    "sae_published": Variant(
+        "As `sae`, trained with the windows' first positions kept, as the released code does.",
+        "sae",
+        PUBLISHED,
+    ),
+    "joint_published": Variant(
+        "As `joint`, trained with the windows' first positions kept, as the released code does.",
+        "joint",
+        PUBLISHED,
+    ),
+    "sequential_published": Variant(
+        "NFM on the error of the SAE run at a quarter of its k, first positions kept, as the "
+        "released code does.",
+        "sequential_cut",
         PUBLISHED
         | {"base": "sae_published"}
         | {"nfm.d_factor": lambda p, _: max(1, round(p.nfm.d_factor * (200 / 300)))},
     ),
-    "sae_fast_decoder": ("sae_bias", {"train.lr_scale": {"W_dec": 2}}),
-    "sae_short": (
+    "sae_fast_decoder": Variant(
+        "TopK SAE with decoder bias whose decoder learns at twice the rate: what two copies of it "
+        "amount to under Adam.",
+        "sae_bias",
+        {"train.lr_scale": {"W_dec": 2}},
+    ),
+    "sae_short": Variant(
+        "TopK SAE with decoder bias, trained on a quarter of the tokens: what the floors are "
+        "compared with.",
         "sae_bias",
         {"train.n_tokens": lambda p, _: max(p.train.batch_tokens, p.train.n_tokens // 4)},
     ),
-    "sae_frozen_decoder": ("sae_short", {"train.lr_scale": {"W_dec": 0}}),
-    "sae_soft_decoder": ("sae_short", {"train.lr_scale": {"W_dec": 0.02}}),
-    "sae_frozen_encoder": ("sae_short", {"train.lr_scale": {"W_enc": 0, "b_enc": 0}}),
-    "sae_cut": ("sae_bias", {"sae.k": _cut}),
-    "sequential_cut": ("sequential", {"sae.k": _cut}),
-    "residual_sae": (
+    "sae_frozen_decoder": Variant(
+        "As `sae_short`, its decoder frozen at its random initial values (a floor, arXiv "
+        "2602.14111).",
+        "sae_short",
+        {"train.lr_scale": {"W_dec": 0}},
+    ),
+    "sae_soft_decoder": Variant(
+        "As `sae_short`, its decoder learning at a fiftieth of the rate, so that it stays near "
+        "its random initial values.",
+        "sae_short",
+        {"train.lr_scale": {"W_dec": 0.02}},
+    ),
+    "sae_frozen_encoder": Variant(
+        "As `sae_short`, its encoder frozen at its random initial values.",
+        "sae_short",
+        {"train.lr_scale": {"W_enc": 0, "b_enc": 0}},
+    ),
+    "sae_cut": Variant(
+        "TopK SAE trained at the quarter of k at which the released code runs the sequential "
+        "model's SAE.",
+        "sae_bias",
+        {"sae.k": _cut},
+    ),
+    "sequential_cut": Variant(
+        "NFM fitted to the error of the finished SAE run at a quarter of its k.",
+        "sequential",
+        {"sae.k": _cut},
+    ),
+    "residual_sae": Variant(
+        "A second TopK SAE on the finished SAE's error, with the NFM's number of parameters, k "
+        "and optimiser.",
         "sae",
         {"target": "error", "base": "sae"}
         | {"sae.d_sae": lambda p, _: max(p.sae.k, _nfm_as_features(p))},
     ),
-    "secondary": ("sequential", HIDDEN | {"base": "sequential"}),
-    "secondary_published": ("sequential_published", HIDDEN | {"base": "sequential_published"}),
+    "secondary": Variant(
+        "TopK SAE on the inside of the sequential model's interaction path, 25 features per "
+        "dimension and 2 % of them active.",
+        "sequential",
+        HIDDEN | {"base": "sequential"},
+    ),
+    "secondary_published": Variant(
+        "As `secondary`, on the model as published.",
+        "sequential_published",
+        HIDDEN | {"base": "sequential_published"},
+    ),
 }
-"""By name the model that each is like, and what differs: values by their place in the ModelConfig,
-or functions of the profile and the model that it is like; `base` is a name. All begin with `sae`:
-the profile's SAE, trained alone."""
-
-
-def _by_name(lines: str) -> dict[str, str]:
-    """Lines `name: text` as a dictionary; a line that is indented goes on with the one above."""
-    known = re.findall(r"^(\w+): (.+(?:\n .+)*)", lines, re.MULTILINE)
-    return {name: " ".join(text.split()) for name, text in known}
-
-
-DESCRIPTIONS = _by_name("""
-sae: TopK SAE trained alone, the paper's form (no decoder bias).
-sae_bias: TopK SAE with a decoder bias, trained alone: the bias is all that the linear path adds
-    besides a second decoder.
-sae_tuned: TopK SAE at its own best learning rate, 1.5 times the one that suits the joint model
-    best.
-sae_matched: TopK SAE as wide as it takes to have the joint model's number of parameters.
-joint: SAE and NFM trained together; the NFM sees all active features.
-joint_masked: The joint model whose NFM sees the more active half of the features (512 of 1024 in
-    the released code).
-joint_no_interaction: The joint model without its interaction path: an SAE with two decoders.
-sae_interaction: SAE with decoder bias and interaction path, trained together, without a linear
-    path.
-sequential: NFM fitted to the error of the finished SAE, at the SAE's own k.
-sae_published: As `sae`, trained with the windows' first positions kept, as the released code does.
-joint_published: As `joint`, trained with the windows' first positions kept, as the released code
-    does.
-sequential_published: NFM on the error of the SAE run at a quarter of its k, first positions kept,
-    as the released code does.
-sae_fast_decoder: TopK SAE with decoder bias whose decoder learns at twice the rate: what two copies
-    of it amount to under Adam.
-sae_short: TopK SAE with decoder bias, trained on a quarter of the tokens: what the floors are
-    compared with.
-sae_frozen_decoder: As `sae_short`, its decoder frozen at its random initial values (a floor, arXiv
-    2602.14111).
-sae_soft_decoder: As `sae_short`, its decoder learning at a fiftieth of the rate, so that it stays
-    near its random initial values.
-sae_frozen_encoder: As `sae_short`, its encoder frozen at its random initial values.
-sae_cut: TopK SAE trained at the quarter of k at which the released code runs the sequential model's
-    SAE.
-sequential_cut: NFM fitted to the error of the finished SAE run at a quarter of its k.
-residual_sae: A second TopK SAE on the finished SAE's error, with the NFM's number of parameters, k
-    and optimiser.
-secondary: TopK SAE on the inside of the sequential model's interaction path, 25 features per
-    dimension and 2 % of them active.
-secondary_published: As `secondary`, on the model as published.
-""")
-"""What readers see of each."""
 
 
 def get(name: str, profile: Profile, seed: int | None = None) -> ModelConfig:
     """The config of a named model at a profile's size; seed None takes the profile's first. Raises
     ValueError for an unknown name."""
     choose("model", name, tuple(VARIANTS))
-    like, changes = VARIANTS[name]
+    _, like, changes = VARIANTS[name]
     if not like:
         train = replace(profile.train, seed=profile.seeds[0] if seed is None else seed)
         return ModelConfig(harvest=profile.harvest, sae=profile.sae, train=train)
@@ -144,27 +195,34 @@ def get(name: str, profile: Profile, seed: int | None = None) -> ModelConfig:
 def describe(name: str) -> str:
     """What a named model is, in a line."""
     choose("model", name, tuple(VARIANTS))
-    return DESCRIPTIONS[name]
+    return VARIANTS[name].text
 
 
-_READ = _by_name("""
-reconstruction: sae sae_bias sae_tuned sequential joint joint_no_interaction sae_published
-    sequential_published joint_published
-interactions: sequential secondary sequential_published secondary_published
-norms: sae joint sae_published joint_published
-two_decoders: sae joint joint_no_interaction joint_masked
-behaviour: sae sae_tuned sae_matched sequential joint joint_no_interaction sae_published
-    sequential_published joint_published
-reading_a_splice: sae sequential joint
-efficiency: sae_short joint joint_published
-waterfall: sae sae_tuned joint_no_interaction joint joint_masked sae_published joint_published
-best_chance: sae_short joint sae_interaction sequential
-seeds: sae sae_tuned sae_fast_decoder joint_no_interaction joint sae_interaction
-baselines: sae sae_bias sae_tuned sae_fast_decoder sae_matched joint_no_interaction sae_interaction
-    joint sequential residual_sae sae_cut sequential_cut sae_short sae_frozen_decoder
-    sae_soft_decoder sae_frozen_encoder sae_published
-""")
-CHAPTERS = {chapter: models.split() for chapter, models in _READ.items()}
+CHAPTERS = {
+    "reconstruction": (
+        "sae sae_bias sae_tuned sequential joint joint_no_interaction sae_published "
+        "sequential_published joint_published"
+    ).split(),
+    "interactions": "sequential secondary sequential_published secondary_published".split(),
+    "norms": "sae joint sae_published joint_published".split(),
+    "two_decoders": "sae joint joint_no_interaction joint_masked".split(),
+    "behaviour": (
+        "sae sae_tuned sae_matched sequential joint joint_no_interaction sae_published "
+        "sequential_published joint_published"
+    ).split(),
+    "reading_a_splice": "sae sequential joint".split(),
+    "efficiency": "sae_short joint joint_published".split(),
+    "waterfall": (
+        "sae sae_tuned joint_no_interaction joint joint_masked sae_published joint_published"
+    ).split(),
+    "best_chance": "sae_short joint sae_interaction sequential".split(),
+    "seeds": ("sae sae_tuned sae_fast_decoder joint_no_interaction joint sae_interaction").split(),
+    "baselines": (
+        "sae sae_bias sae_tuned sae_fast_decoder sae_matched joint_no_interaction "
+        "sae_interaction joint sequential residual_sae sae_cut sequential_cut sae_short "
+        "sae_frozen_decoder sae_soft_decoder sae_frozen_encoder sae_published"
+    ).split(),
+}
 """The models that each results chapter reads, which the flow trains beforehand. A notebook that is
 not listed, such as a walkthrough on toy data, needs none."""
 SEEDED = {
