@@ -212,6 +212,21 @@ def test_shifts_are_of_every_clamp_at_every_multiplier(setting):
     assert raw.value.tolist() == expected
 
 
+def test_what_is_replaced_and_in_which_units(setting):
+    """`replaced` hands over z-scores and takes z-scores back, at all tokens but sinks; `replaced_raw` has
+    the raw activations of all of them, the separator before the prompt included."""
+    site, *_ = setting
+    same = site.replaced(lambda z: z)
+    torch.testing.assert_close(same, site.logits(), rtol=1e-4, atol=1e-4)
+    halved = site.logits(lambda x: site.mean + (x - site.mean) / 2)
+    torch.testing.assert_close(site.replaced(lambda z: z / 2), halved, rtol=1e-4, atol=1e-4)
+    seen = []
+    raw = site.replaced_raw(lambda x: seen.append(x) or torch.zeros_like(x))
+    torch.testing.assert_close(seen[0], site.reading.x.flatten(0, 1))
+    assert not torch.allclose(raw, site.logits(torch.zeros_like), atol=1e-3)
+    assert not torch.allclose(halved, site.logits(), atol=1e-3)
+
+
 def test_mean_activations_of_texts_by_hand(setting):
     """A "dictionary" of two features, 1 and a tenth of the first dimension: the mean of the first is 1,
     and that of the second over the tokens of each text, read alone, without the separator."""
