@@ -50,7 +50,7 @@ MODULES = {
 TESTS = {"featint/sae": "models sparse", "featint/nfm": "models", "featint/joint": "models"}
 UNCOUNTED = (cst.Annotation, cst.Decorator, cst.Raise, cst.Assert, cst.Import, cst.ImportFrom)
 FOR_EYES = {"caption", "alt", "desc", "strict"}  # arguments
-LOGS = {"print", "warn", "len", "isinstance"}  # calls; the last two as in mutmut
+LOGS = {"print", "warn", "threadpool_limits", "len", "isinstance"}  # calls; two as in mutmut
 ENOUGH = 90  # per cent
 GRACE, MEMORY = 20, 4 * 2**30  # seconds and bytes that a mutant may need beyond what the tests do
 OURS = ("featint", "companion", "conftest", "test_", "toy", "shapes", "jaxtyping", "beartype")
@@ -312,7 +312,9 @@ def try_out(module: str, share: float, folder: Path, root: Path = PROJECT) -> li
         bar = tqdm(total=n, initial=n - len(left), desc=module, unit="", file=eyes, mininterval=1)
         quiet = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
         os.dup2(quiet, 1), os.dup2(quiet, 2)
-        os._exit(pytest.main(arguments, plugins=[Session(path, list(left), arguments, note)]))
+        with bar:
+            code = pytest.main(arguments, plugins=[Session(path, list(left), arguments, note)])
+        os._exit(code)
     if left and os.waitpid(session, 0)[1]:
         raise SystemExit(f"{module}: its tests fail without a change, or were cut off; see {log}")
     return [x for x in map(json.loads, file.open()) if x["key"] in keys] if keys else []

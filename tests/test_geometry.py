@@ -29,6 +29,10 @@ def test_norms_by_hand():
     W = torch.tensor([[3.0, 4.0], [0.0, -2.0], [1e-4, 0.0]], requires_grad=True)
     assert geometry.norms(W).tolist() == pytest.approx([5, 2, 1e-4], rel=1e-6)
     assert geometry.norms(W).dtype == np.float64
+    assert geometry.checked(W.half()).dtype == torch.float32
+    assert geometry.checked(W.double()).dtype == torch.float64
+    with pytest.raises(ValueError, match="V is zero in row 1:"):
+        geometry.norms(torch.tensor([[1.0], [0.0]]), "V")
 
 
 @pytest.mark.parametrize("measure", [geometry.norms, geometry.pca_shares])
@@ -37,7 +41,9 @@ def test_norms_by_hand():
     [
         ([4], float("nan"), "W_dec has values that are not finite in row 4:"),
         ([2, 9], float("inf"), "not finite in rows 2, 9:"),
-        (range(7), 0.0, "W_dec is zero in rows 0, 1, 2, 3, 4 and 2 more"),
+        (range(7), 0.0, "W_dec is zero in rows 0, 1, 2, 3, 4 and 2 more:"),
+        (range(6), 0.0, "W_dec is zero in rows 0, 1, 2, 3, 4 and 1 more:"),
+        (range(5), 0.0, "W_dec is zero in rows 0, 1, 2, 3, 4:"),
     ],
 )
 def test_bad_rows_are_named(measure, rows, value, message):
@@ -74,6 +80,7 @@ def test_drawn_initial_norms_are_those_of_a_fresh_nfm():
     nfm = NFM(64, 3000, NFMConfig(d_factor=6), generator=torch.Generator().manual_seed(0))
     drawn = geometry.initial_norms(3000, 64, 6, seed=1)
     for lengths, W in zip(drawn, (nfm.W_lin, nfm.V), strict=True):
+        assert lengths.shape == (3000,)
         assert stats.ks_2samp(lengths, geometry.norms(W)).pvalue > 0.01
     again, other = (geometry.initial_norms(3000, 64, 6, seed=s) for s in (1, 2))
     assert np.array_equal(drawn, again) and not np.array_equal(drawn, other)
@@ -94,6 +101,8 @@ def test_pca_is_scikit_learns(monkeypatch):
     reference = PCA(svd_solver="full").fit(decoder().numpy()).explained_variance_ratio_
     assert geometry.pca_shares(decoder()) == pytest.approx(reference, abs=1e-12)
     assert geometry.pca_shares(decoder().float()) == pytest.approx(reference, abs=1e-6)
+    far = (decoder() + 1000).float()  # the mean is one of float64
+    assert geometry.pca_shares(far) == pytest.approx(geometry.pca_shares(far.double()), abs=1e-13)
 
 
 def test_components_for_by_hand():
@@ -144,19 +153,36 @@ def test_dip_and_bic_by_hand():
     assert small.bic_gain == pytest.approx(geometry.bimodality(skewed).bic_gain, rel=1e-3)
 
 
-def test_bimodality_gives_a_reason():
-    reason = "5 features: the tests need 20 to 72000"
-    assert geometry.bimodality(np.arange(5.0)) == geometry.Bimodality(5, reason=reason)
-    reason = "only 1 different values: no distribution to test"
-    assert geometry.bimodality(np.ones(100)) == geometry.Bimodality(100, reason=reason)
+def test_two_even_clusters_by_hand():
+    """Around 0.05 and 1.05, half of the values in either; the valley is half way."""
+    cluster = np.linspace(0, 0.1, 50)
+    found = geometry.bimodality(np.concatenate([cluster, 1 + cluster]))
+    assert found.means == pytest.approx((0.05, 1.05), abs=1e-6)
+    assert found.valley == pytest.approx(0.55, abs=1e-6)
+    assert found.low_weight == pytest.approx(0.5, abs=1e-6)
+
+
+def test_bimodality_gives_a_reason(monkeypatch):
+    nothing = (None,) * 6
+    few = geometry.bimodality(np.arange(5.0))
+    assert few == (5, *nothing, "5 features: the tests need 20 to 72000")
+    same = geometry.bimodality(np.ones(100))
+    assert same == (100, *nothing, "only 1 different values: no distribution to test")
     with pytest.raises(ValueError, match="value 1 of 2 is -inf"):
         geometry.bimodality(np.array([0.0, -np.inf]))
+    assert geometry.Bimodality(3).reason == ""
+    monkeypatch.setattr(geometry, "MAX_FEATURES", 20)
+    assert geometry.bimodality(np.arange(20.0)).dip is not None, "both limits are allowed"
+    assert geometry.bimodality(np.arange(10.0).repeat(2)).dip is not None
+    reason = "only 9 different values: no distribution to test"
+    assert geometry.bimodality(np.r_[np.arange(9.0), np.zeros(11)]).reason == reason
 
 
 def test_recurring_by_hand():
     """Rows 2 and 3 of four are among the last four axes; a diagonal is at 0.707 to two axes."""
     axes = 3 * torch.eye(6)  # lengths do not matter
     assert geometry.recurring(axes[:4], axes[2:]) == 0.5
+    assert geometry.recurring(axes[:4], axes[2:], cosine=1.0) == 0.5
     diagonal = axes[:1] + axes[1:2]
     assert geometry.recurring(axes[:4], diagonal) == 0.5
     assert geometry.recurring(axes[:4], diagonal, cosine=0.71) == 0
