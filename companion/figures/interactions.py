@@ -138,8 +138,8 @@ def word_scatter(shifts: pd.DataFrame) -> Figure:
 
 def over_bound(table: pd.DataFrame) -> Axes:
     """Contrasts in units of the smallest that would matter, a line per condition (index), on a
-    scale that is linear up to 1 and logarithmic beyond: kind, estimate_over_bound, lo_...,
-    hi_..."""
+    scale that is linear up to 1 and logarithmic beyond. Columns `kind`, and `estimate`, `lo` and
+    `hi`, each `..._over_bound`."""
     rows = table.dropna(subset="estimate_over_bound")
     _, ax = plt.subplots(figsize=(WIDTH, 1.2 + 0.27 * len(rows)))
     ax.axvspan(-1, 1, color=COLOURS["random"], alpha=0.2, linewidth=0)
