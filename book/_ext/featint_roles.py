@@ -1,8 +1,8 @@
 """Roles and directives that put measured and printed numbers on a page; none of them is ever typed.
 
-{result}`reconstruction:joint/fvu/heldout`          a value of a chapter, here with four significant digits
-{result}`reconstruction:joint/fvu/heldout:.3f:ci`   with a format spec, and with its interval: 0.312 [0.305, 0.320]
-{result}`reconstruction:joint/fvu/heldout:n`        how many units stand behind it; `unit` gives the unit
+{result}`reconstruction:joint/fvu/all/controlled`           a value of a chapter, here with four significant digits
+{result}`reconstruction:joint/fvu/all/controlled:.3f:ci`   with a format spec, and with its interval: 0.312 [0.305, 0.320]
+{result}`reconstruction:joint/fvu/all/controlled:n`         how many units stand behind it; `unit` gives the unit
 {result}`full/seeds:joint/fvu/controlled`           a value of another profile's committed run
 {paper}`abs_joint_recon_improvement`                what the paper prints, with its unit, or its name if it is a statistic: F = 5.06; a word has none
 {paper}`clamp_interaction_F:value`                  the same without either, where the sentence says it
