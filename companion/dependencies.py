@@ -21,8 +21,11 @@ FILES = {
 """The file of every module."""
 for package in PACKAGES:
     del FILES[package]  # their only work is a setting for threads, and where the cache lies
-BESIDE = {"featint.kernels.loops": ["loops.cpp"]}
-"""Files that a module reads besides those it imports."""
+BESIDE = {
+    "featint.kernels.loops": places.PROJECT / "featint" / "kernels" / "loops.cpp",
+    "companion.variants": places.DATA / "models.toml",
+}
+"""What a module reads besides the modules it imports."""
 IN_THE_KEY = {"featint.config", "featint.store", "companion.profiles", "companion.variants"}
 """Modules that say what is asked for and where it lies; the hash in an artefact's path says it
 already."""
@@ -52,8 +55,7 @@ def closure(modules: Iterable[str], without: set[str] = frozenset()) -> list[Pat
         module = todo.pop()
         found.add(module)
         todo |= imported(FILES[module].read_text()) - found - without
-    known = {m: [FILES[m], *map(FILES[m].with_name, BESIDE.get(m, ()))] for m in sorted(found)}
-    return [file for files in known.values() for file in files]
+    return sorted(FILES[m] for m in found) + sorted(BESIDE[m] for m in found & set(BESIDE))
 
 
 def of_stage(module: str) -> list[Path]:

@@ -92,7 +92,7 @@ def laptop() -> Profile:
         harvest=HarvestConfig(),
         sae=SAEConfig(d_sae=4096, k=84),
         nfm=NFMConfig(d_factor=54),
-        # one pass over the training split; the rate: see `sae_tuned` in `variants.VARIANTS`
+        # one pass over the training split; the rate: see `sae_tuned` in `variants.differences`
         train=TrainConfig(n_tokens=835_000, lr=4e-3),
         seeds=(0,),
         splice_windows=164,
@@ -108,33 +108,28 @@ def full() -> Profile:
 def paper() -> Profile:
     """The paper's own sizes, for whoever has the machine: OpenLLaMA-3B, 50,000 features; never run
     here."""
-    small, llama = full(), LMConfig(name="openlm-research/open_llama_3b")
+    llama = LMConfig(name="openlm-research/open_llama_3b")
     return replace(
-        small,
+        full(),
         name="paper",
         d_in=3200,
         harvest=HarvestConfig(lm=llama, hook_point="blocks.15.hook_resid_post"),
         sae=SAEConfig(d_sae=50_000, k=1024),
         nfm=NFMConfig(d_factor=300),
-        train=replace(small.train, n_tokens=50_000_000, lr=1e-4),
+        train=TrainConfig(n_tokens=50_000_000, lr=1e-4),
     )
 
 
 PROFILES = {f.__name__: f for f in (smoke, laptop, full, paper)}
-KNOBS = {
-    "k": ("sae", "k"),
-    "d_sae": ("sae", "d_sae"),
-    "d_factor": ("nfm", "d_factor"),
-    "dropout": ("nfm", "dropout"),
-    "n_tokens": ("train", "n_tokens"),
-    "batch_tokens": ("train", "batch_tokens"),
-    "lr": ("train", "lr"),
-    "hook_point": ("harvest", "hook_point"),
-    "lm": ("harvest", "lm"),
-    "d_in": (None, "d_in"),
-    "seed": (None, "seeds"),
-}
-"""Parameters of the notebooks, with the stage's config and the field that each one sets."""
+KNOBS = (
+    dict.fromkeys(("k", "d_sae"), "sae")
+    | dict.fromkeys(("d_factor", "dropout"), "nfm")
+    | dict.fromkeys(("n_tokens", "batch_tokens", "lr"), "train")
+    | dict.fromkeys(("hook_point", "lm"), "harvest")
+    | dict.fromkeys(("d_in", "seed"))
+)
+"""Parameters of the notebooks, with the stage whose config each one sets; `seed` is the profile's
+only seed."""
 
 
 def get(name: str, **knobs) -> Profile:
@@ -146,13 +141,24 @@ def get(name: str, **knobs) -> Profile:
     profile = PROFILES[name]()
     for knob, value in knobs.items():
         choose("knob", knob, tuple(KNOBS))
-        stage, field = KNOBS[knob]
         if value is None:
             continue
-        value = LMConfig(name=value) if knob == "lm" else (value,) if knob == "seed" else value
-        config = getattr(profile, stage) if stage else profile
-        if value != getattr(config, field):
-            config = replace(config, **{field: value})
-            profile = replace(profile, **{stage: config}) if stage else config
-            profile = replace(profile, turned=(*profile.turned, knob))
+        stage, change = KNOBS[knob], {knob: value}
+        if knob == "lm":
+            change = {"lm": LMConfig(name=value)}
+        elif knob == "seed":
+            change = {"seeds": (value,)}
+        turned = altered(profile, {stage: change} if stage else change)
+        if turned != profile:
+            profile = replace(turned, turned=(*profile.turned, knob))
     return profile
+
+
+def altered(config, changes: dict):
+    """A config with other values in some fields; a dict stands for what differs in the config that
+    lies there."""
+    new = {
+        field: replace(getattr(config, field), **value) if isinstance(value, dict) else value
+        for field, value in changes.items()
+    }
+    return replace(config, **new)

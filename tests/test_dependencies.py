@@ -56,6 +56,11 @@ def test_a_notebook_is_touched_by_what_it_imports(tmp_path):
     assert touched == {"companion/verdicts.py", "companion/estimates.py", "featint/metrics.py"}
 
 
+def test_what_names_models_depends_on_their_descriptions():
+    touched = dependencies.closure(["companion.variants"])
+    assert places.DATA / "models.toml" in touched and all(f.is_file() for f in touched)
+
+
 def test_a_module_in_a_room_depends_on_the_room_itself():
     code = "from companion.figures import behaviour as figures_behaviour"
     assert (

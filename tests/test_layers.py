@@ -34,7 +34,7 @@ FEATINT = {
 COMPANION = {
     "places": "",
     "profiles": "",
-    "variants": "profiles",
+    "variants": "places profiles",
     "dependencies": "places",
     "estimates": "",
     "published": "profiles",
