@@ -5,6 +5,7 @@ What a step needs is imported when it runs: `featint --help` does not wait for t
 
 import argparse
 import ast
+import os
 import sys
 from pathlib import Path
 
@@ -101,12 +102,11 @@ def doctor(args):
     from featint import runs
 
     profile, stamp = profiles.get(args.profile), store.provenance()
-    where, made = store.path("activations", profile.harvest), "missing"
-    if store.exists("activations", profile.harvest):
-        made = "made"
+    made = "made" if store.exists("activations", profile.harvest) else "missing"
     print("Python {python}, {machine}, device {device}, commit {commit}".format(**stamp))
     print(", ".join(f"{name} {version}" for name, version in stamp["versions"].items()))
-    print(f"cache: {store.cache()}\nprofile {profile.label}:\n  activations: {made}, {where}")
+    print(f"cache: {store.cache()}\nprofile {profile.label}:")
+    print(f"  activations: {made}, {store.path('activations', profile.harvest)}")
     for name in variants.VARIANTS:
         configs = [variants.get(name, profile, seed) for seed in profile.seeds]
         trained = sum(store.exists(runs.KIND, config) for config in configs)
@@ -117,7 +117,8 @@ STEPS = (fetch, windows, harvest, train, notebook, ledger, atlas, compare, docto
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Parse and run. A problem of the user's is one line on stderr and exit status 2."""
+    """Parse and run. A problem of the user's is one line on stderr and exit status 2; a reader who
+    has seen enough, as `| head -1`, ends it without a word."""
     parser = argparse.ArgumentParser(prog="featint", description=__doc__.split("\n")[0])
     steps = parser.add_subparsers(dest="step", required=True)
     for step in STEPS:
@@ -137,9 +138,15 @@ def main(argv: list[str] | None = None) -> int:
         add(run, help="a folder of results, or its label: laptop, custom/laptop-1a2b3c4d")
     share = "share by which numbers without an interval may differ (default 0.01)"
     add("--tolerance", type=float, default=0.01, help=share)
-    args = parser.parse_args(argv)
     try:
-        args.run(args)
+        try:
+            args = parser.parse_args(argv)
+            args.run(args)
+        finally:
+            sys.stdout.flush()  # here, not when Python ends: then nobody could catch its error
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # takes what is left to say
+        return 1
     except (ValueError, FloatingPointError, store.StoreError, NotebookError) as e:
         print(f"featint {args.step}: {e}", file=sys.stderr)
         return 2

@@ -1,10 +1,14 @@
 """`featint`: one clear line and exit status 2 for a user's mistake; places of outputs otherwise."""
 
 import errno
+import os
+import subprocess
+import sys
 
 import pytest
 
 from companion import cli, ledger
+from companion.places import PROJECT
 from featint import store
 
 
@@ -55,6 +59,21 @@ def test_doctor_says_what_is_missing(capsys):
     assert cli.main(["doctor", "--profile", "smoke"]) == 0
     out = capsys.readouterr().out
     assert "activations: missing" in out and "joint: 0 of 1 seeds trained" in out
+
+
+@pytest.mark.parametrize("words", ["doctor --profile smoke", "compare laptop full", "--help"])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_who_closes_the_pipe_ends_it_quietly(words, unbuffered):
+    """With Python's buffer the pipe is found closed at the end, without it at the first line."""
+    command = [sys.executable, "-m", "companion.cli", *words.split()]
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        command, stdout=write, stderr=subprocess.PIPE, cwd=PROJECT, env=environment
+    )
+    os.close(write)
+    assert done.stderr.decode() == "" and done.returncode in (0, 1)
 
 
 @pytest.mark.parametrize(
