@@ -160,7 +160,6 @@ def bimodality(values: np.ndarray, seed: int = 0) -> Bimodality:
     so that the scale belongs to the answer. Two components are two modes only if there is a
     `valley`. Raises ValueError for values that are not finite.
     """
-    values = np.asarray(values, dtype=float)
     n, different = len(values), len(np.unique(values))
     if not np.isfinite(values).all():
         at = int((~np.isfinite(values)).argmax())

@@ -28,7 +28,7 @@ def alone(
     out, and the interaction path writes the same constant for one active feature as for none, so
     that f(i and j) - f(neither) of that path is all there is to compute.
     """
-    nothing = Codes(levels.new_zeros(1, 2), torch.zeros(1, 2, dtype=torch.int64))
+    nothing = Codes(levels.new_zeros(1, 2), pairs.new_zeros(1, 2))
     neither = nfm.interaction_out(nothing)
     effects = [nfm.interaction_out(Codes(levels[p], p)) - neither for p in pairs.split(CHUNK)]
     return torch.cat([effect.norm(dim=1) for effect in effects])
@@ -161,7 +161,7 @@ def agreement(
     """How well the highest scores are the known pairs (True in `known`): area under the
     precision-recall curve, and the share of the known pairs in the longest list, from the top, of
     which at most `false_share` is false."""
-    truth, values = np.asarray(known), np.asarray(scores, dtype=np.float64)
+    truth, values = np.asarray(known), np.asarray(scores)
     precision, recall, _ = precision_recall_curve(truth, values)
     found = float(recall[precision >= 1 - false_share].max())
     return float(average_precision_score(truth, values)), found

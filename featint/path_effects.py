@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from featint.joint import JointSAE
@@ -20,7 +20,6 @@ from featint.kernels.sparse import Codes
 from featint.nfm import NFM
 from featint.sae import TopKSAE
 
-PATHS = ("decoder", "linear", "interaction")
 ROWS = 512  # tokens at once: every (token, active feature) pair takes d_factor floats
 
 
@@ -97,7 +96,7 @@ def by_feature(
         "fired": sums["fired"].long(),
         "ablation": (sums["error"] + sum(products.values())) / sums["fired"] / spread,
     }
-    for path in PATHS[: 3 if nfm else 1]:
+    for path in dict.fromkeys(part for part, _ in covariance):
         effects[path] = sum(c for (part, _), c in covariance.items() if part == path) / variance
     columns = {name: values.numpy() for name, values in effects.items()}
     return pd.DataFrame(columns).rename_axis("feature")
@@ -125,7 +124,7 @@ class GroupMoments(NamedTuple):
     """Sums from which what each (path, group) contributes to x_hat follows, by block of tokens."""
 
     parts: list[tuple[str, str]]
-    n: Float[Tensor, " blocks"]
+    n: Int64[Tensor, " blocks"]
     """Tokens."""
     sums: Float[Tensor, "blocks parts_and_x d_in"]
     """Of x, which stands first, and of the parts."""
@@ -180,5 +179,5 @@ def by_group(
         stacked = torch.stack([x, *parts.values()]).double().cpu()
         sums.append(stacked.sum(1))
         products.append(stacked.flatten(1) @ stacked.flatten(1).T)
-    n = torch.tensor([len(x) for x in batches], dtype=torch.float64)
+    n = torch.tensor([len(x) for x in batches])
     return GroupMoments(list(parts), n, torch.stack(sums), torch.stack(products))

@@ -88,7 +88,7 @@ def by_article(
             rows.setdefault(key, []).append(value)
     columns = {key: torch.cat(values).double().cpu().numpy() for key, values in rows.items()}
     table = pd.DataFrame(columns, index=pd.Index(np.asarray(article), name="article"))
-    return table.rename_axis(columns=LEVELS).groupby(level="article", sort=True).sum()
+    return table.rename_axis(columns=LEVELS).groupby(level="article").sum()
 
 
 def sums(models: Mapping[str, ModelConfig], split: str = "test") -> pd.DataFrame:

@@ -162,6 +162,19 @@ def test_two_even_clusters_by_hand():
     assert found.low_weight == pytest.approx(0.5, abs=1e-6)
 
 
+def test_the_best_of_five_starts_is_kept_and_drawn_by_the_seed_alone():
+    """Three clusters of which two share a component: a single start with seed 3 puts the middle one
+    on the wrong side. Evenly spread, both sides fit alike, and the seed alone decides."""
+    cluster = np.linspace(-0.5, 0.5, 21)
+    uneven, even = (
+        np.concatenate([at + np.resize(cluster, n) for at, n in clusters])
+        for clusters in (((0, 40), (5, 20), (10.5, 40)), ((0, 42), (5, 42), (10, 42)))
+    )
+    found = [geometry.bimodality(uneven, seed).bic_gain for seed in (0, 3)]
+    assert found[1] == pytest.approx(found[0], abs=0.1)
+    assert len({geometry.bimodality(even).means for _ in range(12)}) == 1
+
+
 def test_bimodality_gives_a_reason(monkeypatch):
     nothing = (None,) * 6
     few = geometry.bimodality(np.arange(5.0))

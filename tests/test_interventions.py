@@ -6,6 +6,7 @@ from functools import partial
 import pandas as pd
 import pytest
 import torch
+from tokenizers.processors import TemplateProcessing
 
 from companion import profiles, variants
 from featint import activations, harvest, interventions, lm, runs
@@ -71,6 +72,36 @@ def test_prompts_are_read_as_if_each_stood_alone(setting):
         torch.testing.assert_close(together[i], alone, rtol=1e-5, atol=1e-5)
 
 
+def test_nothing_is_added_to_a_prompt_but_one_separator(setting):
+    """Also by a tokenizer that would begin every text with it; the rest is filled up on the right."""
+    site, *_ = setting
+    backend = site.lm.tokenizer.backend_tokenizer
+    ids = [site.lm.tokenizer.convert_tokens_to_ids(prompt.split()) for prompt in PROMPTS[::2]]
+    wanted = [[0, *ids[0]], [0, *ids[1]]]
+    assert list(map(len, wanted)) == [4, 4]
+    before = backend.post_processor
+    backend.post_processor = TemplateProcessing("<|endoftext|> $A", None, [("<|endoftext|>", 0)])
+    try:
+        assert site.lm.tokenizer("city")["input_ids"][0] == 0
+        tokens, last = interventions.pad(site.lm, [*PROMPTS[::2], "war"])
+    finally:
+        backend.post_processor = before
+    assert tokens.tolist() == [*wanted, [0, 15, 0, 0]] and last.tolist() == [3, 3, 1]
+
+
+def test_what_a_clamp_adds_is_in_units_of_the_training_activations(setting):
+    """A change of (1, 2, 3, ...) z-scores on every token but sinks adds as many deviations."""
+    site, *_ = setting
+    change = torch.arange(1.0, 33)
+    raw = site.logits(lambda x: x + change * site.std)
+    found = site.added(lambda z: change.expand(len(z), -1))
+    torch.testing.assert_close(found, raw, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(found, site.logits(), atol=1e-2)
+    # half of the z-score added: as if the activation were stretched from its mean
+    stretched = site.replaced(lambda z: 1.5 * z)
+    torch.testing.assert_close(site.added(lambda z: z / 2), stretched, rtol=1e-4, atol=1e-4)
+
+
 def test_a_multiplier_of_one_changes_nothing_at_all(setting):
     site, base, inside = setting
     feature = int(
@@ -133,7 +164,7 @@ def test_the_random_direction_has_the_same_norm_before_normalisation(setting):
     x = site.tokens
     feature = int(base.model.encode(x).indices[0, 0])
     like = partial(interventions.primary, base.model, feature)
-    for m, sign in {4.0: 1, -4.0: -1}.items():
+    for m, sign in {4.0: 1, 1.5: 1, 0.5: -1, -4.0: -1}.items():
         noise = interventions.random_direction(like, m, site.std, 0)(x) * site.std
         torch.testing.assert_close(noise.norm(dim=1), (like(m)(x) * site.std).norm(dim=1))
         some = noise[noise.norm(dim=1) > 0]
@@ -166,19 +197,26 @@ def test_the_published_splice_is_its_formula(setting):
     )
     found = interventions.published(model, inside.model, feature, m, rows)(x)
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+    # without a feature nothing is multiplied inside, whatever the multiplier; and by 1 unless asked
+    plain = interventions.published(model, inside.model)(x)
+    same = interventions.published(model, inside.model, feature, linear=rows)(x)
+    torch.testing.assert_close(plain, same)
+    torch.testing.assert_close(interventions.published(model, inside.model, None, m)(x), plain)
+    assert not torch.allclose(found, plain, atol=1e-3)
 
 
 def test_bad_features_and_multipliers_are_named(setting):
     site, base, inside = setting
-    fired = torch.tensor([3, 0, 5])
+    fired = torch.tensor([3, 0, 5, 1, 2, 2, 0, 2])
     for feature, message in {
-        7: "feature = 7 is out of range; there are 3 features, 0 to 2",
+        8: "feature = 8 is out of range; there are 8 features, 0 to 7",
         -1: "out of range",
-        1: "feature = 1 is dead",
+        1: r"feature = 1 is dead.*; live are \[0, 2, 3, 4, 5\], \.\.\.",
     }.items():
         with pytest.raises(ValueError, match=message):
             interventions.check_feature(feature, fired)
-    interventions.check_feature(2, fired)
+    for live in (0, 3, 7):
+        interventions.check_feature(live, fired)
     for multiplier in (float("nan"), float("inf")):
         for clamp in (
             lambda m: interventions.primary(base.model, 0, m),
@@ -200,6 +238,7 @@ def test_shifts_are_of_every_clamp_at_every_multiplier(setting):
     assert frame.columns.tolist() == [
         *["prompt", "word", "formality", "emotion", "value", "condition", "multiplier"]
     ]
+    assert frame.index.tolist() == list(range(36))
     runs_made = frame.groupby(["condition", "multiplier"], sort=False).size()
     assert runs_made.to_dict() == {("a", -4.0): 12, ("a", 1.0): 12, ("b", -4.0): 12}
     assert (frame.value[frame.multiplier == 1] == 0).all()
@@ -227,9 +266,10 @@ def test_what_is_replaced_and_in_which_units(setting):
     assert not torch.allclose(halved, site.logits(), atol=1e-3)
 
 
-def test_mean_activations_of_texts_by_hand(setting):
+def test_mean_activations_of_texts_by_hand(setting, monkeypatch):
     """A "dictionary" of two features, 1 and a tenth of the first dimension: the mean of the first is 1,
     and that of the second over the tokens of each text, read alone, without the separator."""
+    monkeypatch.setattr(interventions, "BATCH_TEXTS", 2)
     site, *_ = setting
 
     def encode(x):
@@ -242,6 +282,8 @@ def test_mean_activations_of_texts_by_hand(setting):
         ]
         for first in ("drop", "keep")
     }
+    default = interventions.mean_activations(site.lm, PROMPTS, hook_point, {"d": encode})["d"]
+    assert default.equals(means["drop"]) and default.index.tolist() == [0, 1, 2]
     assert means["drop"][0].tolist() == means["keep"][0].tolist() == [1, 1, 1]
     for i, prompt in enumerate(PROMPTS):
         alone = lm.read(site.lm, interventions.pad(site.lm, [prompt])[0], hook_point)
@@ -263,22 +305,52 @@ def test_a_secondary_feature_moves_something_only_where_a_relu_opens(setting):
     reading = Reading("blocks.0.hook_resid_post", torch.zeros(3, 3, dtype=torch.bool), x, x)
     mean, std = torch.zeros(6), torch.ones(6)
     site = replace(setting[0], reading=reading, prompts=list("abc"), mean=mean, std=std)
-    multipliers = (-4.0, 0.0, 1.0, 4.0)
     with torch.no_grad():
         codes = inside.encode(model.nfm.hidden(model.encode(tokens)))
         fires = site.firing(codes, 12)
         slow = (codes.dense(12) > 0).reshape(3, 3, 12).any(1)
         assert torch.equal(fires, slow)
-        moves = torch.zeros(3, 12, dtype=torch.bool)
-        for i in range(12):
-            for m in multipliers:
-                change = interventions.secondary(model, inside, i, m)(tokens)
-                moves[:, i] |= (change != 0).reshape(3, 3, 6).any(2).any(1)
-        found = site.moving(model, inside, multipliers)
-        assert torch.equal(found, moves) and found.any() and (fires & ~found).any()
+        for multipliers in ((-4.0, 0.0, 1.0, 4.0), (-4.0,), (0.0,), (2.0,), (4.0,)):
+            moves = torch.zeros(3, 12, dtype=torch.bool)
+            for i in range(12):
+                for m in multipliers:
+                    change = interventions.secondary(model, inside, i, m)(tokens)
+                    moves[:, i] |= (change != 0).reshape(3, 3, 6).any(2).any(1)
+            found = site.moving(model, inside, multipliers)
+            assert torch.equal(found, moves) and found.any() and (fires & ~found).any()
+        assert torch.equal(site.moving(model, inside, (1.0,)), fires)  # nothing moves
         model.nfm.b_hidden.fill_(-1e3)
         codes = inside.encode(model.nfm.hidden(model.encode(tokens)))
-        assert torch.equal(site.moving(model, inside, multipliers), site.firing(codes, 12))
+        assert torch.equal(site.moving(model, inside, (-4.0, 4.0)), site.firing(codes, 12))
+
+
+def test_which_multiples_open_a_relu_by_hand(setting):
+    """Two hidden units at -1 and -3. Feature 0, active at 1, writes to the first: three times more
+    opens it; feature 1, at 2, to the second: six more; feature 2, at 0.5, away from the first: only
+    -4 times it, 2.5 less than nothing."""
+    inner = TopKSAE(2, SAEConfig(d_sae=3, k=3))
+    nfm = NFM(4, 5, NFMConfig(d_factor=2, dropout=0.0))
+    model = JointSAE(TopKSAE(4, SAEConfig(d_sae=5, k=2)), nfm).eval()
+    x = torch.ones(1, 1, 4)
+    reading = Reading("blocks.0.hook_resid_post", torch.zeros(1, 1, dtype=torch.bool), x, x)
+    site = replace(
+        setting[0], reading=reading, prompts=["a"], mean=torch.zeros(4), std=torch.ones(4)
+    )
+    with torch.no_grad():
+        nfm.V.zero_()
+        nfm.b_hidden.copy_(torch.tensor([-1.0, -3.0]))
+        inner.W_enc.zero_()
+        inner.b_enc.copy_(torch.tensor([1.0, 2.0, 0.5]))
+        inner.W_dec.copy_(torch.tensor([[0.5, 0], [0, 0.5], [-0.5, 0]]))  # in units of the std, 2
+    inside = SecondarySAE(inner, torch.zeros(2), torch.full((2,), 2.0))
+    for multipliers, moves in {
+        (4.0,): [True, True, False],
+        (2.5,): [True, False, False],
+        (-4.0,): [False, False, True],
+        (0.0, -4.0, 2.5): [True, False, True],
+        (1.0, 1.9): [True, True, True],  # none opens anything: where they fire
+    }.items():
+        assert site.moving(model, inside, multipliers).tolist() == [moves]
 
 
 def test_multiplied_touches_one_feature_only():

@@ -56,10 +56,17 @@ def test_topk_sae_by_hand():
         sae.W_enc.copy_(torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]]))
         sae.b_enc.copy_(torch.tensor([0.0, 0.0, -2.0]))
         sae.W_dec.copy_(torch.tensor([[10.0, 0.0], [0.0, 10.0], [5.0, 5.0]]))
+    assert sae.b_dec is None
     # [3, 1] -> pre-activations [3, 1, 2]: feature 0; [2, 4] -> [2, 4, 4 - 0]: b_enc makes it [2, 4, 4]; [-1, -1] -> all negative
     x_hat, codes = sae(torch.tensor([[3.0, 1.0], [1.0, 4.0], [-1.0, -1.0]]))
     assert codes.dense(3).tolist() == [[3, 0, 0], [0, 4, 0], [0, 0, 0]]
     assert x_hat.tolist() == [[30, 0], [0, 40], [0, 0]]
+    with_bias = TopKSAE(2, SAEConfig(d_sae=3, k=1, decoder_bias=True))
+    assert with_bias.b_dec.tolist() == [0, 0]
+    with torch.no_grad():
+        with_bias.W_dec.copy_(sae.W_dec)
+        with_bias.b_dec.copy_(torch.tensor([1.0, -2.0]))
+    assert with_bias.decode(codes).tolist() == [[31, -2], [1, 38], [1, -2]]
 
 
 def test_encode_is_relu_then_topk_by_sorting(model, x):
@@ -113,8 +120,9 @@ def test_the_rivals_of_the_nfm_by_their_formulas(x):
 def test_normalised_codes_make_the_interactions_blind_to_a_tokens_norm(x):
     nfm = make(NFMConfig(d_factor=3, normalise=True)).nfm
     codes = make().encode(x)
-    louder = codes._replace(acts=7 * codes.acts)
-    assert torch.allclose(nfm.interaction_out(codes), nfm.interaction_out(louder), atol=1e-12)
+    for factor in (7, 1e-3):
+        other = codes._replace(acts=factor * codes.acts)
+        assert torch.allclose(nfm.interaction_out(codes), nfm.interaction_out(other), atol=1e-12)
     unit = codes._replace(acts=codes.acts / codes.acts.square().mean(1, keepdim=True).sqrt())
     assert torch.allclose(
         nfm.interaction_out(codes),
@@ -184,8 +192,12 @@ def test_dropout_only_in_training(x):
 
 def test_initial_values_are_the_released_codes():
     nfm = NFM(50, 4000, NFMConfig(d_factor=40), torch.Generator().manual_seed(0))
-    assert nfm.W_lin.std().item() == pytest.approx(0.01, rel=0.02)
-    assert nfm.V.std().item() == pytest.approx(0.05, rel=0.02)
+    for name, std in {"W_lin": 0.01, "V": 0.05, "W_hidden": 0.01, "W_out": 0.01}.items():
+        drawn = getattr(nfm, name)
+        off = 4 / drawn.numel() ** 0.5  # four standard errors of the mean; more of the deviation's
+        assert drawn.mean().item() == pytest.approx(0, abs=off * std)
+        assert drawn.std().item() == pytest.approx(std, rel=off)
+    assert not any(bias.any() for bias in (nfm.b_lin, nfm.b_hidden, nfm.b_out))
     sae = TopKSAE(50, SAEConfig(d_sae=4000, k=8), torch.Generator().manual_seed(0))
     assert sae.W_dec.abs().max().item() == pytest.approx(4000**-0.5, rel=0.01)
     assert sae.W_dec.square().sum(1).mean().item() == pytest.approx(

@@ -64,6 +64,18 @@ def test_effects_by_weights():
     )
     found = pair_effects.by_weights(nfm, pairs, levels, codes)
     assert found.tolist() == pytest.approx([2 * 5 / 4, 1 * 5 / 4])
+    # at the threshold of 0.5 itself the unit is still closed
+    found = pair_effects.by_weights(an_nfm(bias=-0.5), pairs, levels, codes)
+    assert found.tolist() == pytest.approx([2 * 5 / 4, 1 * 5 / 4])
+    # each unit by its own share: one writes (3, 4) and opens on one in four, the other (1, 0) always
+    two = NFM(2, 3, NFMConfig(d_factor=2, dropout=0.0))
+    with torch.no_grad():
+        two.V.copy_(torch.tensor([[1.0, 1], [2, 2], [1, 1]]))
+        two.W_hidden.copy_(torch.eye(2))
+        two.b_hidden.copy_(torch.tensor([-1.5, 1]))
+        two.W_out.copy_(torch.tensor([[3.0, 4], [1, 0]]))
+    found = pair_effects.by_weights(two, pairs, levels, codes)
+    assert found.tolist() == pytest.approx([2 * (1.75**2 + 1) ** 0.5, (1.75**2 + 1) ** 0.5])
 
 
 def test_effects_in_company():
@@ -95,6 +107,9 @@ def test_who_meets_whom_and_where():
     # 1 and 3 on tokens 0, 1, 2, 3, 5; 1 and 4 on 2 and 4; 3 and 4 on 2 alone
     assert pairs.tolist() == [[0, 1], [0, 2]] and n.tolist() == [5, 2]
     assert pair_effects.meetings(codes, features, least=1)[1].tolist() == [[0, 1], [0, 2], [1, 2]]
+    assert active.toarray()[:, 2].tolist() == [0, 0, 1, 0, 1, 0]
+    silent = pair_effects.meetings(codes, torch.tensor([1, 9]), least=1)  # 9 never fires
+    assert silent[0].shape == (6, 2) and len(silent[1]) == len(silent[2]) == 0
     where = pair_effects.tokens_of(active, pairs, most=3)
     assert [w.tolist() for w in where] == [[0, 2, 5], [2, 4]]  # the first, the middle, the last
 
@@ -114,7 +129,24 @@ def test_partners_by_hand():
     # by weights 1.5 for 1 and 4 comes last, so that with one candidate each they are not asked
     few = pair_effects.partners(nfm, codes, features, levels, **sizes | {"candidates": 1})
     assert few[["feature", "partner"]].to_numpy().tolist() == [[1, 3], [3, 4], [3, 1], [4, 3]]
+    for nobody in (torch.tensor([1, 9]), torch.tensor([9, 10])):
+        none = pair_effects.partners(nfm, codes, nobody, torch.ones(11), **sizes)
+        assert none.empty and none.columns.tolist() == found.columns.tolist()
     assert pair_effects.partners(nfm, codes, features, levels, **sizes | {"least": 6}).empty
+
+
+def test_the_weights_are_asked_with_tokens_spread_over_all(monkeypatch):
+    """Every token where there are few; with room for two of six, every third."""
+    codes, features = meeting()
+    nfm, seen, ask = an_nfm(V=(1.0,) * 5), [], pair_effects.by_weights
+    monkeypatch.setattr(
+        pair_effects, "by_weights", lambda *given: seen.append(given[3]) or ask(*given)
+    )
+    for chunk, rows in {7: [0, 1, 2, 3, 4, 5], 2: [0, 3]}.items():
+        monkeypatch.setattr(pair_effects, "CHUNK", chunk)
+        pair_effects.partners(nfm, codes, features, torch.ones(5), 1, 2, 8, 2)
+        assert seen[-1].acts.tolist() == codes.acts[rows].tolist()
+        assert seen[-1].indices.tolist() == codes.indices[rows].tolist()
 
 
 def test_strongest_pairs_of_each_feature():

@@ -66,6 +66,9 @@ def test_effects_of_a_feature_are_those_of_switching_it_off(monkeypatch, kind):
     codes = m.encode(x)
     pieces = zip(codes.acts.split(25), codes.indices.split(25), strict=True)
     found = path_effects.by_feature(m, x.split(25), [Codes(a, i) for a, i in pieces])
+    assert found.index.name == "feature"
+    shares = ["decoder", "linear", "interaction"] if kind == "joint" else ["decoder"]
+    assert found.columns.tolist() == ["fired", "ablation", *shares]
     spread = float(((x - x.mean(0)) ** 2).sum() / len(x))
     written = m.parts(codes)
     fired = 0
@@ -107,6 +110,21 @@ def test_effects_of_groups_by_hand():
     for (path, group), share in found.items():
         assert share == pytest.approx((4 - 1.875) * half[path][group] / 4, abs=1e-12)
     assert found.sum() == pytest.approx(1 - 0.125**2 / 4)  # 1 - FVU
+
+
+def test_shares_of_groups_have_no_scale():
+    """x is 0.2, then 0, and one part is half of it: half explained, less a quarter of the variance
+    that is left over, 1 - (1 - 1/2)^2. In another block x does not vary."""
+    moments = path_effects.GroupMoments(
+        [("decoder", "low")],
+        torch.tensor([2, 3]),
+        torch.tensor([[[0.2], [0.1]], [[0.3], [0.3]]]).double(),
+        torch.tensor([[[0.04, 0.02], [0.02, 0.01]], [[0.03, 0.03], [0.03, 0.03]]]).double(),
+    )
+    found = moments.shapley(np.array([True, False]))
+    assert found.index.names == ["path", "group"]
+    assert found.to_dict() == pytest.approx({("decoder", "low"): 0.75})
+    assert moments.shapley(np.array([True, True])).iloc[0] == pytest.approx(0.6)
 
 
 def test_effects_of_groups_add_up_to_what_the_model_explains():

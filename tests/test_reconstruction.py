@@ -58,7 +58,8 @@ def test_paths_add_up_the_parts_that_their_names_say():
     with torch.no_grad():  # untrained paths say almost nothing
         for weights in model.nfm.parameters():
             weights.normal_(generator=generator)
-        sae.b_enc -= 2.0  # so that fewer than k features are active on some tokens
+        sae.W_enc.normal_(generator=generator)
+        sae.b_enc -= 1.0  # so that fewer than k features are active on some tokens
     made = reconstruction.paths({"joint": model, "sae": sae})(X)
     codes = model.encode(X)
     own, linear, interaction = model.parts(codes).values()
@@ -75,7 +76,8 @@ def test_paths_add_up_the_parts_that_their_names_say():
     assert torch.allclose(made["abs", "joint", "linear_out"], linear.abs().mean(1))
     assert torch.allclose(made["abs", "joint", "interaction_out"], interaction.abs().mean(1))
     active = (codes.dense(30) > 0).sum(1)
-    assert made["l0", "joint", ""].tolist() == active.tolist() and active.min() < 4
+    assert made["l0", "joint", ""].tolist() == active.tolist()
+    assert 0 < active.min() < 4 and ((codes.acts > 0) & (codes.acts < 1)).any()
     assert len(made) == 4 + 4 + 2 + 2
 
 
@@ -92,7 +94,7 @@ def test_stored_sums_are_those_of_the_whole_split(p):
         ("two", "all"): joint(x).x_hat,
         ("two", "own_path"): joint.sae.decode(joint.encode(x)),
     }
-    assert sums.index.tolist() == acts.article.unique().tolist()
+    assert sums.index.tolist() == acts.article.unique().tolist() and sums.index.name == "article"
     for article in sums.index[:4]:
         rows = acts.article == article
         assert sums["tokens"][article] == rows.sum()
@@ -129,6 +131,16 @@ def test_each_split_has_its_own_sums(p):
         reconstruction.sums(config, split).index for split in ("test", "validation")
     )
     assert not set(test) & set(validation)
+
+
+def test_a_model_meets_the_first_positions_that_it_was_trained_on(p):
+    for name, first in {"sae": "drop", "sae_published": "keep"}.items():
+        config = variants.get(name, p)
+        acts = activations.load(p.harvest, "test", first)
+        assert reconstruction.sums({name: config})["tokens"].sum() == len(acts)
+        key = {"weights": runs.get(config).sha256, "split": "test"}
+        stamp = store.load(reconstruction.KIND, key).manifest["provenance"]
+        assert stamp["seed"] == config.train.seed
 
 
 def test_models_of_different_activations_are_refused(p):
