@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from companion import places
 from companion.profiles import Profile, altered
-from featint.config import ModelConfig, SAEConfig, choose
+from featint.config import ModelConfig, NFMConfig, SAEConfig, choose
 
 VARIANTS, CHAPTERS, SEEDED = tomllib.loads((places.DATA / "models.toml").read_text()).values()
 """What readers see of each model; the models that each chapter reads; those of them that it reads
@@ -21,10 +21,7 @@ SECONDARY_EXPANSION, SECONDARY_K_SHARE = 25, 0.02
 def differences(p: Profile) -> dict[str, tuple[str, dict]]:
     """For each model but `sae`, the profile's SAE: the model that it is like, and what differs from
     that one's ModelConfig, as for `altered`; `base` is the name of a model."""
-    # An SAE with so many features more has the parameters of linear path, factors and MLP.
-    d_in, d_sae, d_factor = p.d_in, p.sae.d_sae, p.nfm.d_factor
-    nfm = d_sae * (d_in + d_factor) + d_factor * (d_factor + 1) + d_in * (d_factor + 2)
-    more = round(nfm / (2 * d_in + 1))
+    d_sae, d_factor, more = p.sae.d_sae, p.nfm.d_factor, nfm_as_features(p, p.nfm)
     # The paper's sequential model was trained at the 250 most active of 1024 features, its NFM 200
     # wide where the joint model's has 300.
     cut = {"sae": {"k": max(1, round(p.sae.k * (250 / 1024)))}}
@@ -71,6 +68,13 @@ def differences(p: Profile) -> dict[str, tuple[str, dict]]:
             inside("sequential_published", d_published),
         ),
     }
+
+
+def nfm_as_features(p: Profile, nfm: NFMConfig) -> int:
+    """How many more features give an SAE the parameters of an NFM."""
+    d_in, d_sae, m = p.d_in, p.sae.d_sae, nfm.d_factor
+    n = d_sae * m + m * (m + 1) + d_in * (m + 1) + nfm.linear * (d_sae + 1) * d_in
+    return round(n / (2 * d_in + 1))
 
 
 def get(name: str, profile: Profile, seed: int | None = None) -> ModelConfig:

@@ -177,3 +177,17 @@ def test_models_of_every_seed_belong_to_their_chapter():
     assert all(
         set(names) <= set(variants.CHAPTERS[chapter]) for chapter, names in variants.SEEDED.items()
     )
+
+
+def test_altered_values_find_their_place():
+    p = profiles.laptop()
+    config = variants.get("sae_short", p)
+    longer = profiles.altered(config, {"train": {"n_tokens": 835_000}})
+    assert longer == variants.get("sae_bias", p)
+    changes = {"harvest": p.mlp_site, "train": {"n_tokens": 5000, "lr": 0.5}, "nfm": p.nfm}
+    found = profiles.altered(config, changes)
+    assert found.train == replace(config.train, n_tokens=5000, lr=0.5)
+    assert (found.harvest, found.nfm, found.sae) == (p.mlp_site, p.nfm, config.sae)
+    assert profiles.altered(config, {}) == config
+    with pytest.raises(ValueError, match="k = 0 must lie between"):
+        profiles.altered(config, {"sae": {"k": 0}})

@@ -1,5 +1,5 @@
-"""The interaction path tuned as its advocate would: the trials, the state of its hidden units, warm
-starts, and the weights that it gives to pairs of features."""
+"""The interaction path tuned as its advocate would: the trials, the state of its hidden units, and
+the weights that it gives to pairs of features."""
 
 import itertools
 from collections.abc import Sequence
@@ -11,18 +11,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from companion.profiles import Profile
+from companion import variants
+from companion.profiles import Profile, altered
 from featint import activations, metrics, reconstruction, runs
 from featint.activations import Activations
-from featint.config import HarvestConfig, ModelConfig
+from featint.config import ModelConfig
 from featint.runs import Trained
-
-
-def tuned(config: ModelConfig, lr: float, decoder: float = 1.0) -> ModelConfig:
-    """A plain SAE with the learning rate of all parameters, and of the decoder beyond that,
-    multiplied."""
-    scale = {**config.train.lr_scale} | ({"W_dec": decoder} if decoder != 1 else {})
-    return replace(config, train=replace(config.train, lr=config.train.lr * lr, lr_scale=scale))
 
 
 def second_round(
@@ -55,81 +49,54 @@ def second_round(
             f"the plain SAE has {len(further) + 1}, ask for fewer factors"
         )
     carried = {f"sae.{name}": factor for name, factor in best.train.lr_scale.items()}
+    paths = {
+        w: replace(p.nfm, d_factor=max(1, round(p.nfm.d_factor * w)), linear=False, dropout=0.0)
+        for w in widths
+    }
     trials = []
     for form, (lr, width, normalised) in itertools.product(forms, combinations):
-        d_factor, codes = factors_of(p, width), "normalised" if normalised else "raw"
-        changes = {"linear": False, "dropout": 0.0, "form": form, "normalise": normalised}
-        nfm = replace(p.nfm, d_factor=d_factor, **changes)
-        train = replace(best.train, lr_scale={"nfm": lr, **carried})
-        words = f"own learning rate x {lr:g}, {d_factor} factors, {codes} codes"
-        trials.append((form, words, replace(best, nfm=nfm, train=train)))
-    d_sae = best.sae.d_sae + extra_features(p, max(widths))
-    wider = replace(best, sae=replace(best.sae, d_sae=d_sae))
-    trials.append(("sae", f"{d_sae:,} features", wider))
+        nfm = replace(paths[width], form=form, normalise=normalised)
+        codes = "normalised" if normalised else "raw"
+        words = f"own learning rate x {lr:g}, {nfm.d_factor} factors, {codes} codes"
+        trial = altered(best, {"nfm": nfm, "train": {"lr_scale": {"nfm": lr, **carried}}})
+        trials.append((form, words, trial))
+    d_sae = best.sae.d_sae + variants.nfm_as_features(p, paths[max(widths)])
+    trials.append(("sae", f"{d_sae:,} features", altered(best, {"sae": {"d_sae": d_sae}})))
     for factor in further[: len(combinations) - 1]:
-        trials.append(("sae", f"learning rate x {factor:g} of the best", tuned(best, factor)))
+        trial = altered(best, {"train": {"lr": best.train.lr * factor}})
+        trials.append(("sae", f"learning rate x {factor:g} of the best", trial))
     return pd.DataFrame(trials, columns=["family", "setting", "config"])
-
-
-def factors_of(p: Profile, width: float) -> int:
-    """d_factor at so many times the profile's."""
-    return max(1, round(p.nfm.d_factor * width))
-
-
-def extra_features(p: Profile, width: float) -> int:
-    """How many features have as many parameters as an NFM's interaction path of that width."""
-    m = factors_of(p, width)
-    return max(1, round((p.sae.d_sae * m + m * (m + 1) + p.d_in * (m + 1)) / (2 * p.d_in + 1)))
 
 
 def validate(trials: pd.DataFrame, p: Profile) -> pd.DataFrame:
     """Trials (family, config) with what validation text says of each; trains what is missing.
 
-    Adds fvu (NaN if the training diverged), parameters, silent (share of the hidden units that
-    pass nothing; None without such units), and chosen, the family's best.
+    Adds fvu, parameters and silent, the share of the hidden units that pass nothing (NaN without
+    such units; all NaN if the training diverged), and chosen, the family's best.
     """
     x, rows = activations.load(p.harvest, "validation").pieces()[0], []
     for config in trials["config"]:
         try:
             trained = runs.get(config)
-            total = reconstruction.sums({"trial": config}, "validation").sum()
-            fvu = metrics.fvu(total["sse", "trial", "all"], total["sst", "", ""])
         except FloatingPointError:  # a result of this setting: its loss grew beyond all bounds
-            rows.append({"fvu": np.nan, "parameters": None, "silent": None})
+            rows.append({})
             continue
-        units = passing(trained, x)
-        silent = None if units is None else (units == 0).double().mean().item()
+        total = reconstruction.sums({"trial": config}, "validation").sum()
+        fvu = metrics.fvu(total["sse", "trial", "all"], total["sst", "", ""])
+        silent = (passing(trained, x) == 0).double().mean().item()
         rows.append({"fvu": fvu, "parameters": trained.n_parameters, "silent": silent})
-    tried = trials.assign(**pd.DataFrame(rows, index=trials.index))
+    tried = trials.join(pd.DataFrame(rows, trials.index, ["fvu", "parameters", "silent"]))
     return tried.assign(chosen=tried["fvu"] == tried.groupby("family")["fvu"].transform("min"))
 
 
 @torch.no_grad()
-def passing(trained: Trained, x: Float[Tensor, "n d_in"]) -> Float[Tensor, " d_factor"] | None:
-    """Share of tokens on which each hidden unit of an interaction path passes anything; None for a
-    model without hidden units."""
+def passing(trained: Trained, x: Float[Tensor, "n d_in"]) -> Float[Tensor, " hidden"]:
+    """Share of tokens on which each hidden unit of an interaction path passes anything; of a model
+    without hidden units, nothing."""
     nfm = trained.config.nfm
     if nfm is None or not nfm.interaction or nfm.form == "polynomial":
-        return None
+        return torch.zeros(0)
     return (trained.model.nfm.hidden(trained.model.encode(x)) > 0).double().mean(0)
-
-
-def again(config: ModelConfig, n_tokens: int, harvest: HarvestConfig | None = None) -> ModelConfig:
-    """The same settings on another budget, and at another place to read if one is given."""
-    train = replace(config.train, n_tokens=n_tokens)
-    return replace(config, train=train, harvest=harvest or config.harvest)
-
-
-def warm(plain: ModelConfig, path: ModelConfig) -> tuple[ModelConfig, ModelConfig]:
-    """The interaction model started from the finished plain SAE, and its twin whose path stays
-    frozen at its random initial values.
-
-    Both go on with the SAE for the same tokens on the same schedule, so that they differ in what
-    the path learns and in nothing else.
-    """
-    start = replace(path, sae=plain.sae, base=plain)
-    frozen = replace(start.train, lr_scale=start.train.lr_scale | {"nfm": 0.0})
-    return start, replace(start, train=frozen)
 
 
 @torch.no_grad()
@@ -146,16 +113,14 @@ def pair_weights(
     counts = metrics.density(pieces, model.d_sae) * len(acts)
     alive = np.flatnonzero(counts.round() >= min_tokens)
     chosen = np.sort(np.random.default_rng(seed).permutation(alive)[:n_features])
-    codes = [piece.dense(model.d_sae)[:, chosen].double().cpu() for piece in pieces]
-    codes = torch.cat(codes).numpy()
-    fires, V = (codes > 0).astype(float), model.nfm.V[chosen].double().cpu().square().numpy()
-    i, j = np.triu_indices(len(chosen), 1)
+    codes = torch.cat([piece.dense(model.d_sae)[:, chosen].double().cpu() for piece in pieces])
+    fires, V = (codes > 0).double().numpy(), model.nfm.V[chosen].double().cpu().square().numpy()
     rates = fires.mean(0)
-    return pd.DataFrame(
-        {
-            "weight": np.sqrt((V @ V.T)[i, j]),
-            "together": (fires.T @ fires)[i, j],
-            "covariance": np.abs(np.cov(codes.T))[i, j],
-            "by_chance": rates[i] * rates[j],
-        }
-    )
+    of_pairs = {
+        "weight": np.sqrt(V @ V.T),
+        "together": fires.T @ fires,
+        "covariance": np.abs(np.cov(codes.T)),
+        "by_chance": np.outer(rates, rates),
+    }
+    pairs = np.triu_indices(len(chosen), 1)
+    return pd.DataFrame({name: matrix[pairs] for name, matrix in of_pairs.items()})

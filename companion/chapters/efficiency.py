@@ -2,13 +2,12 @@
 what both paths do."""
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from companion import estimates, variants
-from companion.profiles import Profile
+from companion.profiles import Profile, altered
 from featint.config import ModelConfig, NFMConfig
 
 
@@ -20,7 +19,7 @@ def of_size(p: Profile, width: int, share: float) -> ModelConfig:
     """
     plain, d = variants.get("sae_short", p), p.d_in
     if share == 0:
-        return replace(plain, sae=replace(plain.sae, d_sae=width))
+        return altered(plain, {"sae": {"d_sae": width}})
     total = width * (2 * d + 1) + d
     d_sae = round(((1 - share / 100) * total - d) / (2 * d + 1))
     # the path has m^2 + m (d_sae + 1 + d) + d parameters with m factors: the positive root
@@ -32,7 +31,7 @@ def of_size(p: Profile, width: int, share: float) -> ModelConfig:
             f"features: at least 1 and k = {p.sae.k}"
         )
     nfm = NFMConfig(d_factor=m, linear=False, dropout=p.nfm.dropout)
-    return replace(plain, sae=replace(plain.sae, d_sae=d_sae), nfm=nfm)
+    return altered(plain, {"sae": {"d_sae": d_sae}, "nfm": nfm})
 
 
 def as_sae(curve: pd.DataFrame) -> pd.Series:
@@ -42,9 +41,9 @@ def as_sae(curve: pd.DataFrame) -> pd.Series:
     `curve`: columns share (0 for an SAE), parameters, fvu. Read off straight between the SAEs in
     logarithms; NaN beyond their ends.
     """
-    sae = np.log(curve.loc[curve["share"] == 0, ["fvu", "parameters"]].sort_values("fvu"))
-    at = np.log(curve["fvu"])
-    size = np.interp(at, sae["fvu"], sae["parameters"], left=np.nan, right=np.nan)
+    logs = np.log(curve[["fvu", "parameters"]])
+    sae = logs[curve["share"] == 0].sort_values("fvu")
+    size = np.interp(logs["fvu"], sae["fvu"], sae["parameters"], left=np.nan, right=np.nan)
     return np.exp(size) / curve["parameters"]
 
 
@@ -57,12 +56,11 @@ def interaction_share(losses: pd.DataFrame, kind: str, draws: int, **same) -> pd
     """
     removed = estimates.gains(losses, [("both", "none")], draws).iloc[0]
     if removed.value <= 0 or (removed.lo is not None and removed.lo <= 0):
-        reason = "no share, since the paths together do not surely lower the KL"
-        nothing = [{"value": None, "unit": reason, "n": len(losses), "of": "articles"}]
-        return estimates.tidy(nothing, **same)
+        nothing = {"value": None, "n": removed.n, "of": removed.of}
+        nothing["unit"] = "no share, since the paths together do not surely lower the KL"
+        return estimates.tidy([nothing], **same)
 
     def statistic(total: pd.DataFrame) -> dict:
-        paths = (total[name] for name in ("none", "linear", "interaction", "both"))
-        return {"": 100 * estimates.path_shares(*paths)["interaction", kind]}
+        return {"": 100 * estimates.path_shares(**total)["interaction", kind]}
 
     return estimates.bootstrap(losses, statistic, draws, unit="%", **same)

@@ -48,28 +48,21 @@ def splice(
             "so that there is one to predict from and one to predict"
         )
     tokens = torch.tensor([model.separator, *ids])
+    words = [model.tokenizer.decode([token]).strip() or "␣" for token in tokens.tolist()]
+    words = pd.Index([f"{i} {word}" for i, word in enumerate(words)], name="token")  # all differ
     reading = lm.read(model, tokens[None], hook_point)
     edited = ~reading.sinks if first_position == "drop" else torch.ones_like(reading.sinks)
     logits = {"clean": lm.resume(model, reading)[0]}
-    clean, target = Clean.of(logits["clean"]), tokens.roll(-1).to(reading.x.device)
-    kl = {}
+    clean, target, kl = Clean.of(logits["clean"]), tokens.roll(-1).to(reading.x.device), {}
     for name, draw, x_hat in downstream.replacements(conditions, reading, edited, 0, draws, 0):
         after = lm.resume(model, reading, lambda x, x_hat=x_hat: x_hat, first_position)[0]
         kl[name, draw] = downstream.compare(clean, after, target)["kl"].cpu().numpy()
         if draw < 0:
             logits[name] = after
-    words = [model.tokenizer.decode([token]).strip() or "␣" for token in tokens.tolist()]
-    words = [f"{i} {word}" for i, word in enumerate(words)]  # no two are equal
-    length = reading.x[0].norm(dim=-1).cpu().numpy()
-    sinks = reading.sinks[0].cpu().numpy()
-    rows = pd.DataFrame(kl, index=pd.Index(words, name="token"), dtype=float).iloc[1:]
-    names = list(conditions)
-    return Sentence(
-        pd.DataFrame({"token": words, "length": length, "sink": sinks}),
-        logits,
-        pd.DataFrame({name: rows[name, -1] for name in names}, index=rows.index),
-        pd.DataFrame({n: rows[n].drop(columns=-1).mean(axis=1) for n in names}, index=rows.index),
-    )
+    rows = {"length": reading.x[0].norm(dim=-1).cpu(), "sink": reading.sinks[0].cpu()}
+    kl = pd.DataFrame(kl, words, dtype=float).iloc[1:].T  # a row per condition and draw
+    twins = kl.drop(index=-1, level=1).groupby(level=0, sort=False).mean().T
+    return Sentence(pd.DataFrame(rows, words).reset_index(), logits, kl.xs(-1, level=1).T, twins)
 
 
 def top_tokens(model: lm.LanguageModel, sentence: Sentence, place: int, n: int = 4) -> pd.DataFrame:
@@ -81,12 +74,9 @@ def top_tokens(model: lm.LanguageModel, sentence: Sentence, place: int, n: int =
     if not 1 <= place < len(sentence.tokens):
         last = len(sentence.tokens) - 1
         raise ValueError(f"place = {place} must be a token's number, from 1 to {last}")
-    rows = []
+    tables = {}
     for name, logits in sentence.logits.items():
-        top = logits[place].float().softmax(-1).topk(n)
-        tokens = [repr(model.tokenizer.decode([token]))[1:-1] for token in top.indices.tolist()]
-        rows += [
-            {"condition": name, "token": token, "probability": p}
-            for token, p in zip(tokens, top.values.tolist(), strict=True)
-        ]
-    return pd.DataFrame(rows)
+        p, ids = logits[place].float().softmax(-1).topk(n)
+        tokens = [repr(model.tokenizer.decode([token]))[1:-1] for token in ids.tolist()]
+        tables[name] = pd.DataFrame({"token": tokens, "probability": p.tolist()})
+    return pd.concat(tables, names=["condition"]).reset_index("condition")

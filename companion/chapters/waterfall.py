@@ -1,25 +1,19 @@
 """The differences between the published protocol and a controlled one as switches."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pandas as pd
 import torch
 
 from companion import published, variants
-from companion.profiles import Profile
+from companion.profiles import Profile, altered
 from featint import activations, reconstruction, runs
 from featint.activations import Activations
 from featint.config import ModelConfig, choose
 
+REFERENCES = "sae sae_bias sae_tuned sae_fast_decoder joint_no_interaction".split()
 SWITCHES = {
-    "reference": (
-        "own path",
-        "sae",
-        "sae_bias",
-        "sae_tuned",
-        "sae_fast_decoder",
-        "joint_no_interaction",
-    ),
+    "reference": ("own path", *REFERENCES),
     "text": ("first training windows", "training split", "test articles"),
     "first_position": ("keep", "drop"),
     "nfm_sees": ("all", "half"),
@@ -54,10 +48,9 @@ def trained_as(name: str, protocol: Protocol, p: Profile) -> ModelConfig:
     """A named model, its first positions and mask as the protocol says."""
     config = variants.get(name, p)
     if protocol.first_position == "keep":
-        published_split = {"first_position": "keep", "holdout_share": variants.HOLDOUT_SHARE}
-        config = replace(config, train=replace(config.train, **published_split))
+        config = altered(config, variants.PUBLISHED)
     if protocol.nfm_sees == "half" and config.nfm is not None:
-        config = replace(config, nfm=replace(config.nfm, top_n=max(1, config.sae.k // 2)))
+        config = altered(config, {"nfm": {"top_n": max(1, config.sae.k // 2)}})
     return config
 
 
