@@ -91,9 +91,7 @@ def compare(args):
     """say which results of two runs differ by more than their intervals"""
     from companion import compare
 
-    a, b = map(compare.folder, (args.a, args.b))
-    comparison = compare.compare(compare.load(a), compare.load(b), args.tolerance)
-    print(compare.report(comparison, a, b, args.tolerance))
+    print(compare.report(*map(compare.folder, (args.a, args.b)), args.tolerance))
 
 
 def doctor(args):

@@ -1,31 +1,12 @@
 """Two runs side by side: which values moved beyond their intervals, and which are in one run
 only."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from companion import estimates, places, results
 from featint.config import at_least
-
-TOLERANCE = 0.01  # relative; for numbers that come without an interval
-KEYS = ["chapter", "id"]
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What came of comparing run B with run A."""
-
-    common: pd.DataFrame
-    """One row per value that both runs have: chapter, id, unit, A, B, `judged by`, `moved`."""
-    only: dict[str, dict[str, list[str]]]
-    """By run, "A" and "B": the values that the other lacks, by chapter; an empty list stands for
-    a whole chapter."""
-
-    @property
-    def moved(self) -> pd.DataFrame:
-        return self.common[self.common.moved]
 
 
 def folder(run: str) -> Path:
@@ -35,22 +16,11 @@ def folder(run: str) -> Path:
     """
     home = places.DATA / "results"
     for place in (home / run, Path(run)):
-        if any(f.stem != "ledger" for f in place.glob("*.json")):
+        if results.files(place):
             return place
-    files = [f for f in home.glob("**/*.json") if f.stem != "ledger"]
-    labels = ", ".join(sorted({str(f.parent.relative_to(home)) for f in files})) or "none yet"
+    labels = sorted(str(f.relative_to(home)) for f in home.glob("**/") if results.files(f))
     what = f"run = {run!r} is neither a folder with results nor a label"
-    raise ValueError(f"{what}; labels: {labels}")
-
-
-def load(place: Path) -> pd.DataFrame:
-    """All estimates of a folder of results, with columns `chapter` and `id`.
-
-    Raises StoreError for a damaged file.
-    """
-    files = sorted(f for f in place.glob("*.json") if f.stem != "ledger")
-    tables = {f.stem: results.table(f) for f in files}
-    return pd.concat(tables, names=KEYS).reset_index()
+    raise ValueError(f"{what}; labels: {', '.join(labels) or 'none yet'}")
 
 
 def judge(a, b, tolerance: float) -> tuple[str, bool]:
@@ -70,49 +40,40 @@ def judge(a, b, tolerance: float) -> tuple[str, bool]:
     return "tolerance", abs(a.value - b.value) > tolerance * max(abs(a.value), abs(b.value))
 
 
-def compare(a: pd.DataFrame, b: pd.DataFrame, tolerance: float = TOLERANCE) -> Comparison:
-    """Compare two tables of `load`. Raises ValueError for a tolerance below 0, or if no chapter
-    is in both."""
-    at_least("tolerance", tolerance, 0)
-    chapters = {"A": set(a.chapter), "B": set(b.chapter)}
-    if not (shared := chapters["A"] & chapters["B"]):
-        names = {run: ", ".join(sorted(c)) for run, c in chapters.items()}
-        raise ValueError(f"the runs share no chapter: A has {names['A']}, B has {names['B']}")
-    both = a.merge(b, on=KEYS, how="outer", indicator=True, suffixes=(" A", " B"), sort=False)
-    only = {}
-    for run, side in (("A", "left_only"), ("B", "right_only")):
-        alone = both[both._merge == side]
-        only[run] = {chapter: [] for chapter in sorted(chapters[run] - shared)}
-        for chapter, ids in alone[alone.chapter.isin(shared)].groupby("chapter")["id"]:
-            only[run][chapter] = list(ids)
+def common(a: pd.DataFrame, b: pd.DataFrame, tolerance: float) -> pd.DataFrame:
+    """One row per value that is in two tables of `results.load`: chapter, id, unit, A, B, `judged
+    by`, `moved`."""
     rows = []
-    known = b.set_index(KEYS)
-    for ours in a[a.set_index(KEYS).index.isin(known.index)].itertuples():
-        theirs = known.loc[(ours.chapter, ours.id)]
-        by, moved = judge(ours, theirs, tolerance)
-        unit = " / ".join(dict.fromkeys((ours.unit, theirs.unit)))
-        said = [estimates.interval(v.value, v.lo, v.hi) for v in (ours, theirs)]
-        rows.append((ours.chapter, ours.id, unit, *said, by, moved))
-    columns = [*KEYS, "unit", "A", "B", "judged by", "moved"]
-    return Comparison(pd.DataFrame(rows, columns=columns).astype({"moved": bool}), only)
+    for chapter, name in a.index[a.index.isin(b.index)]:
+        pair = a.loc[(chapter, name)], b.loc[(chapter, name)]
+        unit = " / ".join(dict.fromkeys(v.unit for v in pair))
+        said = [estimates.interval(v.value, v.lo, v.hi) for v in pair]
+        rows.append((chapter, name, unit, *said, *judge(*pair, tolerance)))
+    columns = ["chapter", "id", "unit", "A", "B", "judged by", "moved"]
+    return pd.DataFrame(rows, columns=columns).astype({"moved": bool})
 
 
-def report(comparison: Comparison, a: Path, b: Path, tolerance: float = TOLERANCE) -> str:
-    """The comparison in words and a table."""
-    counts = comparison.common["judged by"].value_counts()
+def report(a: Path, b: Path, tolerance: float) -> str:
+    """The comparison of two folders in words and a table. Raises ValueError for a tolerance below
+    0, or if no chapter is in both, StoreError for a damaged file."""
+    at_least("tolerance", tolerance, 0)
+    runs = {"A": results.load(a), "B": results.load(b)}
+    chapters = {run: table.index.unique("chapter") for run, table in runs.items()}
+    if chapters["A"].intersection(chapters["B"]).empty:
+        has = ", ".join(f"{run} has {', '.join(known)}" for run, known in chapters.items())
+        raise ValueError(f"the runs share no chapter: {has}")
+    both = common(*runs.values(), tolerance)
     about = {"tolerance": f" ({tolerance:g})"}
+    counts = both["judged by"].value_counts()
     how = ", ".join(f"{n} by {by}{about.get(by, '')}" for by, n in counts.items())
-    moved = comparison.moved
-    lines = [
-        f"A: {a}",
-        f"B: {b}",
-        f"{len(comparison.common)} values in both ({how}); {len(moved)} moved.",
-    ]
+    moved = both[both.moved].drop(columns="moved")
+    lines = [f"A: {a}", f"B: {b}", f"{len(both)} values in both ({how}); {len(moved)} moved."]
     if len(moved):
-        lines += ["", moved.drop(columns="moved").to_string(index=False)]
-    for run, chapters in comparison.only.items():
-        if whole := [chapter for chapter, ids in chapters.items() if not ids]:
+        lines += ["", moved.to_string(index=False)]
+    for run, other in ("AB", "BA"):
+        if len(whole := chapters[run].difference(chapters[other])):
             lines += ["", f"Chapters only in {run}: {', '.join(whole)}"]
-        listed = {chapter: ", ".join(ids) for chapter, ids in chapters.items() if ids}
-        lines += [f"Only in {run}, {chapter}: {ids}" for chapter, ids in listed.items()]
+        alone = runs[run].index.difference(runs[other].index).drop(whole, level="chapter")
+        for chapter, ids in alone.to_frame(index=False).groupby("chapter")["id"]:
+            lines.append(f"Only in {run}, {chapter}: {', '.join(ids)}")
     return "\n".join(lines)

@@ -17,10 +17,9 @@ FILES = {
     ".".join(f.relative_to(places.PROJECT).with_suffix("").parts).removesuffix(".__init__"): f
     for package in PACKAGES
     for f in places.PROJECT.joinpath(package).rglob("*.py")
+    if f != places.PROJECT / package / "__init__.py"
 }
-"""The file of every module."""
-for package in PACKAGES:
-    del FILES[package]  # their only work is a setting for threads, and where the cache lies
+"""The file of every module; the packages' own only set threads, and where the cache lies."""
 BESIDE = {
     "featint.kernels.loops": places.PROJECT / "featint" / "kernels" / "loops.cpp",
     "companion.variants": places.DATA / "models.toml",

@@ -143,11 +143,8 @@ def get(name: str, **knobs) -> Profile:
         choose("knob", knob, tuple(KNOBS))
         if value is None:
             continue
-        stage, change = KNOBS[knob], {knob: value}
-        if knob == "lm":
-            change = {"lm": LMConfig(name=value)}
-        elif knob == "seed":
-            change = {"seeds": (value,)}
+        value = LMConfig(name=value) if knob == "lm" else (value,) if knob == "seed" else value
+        change, stage = {"seeds" if knob == "seed" else knob: value}, KNOBS[knob]
         turned = altered(profile, {stage: change} if stage else change)
         if turned != profile:
             profile = replace(turned, turned=(*profile.turned, knob))

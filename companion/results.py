@@ -48,22 +48,22 @@ def rounded(x):
     return [rounded(y) for y in x] if isinstance(x, list | tuple) else x
 
 
+def read_json(file: Path, remedy: str):
+    """What a JSON file holds. Raises StoreError with the remedy if it is missing or damaged."""
+    try:
+        return json.loads(file.read_text())
+    except FileNotFoundError:
+        raise store.StoreError(f"{file} is missing; {remedy}") from None
+    except ValueError as e:
+        raise store.StoreError(f"{file} is not JSON ({e}); {remedy}") from e
+
+
 def read(file: Path) -> dict:
     """A results file. Raises StoreError if it is missing or not in the format."""
-    try:
-        content = json.loads(file.read_text())
-    except FileNotFoundError:
-        raise store.StoreError(
-            f"there are no results at {file}; `make book` computes them"
-        ) from None
-    except ValueError as e:
-        raise store.StoreError(
-            f"{file} is not JSON ({e}); delete it and run `make book` again"
-        ) from e
+    remedy = f"`featint notebook {file.stem} --profile ...` computes it"
+    content = read_json(file, remedy)
     if lacks := {"chapter", "profile", "provenance", "values"} - set(content):
-        raise store.StoreError(
-            f"{file} lacks {', '.join(sorted(lacks))}; delete it and run `make book` again"
-        )
+        raise store.StoreError(f"{file} lacks {', '.join(sorted(lacks))}; {remedy}")
     return content
 
 
@@ -71,11 +71,20 @@ def table(file: Path) -> pd.DataFrame:
     """The estimates of a results file as they were given to `save`, indexed by id. Raises as
     `read`."""
     values = read(file)["values"]
-    rows = []
     for value in values.values():
-        lo, hi = value["ci"] or (None, None)
-        rows.append({name: value[name] for name in value if name != "ci"} | {"lo": lo, "hi": hi})
-    return estimates.tidy(rows).set_axis(pd.Index(values, name="id"))
+        value["lo"], value["hi"] = value.pop("ci") or (None, None)
+    return estimates.tidy(list(values.values())).set_axis(pd.Index(values, name="id"))
+
+
+def files(place: Path) -> list[Path]:
+    """The results files of a folder, one per chapter; the ledger that may lie there is none."""
+    return sorted(f for f in place.glob("*.json") if f.stem != "ledger")
+
+
+def load(place: Path) -> pd.DataFrame:
+    """All estimates of a folder of results, indexed by chapter and id. Raises as `read`."""
+    tables = {f.stem: table(f) for f in files(place)}
+    return pd.concat(tables, names=["chapter"]) if tables else estimates.tidy([])
 
 
 def frame(profile_label: str, chapter: str) -> pd.DataFrame:
@@ -87,8 +96,6 @@ def lookup(profile_label: str, chapter: str, name: str) -> pd.Series:
     """One estimate of one chapter. Raises StoreError naming the ids there are."""
     values = frame(profile_label, chapter)
     if name not in values.index:
-        file = places.DATA / "results" / profile_label / f"{chapter}.json"
-        raise store.StoreError(
-            f"{file} has no value {name!r}; it has {', '.join(sorted(values.index))}"
-        )
+        what = f"data/results/{profile_label}/{chapter}.json has no value {name!r}"
+        raise store.StoreError(f"{what}; it has {', '.join(sorted(values.index))}")
     return values.loc[name]

@@ -1,46 +1,21 @@
 """The rules by which a number of the paper is compared with ours. They were written before the
 first result was computed.
 
-A rule is a paragraph for readers and a function that does what the paragraph says. It sees an entry
-of `data/paper_values.json` and the measured values, each a row of `estimates.tidy`, and returns a
-verdict and the half-sentence that explains it.
+A rule is a function and its docstring, a paragraph for readers that says what the function does. It
+sees an entry of `data/paper_values.json` and the measured values that its other parameters name,
+each a row of `estimates.tidy` (None where the entry names no result for it), and returns a verdict
+and the half-sentence that explains it.
 """
 
 import inspect
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from companion.estimates import number
 
 VERDICTS = ("reproduced", "partly", "not reproduced", "not testable here", "setting", "pending")
 TOLERANCE, HALF, ALPHA = 0.25, 0.5, 0.05
 Judgement = tuple[str, str]
-
-
-@dataclass(frozen=True)
-class Rule:
-    """How one kind of number is judged."""
-
-    name: str
-    text: str
-    """What the book's page shows."""
-    reads: tuple[str, ...]
-    """The measured values that the verdict rests on: of `as_published`, `controlled`, `p_value`."""
-    judge: Callable[..., Judgement]
-    """Takes the entry and one measured value per name in `reads` (None where the entry names no key
-    for it)."""
-
-
-RULES: dict[str, Rule] = {}
-
-
-def rule(judge: Callable[..., Judgement]) -> Callable[..., Judgement]:
-    """Register a rule under its function's name: its docstring is the text, its parameters after
-    the entry are what it reads."""
-    name, (_, *reads) = judge.__name__, inspect.signature(judge).parameters
-    RULES[name] = Rule(name, " ".join(judge.__doc__.split()), tuple(reads), judge)
-    return judge
 
 
 def bounds(ours) -> tuple[float, float]:
@@ -75,15 +50,14 @@ def closeness(entry: dict, ours) -> Judgement:
     return state, f"{reason} the paper's {number(paper)}"
 
 
-@rule
 def effect(entry: dict, controlled) -> Judgement:
     """An improvement over a proper baseline. *Reproduced* if the whole 95 % interval of the
     controlled value reaches at least half of the paper's figure; *partly* if it lies wholly on the
     claimed side of zero but not wholly beyond that half; *not reproduced* if it includes zero or
     lies on the other side. A value without an interval is at most *partly* reproduced. The
     as-published number is shown, but does not decide: it answers another question."""
-    side = 1 if in_paper_units(entry) > 0 else -1
     half = HALF * in_paper_units(entry)
+    side = 1 if half > 0 else -1
     low, high = sorted(side * x for x in bounds(controlled))
     if controlled.lo is None:
         verdict, on = ("partly", "on") if side * controlled.value > 0 else ("not reproduced", "off")
@@ -91,9 +65,8 @@ def effect(entry: dict, controlled) -> Judgement:
     if high < 0:
         return "not reproduced", "the controlled interval lies on the other side of zero"
     if low <= 0:
-        wide = ", so wide that it also reaches half of the paper's value"
-        reach = wide if high >= abs(half) else ""
-        return "not reproduced", f"the controlled interval includes zero{reach}"
+        wide = ", so wide that it also reaches half of the paper's value" * (high >= abs(half))
+        return "not reproduced", f"the controlled interval includes zero{wide}"
     figure = f"half of the paper's value ({number(half)})"
     if low >= abs(half):
         return "reproduced", f"the whole controlled interval reaches {figure}"
@@ -102,7 +75,6 @@ def effect(entry: dict, controlled) -> Judgement:
     return "partly", f"{reason} {short} {figure}"
 
 
-@rule
 def sign(entry: dict, controlled) -> Judgement:
     """A claim about the direction of a difference, whose printed figure (a t value, a p bound, a
     range) depends on how much was measured. *Reproduced* if the whole 95 % interval of the
@@ -112,7 +84,6 @@ def sign(entry: dict, controlled) -> Judgement:
     return verdict, f"the controlled interval {lies} wholly on the claimed side of zero"
 
 
-@rule
 def size(entry: dict, as_published, controlled) -> Judgement:
     """A measured level, share or ratio. A value of ours agrees if it lies within 25 % of the
     paper's and its 95 % interval, if it has one, within 50 %; it is undecided if its interval
@@ -127,7 +98,6 @@ def size(entry: dict, as_published, controlled) -> Judgement:
     return verdict, " and ".join(f"{name} is {reason}" for name, (_, reason) in close.items())
 
 
-@rule
 def reading(entry: dict, as_published, controlled) -> Judgement:
     """A number that carries an interpretation. *Reproduced* if the value as published agrees with
     the paper's (as in *size*) and the controlled analysis, a difference or correlation with its 95
@@ -140,7 +110,6 @@ def reading(entry: dict, as_published, controlled) -> Judgement:
     return verdict, f"the value as published is {reason}, and {says} the interpretation"
 
 
-@rule
 def arithmetic(entry: dict, as_published, controlled) -> Judgement:
     """A count that follows from the sizes. *Reproduced* if it comes out as printed, to one unit of
     the last printed digit, under the paper's and under a consistent definition; *partly* if under
@@ -151,7 +120,6 @@ def arithmetic(entry: dict, as_published, controlled) -> Judgement:
     return verdict, f"{exact} of {len(given)} ways of counting come out as printed"
 
 
-@rule
 def significance(entry: dict, p_value) -> Judgement:
     """The outcome of a significance test that is said to find something. *Reproduced* if the
     controlled test, after correction for the number of tests, rejects at 5 %; else *not
@@ -162,7 +130,6 @@ def significance(entry: dict, p_value) -> Judgement:
     return verdict, f"the controlled test {does} at {100 * ALPHA:.0f} % ({corrected})"
 
 
-@rule
 def absence(entry: dict, controlled) -> Judgement:
     """A claim that there is no effect. The controlled value is in units of the smallest effect that
     would matter, stated in its chapter. *Reproduced* if its whole 95 % interval lies between -1 and
@@ -179,15 +146,23 @@ def absence(entry: dict, controlled) -> Judgement:
     return verdict, f"the controlled interval {does}"
 
 
-@rule
 def setting(entry: dict, controlled) -> Judgement:
     """A hyperparameter of the paper, with the one used here; there is nothing to judge."""
     return "setting", ""
 
 
-@rule
 def untestable(entry: dict) -> Judgement:
     """A number that no other set-up can test: an index or an activation of the author's own
     checkpoint, which is not released, a level that is set by the width of the activations, a
     machine. *Not testable here*; where the same quantity was measured here, it is shown."""
     return "not testable here", entry["reason"]
+
+
+_rules = (effect, sign, size, reading, arithmetic, significance, absence, setting, untestable)
+RULES: dict[str, Callable[..., Judgement]] = {rule.__name__: rule for rule in _rules}
+
+
+def reads(rule: str) -> list[str]:
+    """The measured values that a rule's verdict rests on: of `as_published`, `controlled`,
+    `p_value`."""
+    return list(inspect.signature(RULES[rule]).parameters)[1:]

@@ -11,6 +11,7 @@ from bs4 import BeautifulSoup
 from sphinx.errors import ExtensionError
 from sphinx.testing.util import SphinxTestApp
 
+import companion.variants  # noqa: F401  reads data/ when it is imported: before a test puts another in its place
 from companion import places
 
 pytestmark = pytest.mark.filterwarnings(

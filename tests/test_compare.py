@@ -63,8 +63,8 @@ def value(x, ci=None, unit="%", of="articles", protocol="controlled"):
     ],
 )
 def test_moved_or_not(write, a, b, by, moved):
-    tables = [compare.load(write(label, "norms", x=x)) for label, x in (("a", a), ("b", b))]
-    row = compare.compare(*tables).common.iloc[0]
+    tables = [results.load(write(label, "norms", x=x)) for label, x in (("a", a), ("b", b))]
+    row = compare.common(*tables, tolerance=0.01).iloc[0]
     assert (row["judged by"], row["moved"]) == (by, moved)
 
 
@@ -73,17 +73,11 @@ def test_missing_and_added_values_and_chapters(write):
     write("a", "behaviour", kl=value(1.0))
     b = write("b", "norms", kept=value(1.0), new=value(3.0))
     store.write_json(b / "ledger.json", [{"id": "not a results file"}])
-    found = compare.compare(compare.load(compare.folder("a")), compare.load(compare.folder(str(b))))
-    assert found.only == {
-        "A": {"behaviour": [], "norms": ["sae/dropped/controlled"]},
-        "B": {"norms": ["sae/new/controlled"]},
-    }
-    assert list(found.common.id) == ["sae/kept/controlled"] and found.moved.empty
-    said = compare.report(found, compare.folder("a"), b)
-    assert (
-        "Chapters only in A: behaviour\n" in said
-        and "Only in A, norms: sae/dropped/controlled\n" in said
-        and said.endswith("Only in B, norms: sae/new/controlled")
+    said = compare.report(compare.folder("a"), compare.folder(str(b)), tolerance=0.01)
+    assert "\n1 values in both (1 by tolerance (0.01)); 0 moved.\n" in said
+    assert said.endswith(
+        "\n\nChapters only in A: behaviour\nOnly in A, norms: sae/dropped/controlled\n"
+        "Only in B, norms: sae/new/controlled"
     )
 
 

@@ -5,10 +5,11 @@ import hashlib
 import itertools
 import json
 
+import jsonschema
 import pytest
 import torch
 
-from companion import estimates, ledger, places, profiles, results
+from companion import estimates, ledger, places, profiles, results, verdicts
 from companion.verdicts import RULES, VERDICTS
 from featint import store, train
 from featint.config import TrainConfig
@@ -94,6 +95,22 @@ def test_a_malformed_entry_is_named(tmp_path, change, message):
     with pytest.raises(store.StoreError) as error:
         ledger.entries(file)
     assert message in str(error.value) and str(file) in str(error.value)
+
+
+def test_the_schema_knows_the_claims_and_the_rules_and_what_each_rule_reads():
+    """By rule, an entry that lacks a result which its verdict rests on is refused."""
+    schema = json.loads(ledger.SCHEMA.read_text())
+    assert schema["properties"]["claim"]["enum"] == list(ledger.CLAIMS)
+    assert schema["properties"]["rule"]["enum"] == list(RULES)
+    validator, optional = jsonschema.Draft202012Validator(schema), {"size", "arithmetic"}
+    for rule in RULES:
+        entry = next(entry for entry in ENTRIES if entry["rule"] == rule)
+        assert validator.is_valid(entry)
+        for field in verdicts.reads(rule):
+            may_lack = "config" in entry or (field == "controlled" and rule in optional)
+            assert validator.is_valid(entry | {field: None}) == may_lack
+        wrong_protocol = entry | {"as_published": "norms:sae/r/controlled"}
+        assert validator.is_valid(wrong_protocol) == (rule == "setting")
 
 
 @pytest.mark.parametrize(

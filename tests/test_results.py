@@ -81,7 +81,7 @@ def test_turned_knobs_do_not_overwrite_the_profiles_results(profile):
 
 def test_missing_results_and_ids_say_what_there_is(profile):
     with pytest.raises(
-        StoreError, match="there are no results at .*reconstruction.json; `make book` computes them"
+        StoreError, match="reconstruction.json is missing; `featint notebook reconstruction"
     ):
         results.lookup("laptop", "reconstruction", ID)
     file = results.save(profile, "reconstruction", pd.DataFrame([GAIN]), seed=0)

@@ -295,7 +295,9 @@ class Rules(Markdown):
 
     def text(self) -> str:
         self.env.note_dependency(str(places.PROJECT / "companion" / "verdicts.py"))
-        return "\n\n".join(f"{rule.name}\n: {rule.text}" for rule in RULES.values())
+        return "\n\n".join(
+            f"{name}\n: {' '.join(rule.__doc__.split())}" for name, rule in RULES.items()
+        )
 
 
 class Status(Markdown):
