@@ -20,8 +20,11 @@ from scipy import stats
 NAMES = ["model", "quantity", "baseline", "part", "protocol"]
 """What tells one estimate from another."""
 COLUMNS = [*NAMES, "value", "lo", "hi", "n", "of", "unit"]
+DEFAULTS = pd.Series("", COLUMNS, object)
+"""Of what is not said."""
+DEFAULTS[["value", "lo", "hi", "n", "protocol"]] = [None, None, None, None, "controlled"]
 PROTOCOLS = ("as published", "controlled", "setting")
-LEVEL = 0.95
+ENDS = [0.025, 0.975]  # of a 95 % interval
 CHUNK = 200  # draws made at once, so that memory does not grow with the number of draws
 
 
@@ -33,21 +36,11 @@ def tidy(rows: pd.DataFrame | Sequence[Mapping], **same) -> pd.DataFrame:
     """
     if not isinstance(rows, pd.DataFrame):
         rows = pd.DataFrame(list(rows), dtype=object)  # else pandas makes None a NaN
-    frame = rows.assign(**same)
+    frame = rows.assign(**same).reset_index(drop=True).astype(object)
     if unknown := set(frame) - set(COLUMNS):
-        raise ValueError(
-            f"column {sorted(unknown)[0]!r} is not known; there are {', '.join(COLUMNS)}"
-        )
-    defaults = dict.fromkeys(COLUMNS, "") | {
-        "lo": None,
-        "hi": None,
-        "n": None,
-        "protocol": "controlled",
-    }
-    frame = frame.assign(**{c: defaults[c] for c in COLUMNS if c not in frame})[COLUMNS]
-    frame = frame.reset_index(drop=True).astype(dict.fromkeys(("value", "lo", "hi"), object))
-    for column in set(defaults) - {"value"}:
-        frame[column] = frame[column].where(frame[column].notna(), defaults[column])
+        raise ValueError(f"column {min(unknown)!r} is not known; there are {', '.join(COLUMNS)}")
+    frame = frame.reindex(columns=COLUMNS)
+    frame = frame.where(frame.notna() | (frame.columns == "value"), DEFAULTS, axis=1)
     for row in frame.itertuples():
         where = identifier(row)
         if row.protocol not in PROTOCOLS:
@@ -75,9 +68,7 @@ def bootstrap(
     sums: pd.DataFrame,
     statistic: Callable[[pd.DataFrame], Mapping],
     draws: int = 2000,
-    seed: int = 0,
     names: str | Sequence[str] = "model",
-    of: str = "articles",
     **same,
 ) -> pd.DataFrame:
     """Percentile cluster bootstrap of functions of totals; a tidy frame.
@@ -85,13 +76,13 @@ def bootstrap(
     `sums` has one row per cluster. `statistic` gets a frame of totals, one row per draw and the
     columns of `sums`, and returns columns of the same length by key: `lambda t: {"sae": t.sse /
     t.sst}`. A key, or each part of a tuple, fills the columns `names`; `same` fills others. Calls
-    with as many clusters and the same seed share their draws, so that they are paired.
+    with as many clusters share their draws, so that they are paired.
 
     With a single cluster there is no interval. Raises ValueError if a sum or a statistic is not
     finite, on the data or in a draw.
     """
     require(sums)
-    n, rng = len(sums), np.random.default_rng(seed)
+    n, rng = len(sums), np.random.default_rng(0)
     columns = sums.to_numpy(dtype=float)
     resampled = [  # how often a draw holds each cluster, times the clusters' sums
         rng.multinomial(n, np.full(n, 1 / n), size=min(CHUNK, draws - start)) @ columns
@@ -99,19 +90,17 @@ def bootstrap(
     ]
     observed = columns.sum(0, keepdims=True)
     totals = pd.DataFrame(np.concatenate([observed, *resampled]), columns=sums.columns)
-    rows = []
     with np.errstate(divide="ignore", invalid="ignore"):  # reported below by name instead
-        found = {key: np.asarray(column, float) for key, column in statistic(totals).items()}
+        found = pd.DataFrame(statistic(totals), dtype=float)
     for key, column in found.items():
         if bad := int((~np.isfinite(column)).sum()):
             raise ValueError(
                 f"{key!r} is not finite in {bad} of {draws + 1} draws from {n} clusters: "
                 "its denominator is 0 in too many of them"
             )
-        ends = np.quantile(column[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) if n > 1 else [None] * 2
-        named = {names: key} if isinstance(names, str) else dict(zip(names, key, strict=True))
-        rows.append(named | {"value": column[0], "lo": ends[0], "hi": ends[1]})
-    return tidy(rows, n=n, of=of, **same)
+    lo, hi = found[1:].quantile(ENDS).to_numpy() if n > 1 else (None, None)
+    frame = pd.DataFrame({"value": found.iloc[0], "lo": lo, "hi": hi}).rename_axis(names)
+    return tidy(frame.reset_index(), **{"n": n, "of": "articles"} | same)
 
 
 def gains(
@@ -129,22 +118,26 @@ def gains(
     are drawn anew for both at once.
     """
 
-    def statistic(total: pd.DataFrame) -> dict:
-        return {(a, b): 100 * (1 - total[a] / total[b]) for a, b in pairs}
-
-    same = {"quantity": "gain", "unit": "%"} | same
-    return bootstrap(errors, statistic, draws, names=("model", "baseline"), **same)
+    return bootstrap(
+        errors,
+        lambda total: {(a, b): 100 * (1 - total[a] / total[b]) for a, b in pairs},
+        draws,
+        names=("model", "baseline"),
+        **{"quantity": "gain", "unit": "%"} | same,
+    )
 
 
 def ratios(errors: pd.DataFrame, size: pd.Series, draws=2000, scale=1.0, **same) -> pd.DataFrame:
     """Each column's total over that of `size`: FVU from squared errors and squared distances from
     the mean, a mean from sums and numbers of tokens; times `scale`."""
 
-    def statistic(total: pd.DataFrame) -> dict:
-        return {key: scale * total[i] / total["size"] for i, key in enumerate(errors)}
-
     sums = errors.set_axis(range(errors.shape[1]), axis=1).assign(size=size)
-    return bootstrap(sums, statistic, draws, **same)
+    return bootstrap(
+        sums,
+        lambda total: {key: scale * total[i] / total["size"] for i, key in enumerate(errors)},
+        draws,
+        **same,
+    )
 
 
 def path_shares(none, linear, interaction, both) -> dict[tuple[str, str], object]:
@@ -162,21 +155,22 @@ def path_shares(none, linear, interaction, both) -> dict[tuple[str, str], object
     return {(path, kind): shares[path] for kind, shares in kinds.items() for path in shares}
 
 
-def over_seeds(by_seed: pd.DataFrame, of: str = "seeds", **same) -> pd.DataFrame:
+def over_seeds(by_seed: pd.DataFrame, **same) -> pd.DataFrame:
     """Mean of each column over its rows, one per seed, with Student's t interval; a tidy frame.
 
     One seed has no spread and gets no interval. Raises ValueError for values that are not finite.
     """
     require(by_seed)
-    n, mean = len(by_seed), by_seed.mean()
-    half = stats.t.ppf((1 + LEVEL) / 2, n - 1) * by_seed.sem() if n > 1 else None
-    rows = [
-        dict(zip(by_seed.columns.names, key if isinstance(key, tuple) else (key,), strict=True))
-        | {"value": float(mean[key])}
-        | ({} if half is None else {"lo": mean[key] - half[key], "hi": mean[key] + half[key]})
-        for key in by_seed
-    ]
-    return tidy(rows, n=n, of=of, **same)
+    n = len(by_seed)
+    return student(by_seed.mean(), by_seed.sem(), n - 1, **{"n": n, "of": "seeds"} | same)
+
+
+def student(value: pd.Series, error: pd.Series, df: int, **same) -> pd.DataFrame:
+    """Values with Student's t intervals from their standard errors, none where there is no error;
+    a tidy frame whose columns the levels of the index fill."""
+    half = stats.t.ppf(ENDS[1], df) * error
+    frame = pd.DataFrame({"value": value, "lo": value - half, "hi": value + half})
+    return tidy(frame.reset_index(), **same)
 
 
 def jackknife(
@@ -193,16 +187,10 @@ def jackknife(
     """
     if blocks < 2:
         raise ValueError(f"blocks = {blocks}: at least 2 are needed, to leave one out")
-    whole = pd.Series(statistic(np.ones(blocks, dtype=bool)))
-    without = pd.DataFrame([statistic(np.arange(blocks) != block) for block in range(blocks)])
-    error = np.sqrt((blocks - 1) / blocks * ((without - without.mean()) ** 2).sum())
-    half = stats.t.ppf((1 + LEVEL) / 2, blocks - 1) * error
-    rows = [
-        ({names: key} if isinstance(names, str) else dict(zip(names, key, strict=True)))
-        | {"value": whole[key], "lo": whole[key] - half[key], "hi": whole[key] + half[key]}
-        for key in whole.index
-    ]
-    return tidy(rows, **{"n": blocks, "of": "blocks"} | same)
+    every = [statistic(np.arange(blocks) != block) for block in range(-1, blocks)]
+    whole, *without = (pd.Series(found).rename_axis(names) for found in every)
+    variance = (blocks - 1) ** 2 / blocks * pd.DataFrame(without).var()
+    return student(whole, variance**0.5, blocks - 1, **{"n": blocks, "of": "blocks"} | same)
 
 
 def spearman(frame: pd.DataFrame, x: str, y: str, given: str | None = None, **same) -> pd.DataFrame:
@@ -221,19 +209,17 @@ def spearman(frame: pd.DataFrame, x: str, y: str, given: str | None = None, **sa
         reason = f"{constant[0]} is constant"
     elif given and (alike := [c for c in (x, y) if abs(ranks.loc[c, given]) > 1 - 1e-12]):
         reason = f"{given} orders the rows as {alike[0]} does"
-    same = {"quantity": "correlation", "n": n} | same
+    same = {"quantity": "correlation", "n": n, "unit": "Spearman r"} | same
     if reason:
         return tidy([{"value": None}], **same | {"unit": reason})
     r = ranks.loc[x, y]
     if given:
         r = pingouin.partial_corr(known, x, y, given, method="spearman")["r"].iloc[0]
-    fixed = n - len(columns) + 2  # a degree of freedom goes to the covariate
-    lo, hi = (
-        (r, r)
-        if abs(r) > 1 - 1e-12
-        else pingouin.compute_esci(stat=r, nx=fixed, ny=fixed, eftype="r", decimals=12)
-    )
-    return tidy([{"value": r, "lo": lo, "hi": hi}], **{"unit": "Spearman r"} | same)
+    lo = hi = r
+    if abs(r) < 1 - 1e-12:
+        pairs = n - len(columns) + 2  # a degree of freedom goes to the covariate
+        lo, hi = pingouin.compute_esci(stat=r, nx=pairs, ny=pairs, eftype="r", decimals=12)
+    return tidy([{"value": r, "lo": lo, "hi": hi}], **same)
 
 
 def require(frame: pd.DataFrame) -> None:
@@ -251,9 +237,7 @@ def require(frame: pd.DataFrame) -> None:
 
 def pick(frame: pd.DataFrame, **names) -> pd.Series:
     """The one row with these names. Raises ValueError if there is none, or several."""
-    rows = frame
-    for column, value in names.items():
-        rows = rows[rows[column] == value]
+    rows = frame[(frame[list(names)] == list(names.values())).all(axis=1)]
     if len(rows) != 1:
         raise ValueError(f"{len(rows)} estimates have {names}; it takes one")
     return rows.iloc[0]
@@ -264,7 +248,7 @@ def number(x, spec: str | None = None) -> str:
     commas, unless `spec` says otherwise; a true minus, a dash where there is none; lists joined."""
     if isinstance(x, list | tuple):
         return ", ".join(number(y, spec) for y in x)
-    if x is None or x is pd.NA or x != x:
+    if pd.isna(x):
         return "–"
     if isinstance(x, str):
         return x
@@ -275,7 +259,7 @@ def number(x, spec: str | None = None) -> str:
 
 def interval(value, lo, hi, spec: str | None = None) -> str:
     """A value with its interval, if it has one: `0.312 [0.305, 0.320]`."""
-    known = "" if lo is None or lo != lo else f" [{number(lo, spec)}, {number(hi, spec)}]"
+    known = "" if pd.isna(lo) else f" [{number(lo, spec)}, {number(hi, spec)}]"
     return number(value, spec) + known
 
 
