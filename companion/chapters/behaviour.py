@@ -13,6 +13,7 @@ from companion import estimates
 from companion.profiles import Profile
 from featint import downstream, harvest, interventions
 from featint.downstream import Condition
+from featint.joint import JointSAE
 from featint.lm import LanguageModel
 from featint.runs import Trained
 
@@ -34,24 +35,20 @@ def published_conditions(models: Mapping[str, Trained]) -> dict[str, Condition]:
     The sequential model runs on the SAE at its full k, although its NFM was fitted at a quarter of
     it; its interaction path alone is its MLP on the factors themselves, not on pooled products.
     """
-    sae, sequential = models["sae_published"].model, models["sequential_published"].model
-    joint, nfm = models["joint_published"].model, sequential.nfm
+    sae, joint = models["sae_published"].model, models["joint_published"].model
+    nfm = models["sequential_published"].model.nfm
+    sequential = JointSAE(sae, nfm)
 
-    def unpooled(codes) -> Tensor:
-        return interventions.unpooled(nfm, codes).relu() @ nfm.W_out + nfm.b_out
-
-    def added(*paths) -> Condition:
-        def reconstruct(x: Tensor) -> Tensor:
-            codes = sae.encode(x)
-            return sae.decode(codes) + sum(path(codes) for path in paths)
-
-        return reconstruct
+    def unpooled(x: Tensor) -> Tensor:
+        codes = sae.encode(x)
+        interaction_out = interventions.unpooled(nfm, codes).relu() @ nfm.W_out + nfm.b_out
+        return sae.decode(codes) + interaction_out
 
     return {
-        "sae": added(),
-        "sequential_linear": added(nfm.linear_out),
-        "sequential_interaction": added(unpooled),
-        "sequential": added(nfm.linear_out, nfm.interaction_out),
+        "sae": downstream.by_path(sae),
+        "sequential_linear": downstream.by_path(sequential, "plus_linear"),
+        "sequential_interaction": unpooled,
+        "sequential": downstream.by_path(sequential),
         "joint_own_path": downstream.by_path(joint, "own_path"),
         "joint_linear": downstream.by_path(joint, "plus_linear"),
         "joint_interaction": downstream.by_path(joint, "plus_interaction"),
@@ -71,8 +68,9 @@ def splice_published(
     _, block, site = p.harvest.hook_point.split(".", 2)
     later = replace(p.harvest, hook_point=f"blocks.{int(block) + 1}.{site}")
     windows = harvest.windows(p.harvest).windows["train"].first(n)
-    seed = p.seeds[0]
-    return downstream.evaluate(language_model, windows, later, conditions, draws, seed, "keep")
+    return downstream.evaluate(
+        language_model, windows, later, conditions, draws, p.seeds[0], "keep"
+    )
 
 
 def contributions(
@@ -86,16 +84,16 @@ def contributions(
     """
 
     def removed(total: pd.DataFrame) -> dict:
-        found = {}
-        for model, columns in models.items():
-            none, linear, interaction, both = (total[column] for column in columns)
-            shares = estimates.path_shares(none, linear, interaction, both)
-            for (path, kind), share in shares.items():
-                found[model, path, f"contribution_{kind}"] = 100 * share * (none - both) / none
-        return found
+        return {
+            (model, path, f"contribution_{kind}"): 100 * share * (1 - total[both] / total[none])
+            for model, (none, linear, interaction, both) in models.items()
+            for (path, kind), share in estimates.path_shares(
+                total[none], total[linear], total[interaction], total[both]
+            ).items()
+        }
 
     names = ("model", "part", "quantity")
-    return estimates.bootstrap(kl, removed, draws, names=names, unit="%", **same)
+    return estimates.bootstrap(kl, removed, draws, names, unit="%", **same)
 
 
 def unpaired_tests(
@@ -106,15 +104,14 @@ def unpaired_tests(
 
     `rows` are those of `downstream.evaluate`; the baseline `eps_random` is the SAE's random twins.
     """
-    own = rows[rows.draw < 0].groupby("condition", observed=True)[measure]
-    twins = rows.loc[(rows.draw >= 0) & (rows.condition == "sae"), measure]
-    tests = []
-    for model, baseline in pairs:
-        a = own.get_group(model)
-        b = twins if baseline == "eps_random" else own.get_group(baseline)
-        t, p = stats.ttest_ind(a, b)
-        tests.append({"model": model, "baseline": baseline, "n": len(a), "t": t, "p": p})
-    return pd.DataFrame(tests)
+    rows = rows.astype({"condition": str})
+    twins = rows[(rows.draw >= 0) & (rows.condition == "sae")].assign(condition="eps_random")
+    samples = pd.concat([rows[rows.draw < 0], twins]).groupby("condition")[measure]
+    tests = [
+        (a, b, len(samples.get_group(a)), *stats.ttest_ind(*map(samples.get_group, (a, b))))
+        for a, b in pairs
+    ]
+    return pd.DataFrame(tests, columns=["model", "baseline", "n", "t", "p"])
 
 
 def three_tests(rows: pd.DataFrame, model: str, baseline: str) -> pd.DataFrame:
@@ -126,28 +123,25 @@ def three_tests(rows: pd.DataFrame, model: str, baseline: str) -> pd.DataFrame:
     lacks, or a single article.
     """
     kl = rows[rows.draw < 0].pivot(index=TOKEN, columns="condition", values="kl")
-    a, b = kl[model], kl[baseline]
     estimates.require(kl[[model, baseline]])
     article, articles = pd.factorize(kl.index.get_level_values("article"))
-    if len(articles) < 2:
+    n, n_articles = len(kl), len(articles)
+    if n_articles < 2:
         raise ValueError("all tokens are of one article: a clustered test needs at least 2")
-    robust = sm.OLS(a - b, np.ones(len(kl))).fit(
-        cov_type="cluster", cov_kwds={"groups": article}, use_t=True
-    )
-    tests = {
-        "tokens, two samples": (2 * len(kl), stats.ttest_ind(a, b)),
-        "tokens, paired": (len(kl), stats.ttest_rel(a, b)),
-    }
-    table = [
-        (test, n, found.statistic, found.df, found.pvalue, *found.confidence_interval())
-        for test, (n, found) in tests.items()
+    is_model = np.repeat([1.0, 0.0], n)
+    samples = sm.OLS(np.r_[kl[model], kl[baseline]], np.c_[is_model, np.ones(2 * n)])
+    paired = sm.OLS((kl[model] - kl[baseline]).to_numpy(), np.ones(n))
+    by_article = {"cov_type": "cluster", "cov_kwds": {"groups": article}, "use_t": True}
+    fits = [  # the first coefficient is the difference
+        ("tokens, two samples", 2 * n, 2 * n - 2, samples.fit()),
+        ("tokens, paired", n, n - 1, paired.fit()),
+        ("tokens, paired, clustered", n_articles, n_articles - 1, paired.fit(**by_article)),
     ]
-    df, t, p = len(articles) - 1, robust.tvalues.iloc[0], robust.pvalues.iloc[0]
-    ends = robust.conf_int().to_numpy()[0]
-    table.append(("tokens, paired, clustered", len(articles), t, df, p, *ends))
-    table = pd.DataFrame(table, columns=["test", "n", "t", "df", "p", "lo", "hi"])
-    table.insert(2, "difference", (a - b).mean())
-    return table
+    table = [
+        (test, n, fit.params[0], fit.tvalues[0], df, fit.pvalues[0], *fit.conf_int()[0])
+        for test, n, df, fit in fits
+    ]
+    return pd.DataFrame(table, columns=["test", "n", "difference", "t", "df", "p", "lo", "hi"])
 
 
 def over_seeds(rows: Mapping[int, pd.DataFrame], pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
@@ -156,15 +150,12 @@ def over_seeds(rows: Mapping[int, pd.DataFrame], pairs: Sequence[tuple[str, str]
 
     `rows` are those of `downstream.evaluate` by seed, on the same windows.
     """
-    by_seed = []
-    for each in rows.values():
-        total = downstream.sums(each).sum()
-        losses = {"kl": total["kl"], "ce": total["ce_spliced"] - total["ce_clean", ""]}
-        removed = {
-            (model, f"{name}_reduction_over_seeds", baseline): 1 - loss[model] / loss[baseline]
-            for name, loss in losses.items()
-            for model, baseline in pairs
-        }
-        by_seed.append(100 * pd.Series(removed))
-    frame = pd.DataFrame(by_seed).rename_axis(columns=["model", "quantity", "baseline"])
-    return estimates.over_seeds(frame, unit="%")
+    total = pd.DataFrame({seed: downstream.sums(each).sum() for seed, each in rows.items()}).T
+    losses = {"kl": total["kl"], "ce": total["ce_spliced"].sub(total["ce_clean", ""], axis=0)}
+    removed = {
+        (a, f"{name}_reduction_over_seeds", b): 100 * (1 - loss[a] / loss[b])
+        for name, loss in losses.items()
+        for a, b in pairs
+    }
+    by_seed = pd.DataFrame(removed).rename_axis(columns=["model", "quantity", "baseline"])
+    return estimates.over_seeds(by_seed, unit="%")
