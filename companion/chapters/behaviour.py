@@ -68,9 +68,8 @@ def splice_published(
     _, block, site = p.harvest.hook_point.split(".", 2)
     later = replace(p.harvest, hook_point=f"blocks.{int(block) + 1}.{site}")
     windows = harvest.windows(p.harvest).windows["train"].first(n)
-    return downstream.evaluate(
-        language_model, windows, later, conditions, draws, p.seeds[0], "keep"
-    )
+    seed = p.seeds[0]
+    return downstream.evaluate(language_model, windows, later, conditions, draws, seed, "keep")
 
 
 def contributions(
