@@ -48,8 +48,7 @@ COMPANION = {
     "figures": "estimates plots figures",
     "notebook": "places profiles",
     "atlas": "places profiles variants",
-    "toys": "estimates designs stimuli toys",
-    "chapters": "estimates published places profiles variants designs stimuli results toys chapters",
+    "chapters": "estimates published places profiles variants designs stimuli results chapters",
     "cli": "places profiles variants results ledger compare notebook atlas",
 }
 """What each module of the companion may import of the companion; of the library, anything."""

@@ -10,11 +10,12 @@ import torch
 
 from companion import estimates
 from companion.chapters import norms
-from companion.toys import norms as toy_norms
+from companion.chapters import what_a_norm_can_tell as toy_norms
 from featint import path_effects, runs, train
 from featint.activations import Activations
 from featint.config import HarvestConfig, ModelConfig, NFMConfig, SAEConfig, TrainConfig
 from featint.runs import Trained
+from featint.sae import TopKSAE
 
 D_IN, D_SAE, K = 6, 40, 4
 
@@ -351,7 +352,8 @@ class TestToy:
 
     def test_the_rare_feature_stays_behind(self):
         config = TrainConfig(n_tokens=32_000, batch_tokens=64, lr=0.003)
-        sae, weights = toy_norms.short_sae(torch.eye(2), 0.3), torch.tensor([1.0, 0.0005])
+        sae, weights = TopKSAE(2, SAEConfig(d_sae=2, k=1)), torch.tensor([1.0, 0.0005])
+        sae.W_dec.data, sae.W_enc.data = 0.3 * torch.eye(2), 0.3 * torch.eye(2)
         curve, updates = toy_norms.watch(sae, torch.eye(2), weights, config)
         assert curve.iloc[0].tolist() == pytest.approx([0.09, 0.09]) and curve.index[-1] == 500
         assert curve.iloc[-1, 0] > 0.5 > 2 * curve.iloc[-1, 1] and updates[0] > 100 * updates[1]

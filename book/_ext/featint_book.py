@@ -127,7 +127,7 @@ MODULES = re.compile(r"<!-- modules: (.+) -->")
 
 
 def list_modules(app: Sphinx, docname: str, source: list[str]) -> None:
-    """At source-read: in the place of `<!-- modules: featint.sae companion.toys.* -->` one section per module whose name fits a pattern.
+    """At source-read: in the place of `<!-- modules: featint.sae companion.figures.* -->` one section per module whose name fits a pattern.
 
     Raises ExtensionError for a pattern that no module fits.
     """

@@ -1,4 +1,4 @@
-"""Toy data whose features differ in how often they occur, for the walkthrough on norms."""
+"""Toy data whose features differ in how often they occur, and an SAE watched on them."""
 
 import pandas as pd
 import torch
@@ -8,21 +8,11 @@ from torch import Tensor
 
 from featint import train
 from featint.activations import Batches
-from featint.config import SAEConfig, TrainConfig
+from featint.config import TrainConfig
 from featint.planted import step_generator
 from featint.sae import TopKSAE
 
 RECORDS = 200  # points of a curve over training
-
-
-def short_sae(directions: Float[Tensor, "n_features d_in"], length: float) -> TopKSAE:
-    """An SAE, k = 1, whose directions are the true ones at this length."""
-    n_features, d_in = directions.shape
-    sae = TopKSAE(d_in, SAEConfig(d_sae=n_features, k=1))
-    with torch.no_grad():
-        sae.W_dec.copy_(length * directions)
-        sae.W_enc.copy_(length * directions.T)
-    return sae
 
 
 def tokens(
@@ -63,17 +53,17 @@ def watch(
     number of updates of each feature."""
     drawn, norms = tokens(directions, weights, config, n_active), {}
 
-    def note(step: int) -> None:
-        norms[step] = model.W_dec.detach().square().sum(1).tolist()
+    def norms_now() -> list[float]:
+        return model.W_dec.detach().square().sum(1).tolist()
 
     def noted(step: int) -> Tensor:
         if step % max(1, len(drawn) // RECORDS) == 0:
-            note(step)
+            norms[step] = norms_now()
         return drawn[step]
 
     with threadpool_limits(1):  # such small steps are slower on more threads
         fired_tokens = train.fit(model, Batches(len(drawn), noted), config).fired_tokens
-    note(len(drawn))
+    norms[len(drawn)] = norms_now()
     # sorted, because checks of types, where they are on, ask for a batch out of turn
     curves = pd.DataFrame.from_dict(norms, orient="index").sort_index()
     return curves.rename_axis("step"), fired_tokens
