@@ -21,10 +21,12 @@ FILES = {
 }
 """The file of every module; the packages' own only set threads, and where the cache lies."""
 BESIDE = {
-    "featint.kernels.loops": places.PROJECT / "featint" / "kernels" / "loops.cpp",
-    "companion.variants": places.DATA / "models.toml",
+    places.PROJECT / "featint" / "kernels" / "loops.cpp": "featint.kernels.loops",
+    places.DATA / "models.toml": "companion.variants",
+    places.DATA / "book.mplstyle": "companion.plots",
+    places.DATA / "colours.csv": "companion.plots",
 }
-"""What a module reads besides the modules it imports."""
+"""Files that are read besides modules, and by which."""
 IN_THE_KEY = {"featint.config", "featint.store", "companion.profiles", "companion.variants"}
 """Modules that say what is asked for and where it lies; the hash in an artefact's path says it
 already."""
@@ -54,7 +56,7 @@ def closure(modules: Iterable[str], without: set[str] = frozenset()) -> list[Pat
         module = todo.pop()
         found.add(module)
         todo |= imported(FILES[module].read_text()) - found - without
-    return sorted(FILES[m] for m in found) + sorted(BESIDE[m] for m in found & set(BESIDE))
+    return sorted(FILES[m] for m in found) + sorted(f for f, m in BESIDE.items() if m in found)
 
 
 def of_stage(module: str) -> list[Path]:

@@ -30,71 +30,19 @@ from matplotlib_inline import backend_inline
 from companion import places
 from companion.estimates import number
 
-WIDTH = 5.0
-"""Inches. A phone shows 350 px of it, so that 11 pt letters are still some 10 px high there; stack
-panels instead of widening."""
-INK, GRID = "#1b2733", "#d5dbe1"
-COLOURS = {
-    "sae": "#0b4fb3",
-    "joint": "#d5420c",
-    "sequential": "#28a566",
-    "linear": "#4a4420",
-    "interaction": "#7d1f66",
-    "random": "#8992a1",
-    "published": "#b5770d",
-    "controlled": "#12456e",
-}
+STYLE = mpl.rc_params_from_file(places.DATA / "book.mplstyle", use_default_template=False)
+WIDTH, _ = STYLE["figure.figsize"]
+_PALETTE = pd.read_csv(places.DATA / "colours.csv", index_col="role", keep_default_na=False)
+COLOURS = _PALETTE["light"].to_dict()
 """One colour per role, the same in every chapter; chosen to stay apart under the three common
 colour-vision deficiencies."""
-DARK = {
-    INK: "#e6ebf0",
-    "#000000": "#e6ebf0",
-    GRID: "#3c4650",
-    "#0b4fb3": "#7eaef6",
-    "#d5420c": "#b8672e",
-    "#28a566": "#3fe0a0",
-    "#4a4420": "#f7dc58",
-    "#7d1f66": "#dc2f95",
-    "#8992a1": "#b9c4d2",
-    "#b5770d": "#e3a94a",
-    "#12456e": "#a9d4f5",
-}
+INK = COLOURS["ink"]
+DARK = dict(zip(_PALETTE["light"], _PALETTE["dark"], strict=True))
 """What each of them becomes on a dark page."""
-RC = {
-    "figure.figsize": (WIDTH, 3.2),
-    "figure.constrained_layout.use": True,
-    **dict.fromkeys(["figure.facecolor", "savefig.facecolor", "axes.facecolor"], "none"),
-    **dict.fromkeys(["font.size", "axes.titlesize", "axes.labelsize"], 11),
-    **dict.fromkeys(["xtick.labelsize", "ytick.labelsize", "legend.fontsize"], 10),
-    "figure.titlesize": 12,
-    **dict.fromkeys(["axes.spines.top", "axes.spines.right", "legend.frameon"], False),
-    **dict.fromkeys(["axes.grid", "axes.axisbelow"], True),
-    "grid.color": GRID,
-    "grid.linewidth": 0.6,
-    "lines.linewidth": 1.8,
-    **dict.fromkeys(["text.color", "axes.labelcolor", "axes.edgecolor", "axes.titlecolor"], INK),
-    **dict.fromkeys(["xtick.color", "ytick.color", "patch.edgecolor"], INK),
-    "image.cmap": "cividis",
-    "axes.prop_cycle": mpl.cycler(color=list(COLOURS.values())),
-    # letters as outlines look alike everywhere; a fixed salt makes equal figures equal files
-    "svg.fonttype": "path",
-    "svg.hashsalt": "featint",
-}
-_folder = places.BUILD / "figures"
-_DRAWN_AS = {
-    "sae": "sae decoder residual_sae",
-    "joint": "joint mlp",
-    "sequential": "sequential",
-    "linear": "linear joint_no_interaction joint_linear sequential_linear ridge_on_x refit_at_cut "
-    "polynomial",
-    "interaction": "interaction sae_interaction joint_interaction sequential_interaction nfm",
-    "published": "joint_own_path",
-    "controlled": "true_codes",
-    "random": "sae_soft_decoder sae_frozen_decoder sae_frozen_encoder",
-}
-ROLES = {model: role for role, models in _DRAWN_AS.items() for model in models.split()}
+ROLES = {model: role for role, models in _PALETTE["models"].items() for model in models.split()}
 """Which colour a model has, or a path; one that is not listed has that of the first word of its
 name."""
+_folder = places.BUILD / "figures"
 
 
 def role(model: str, baseline: str = "") -> str:
@@ -105,16 +53,11 @@ def role(model: str, baseline: str = "") -> str:
     return ROLES.get(model) or ROLES.get(model.split("_")[0], "random")
 
 
-def style() -> None:
-    """Make the book's style matplotlib's default."""
-    mpl.rcParams.update(RC)
-
-
 def setup(label: str = "walkthroughs") -> None:
     """Style, SVG output in notebooks, and the folder `_build/figures/<label>` for the files;
     `label` is the profile's, toy walkthroughs have none."""
     global _folder
-    style()
+    mpl.rcParams.update(STYLE)
     _folder = places.BUILD / "figures" / label
     if (shell := get_ipython()) is not None:
         backend_inline.set_matplotlib_formats("svg")

@@ -249,21 +249,3 @@ def test_contributions_have_a_panel_per_model(style):
     assert dots["interaction"] == pytest.approx([10, 20, 15])
     labels = [label.get_text() for label in ax.get_yticklabels()]
     assert labels == ["added first", "added last", "mean (Shapley)"]
-
-
-def test_a_strip_writes_every_kl_and_brightens_with_it(style):
-    kl = pd.DataFrame({"SAE": [0.0, 1.0], "joint": [4.0, 0.25]}, index=["1 the", "2 city"])
-    ax = figures.strip(kl)
-    assert [text.get_text() for text in ax.texts] == ["0.00", "4.00", "1.00", "0.25"]
-    assert ax.collections[0].get_array().ravel().tolist() == [0, 1, 0.5, 0.25]  # roots of kl / 4
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["1 the", "2 city"]
-
-
-def test_top_predictions_have_a_panel_per_condition(style):
-    frame = pd.DataFrame(
-        {"condition": ["clean", "clean", "SAE"], "token": ["a", "b", "a"]}
-        | {"probability": [0.7, 0.2, 0.4], "role": ["random", "random", "sae"]}
-    )
-    clean, sae = figures.top_predictions(frame).axes
-    assert [bar.get_width() for bar in clean.patches] == [0.7, 0.2]
-    assert sae.get_title(loc="left") == "SAE" and sae.patches[0].get_width() == 0.4

@@ -11,7 +11,7 @@ import torch
 
 from companion import profiles, variants
 from companion.chapters import best_chance
-from companion.figures import best_chance as figures_best_chance
+from companion.figures import comparisons
 from companion.plots import COLOURS
 from featint import activations, runs
 
@@ -177,7 +177,7 @@ def trials():
 
 def test_the_chosen_trial_is_filled_and_an_arrow_stands_for_one_far_off(trials):
     """The median is 0.215, the best 0.2: the axis ends at 0.215 + 5 x 0.015."""
-    ax = figures_best_chance.tuning(trials, {"sae": "plain SAE", "nfm": "interactions"})
+    ax = comparisons.tuning(trials, {"sae": "plain SAE", "nfm": "interactions"})
     assert [line.get_markerfacecolor() != "none" for line in ax.lines] == [True, False, True, False]
     assert [line.get_marker() for line in ax.lines] == ["o", "o", "o", ">"]
     assert [line.get_ydata()[0] for line in ax.lines] == [0, 0, 1, 0]
@@ -189,5 +189,5 @@ def test_the_chosen_trial_is_filled_and_an_arrow_stands_for_one_far_off(trials):
 
 
 def test_a_single_trial_is_no_arrow(trials):
-    ax = figures_best_chance.tuning(trials.iloc[:1], {"sae": "plain SAE"})
+    ax = comparisons.tuning(trials.iloc[:1], {"sae": "plain SAE"})
     assert ax.lines[0].get_marker() == "o" and ax.lines[0].get_xdata()[0] == 0.2

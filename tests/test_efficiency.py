@@ -10,7 +10,7 @@ import torch
 
 from companion import estimates, profiles
 from companion.chapters import efficiency
-from companion.figures import efficiency as figures_efficiency
+from companion.figures import comparisons
 from companion.plots import COLOURS
 from featint.joint import JointSAE
 from featint.nfm import NFM
@@ -157,7 +157,7 @@ def test_a_line_per_share_from_the_smallest_model_to_the_largest():
     curve = pd.DataFrame(
         [(0, 4e6, 0.1), (3, 2e6, 0.2), (0, 1e6, 0.4)], columns=["share", "parameters", "fvu"]
     ).assign(kl=[1, 2, 3])
-    ax = figures_efficiency.worth(pd.concat([curve, curve.assign(share=[1, 5, 10])]), "kl", "KL")
+    ax = comparisons.worth(pd.concat([curve, curve.assign(share=[1, 5, 10])]), "kl", "KL")
     drawn = {line.get_label(): line for line in ax.get_legend().get_lines()}
     assert list(drawn) == ["SAE alone", *(f"{s} % interaction" for s in (1, 3, 5, 10))]
     sae, third = ax.lines[0], ax.lines[2]

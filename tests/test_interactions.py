@@ -277,6 +277,4 @@ class TestFigures:
         )  # fmt: skip
         axes = figures_interactions.over_bound(table)
         assert [t.get_text() for t in axes.get_yticklabels()] == ["a"]
-        assert axes.lines[1].get_xdata().tolist() == [0.5]
-        one = figures_interactions.activations({"one": np.array([0.0, 1.0, 2.0])}).axes[0]
-        assert one.get_title(loc="left") == "one: 2 of 3 above 0"
+        assert axes.lines[0].get_xdata().tolist() == [0.5]

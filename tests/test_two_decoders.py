@@ -2,7 +2,6 @@
 
 import copy
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,7 +9,6 @@ import torch
 
 from companion import variants
 from companion.chapters import two_decoders
-from companion.figures import two_decoders as figures
 from featint import activations, runs
 from featint.config import NFMConfig, SAEConfig
 from featint.joint import JointSAE
@@ -131,30 +129,3 @@ def test_the_closed_form_is_exact_for_a_least_squares_reconstruction():
     for split in (-0.5, 0.25, 0.5, 1.0):
         gain = 100 * (1 - sse / ((x - (1 - split) * x_hat) ** 2).sum())
         assert two_decoders.closed_form(sse / sst, split) == pytest.approx(gain)
-
-
-def test_split_curves_draw_both_kinds_and_the_trained_model():
-    split = np.array([0.0, 0.5, 1.0])
-    curves = {"sae": split, "joint": 2 * split}
-    frame = pd.concat(
-        pd.DataFrame({"model": name, "split": split, "gain": gain, "closed_form": gain + 1})
-        for name, gain in curves.items()
-    )
-    ax = figures.split_curves(frame, 41.3, (0.5, 1.0))
-    drawn = [line.get_ydata().tolist() for line in ax.lines[:4]]
-    assert drawn == [[0, 0.5, 1], [1, 1.5, 2], [0, 1, 2], [1, 2, 3]]
-    assert list(ax.lines[4].get_ydata()) == [41.3, 41.3]
-    assert ax.lines[5].get_xydata().tolist() == [[0.5, 1.0]]
-    plt.close("all")
-
-
-def test_conservation_draws_decoder_and_difference_for_each_kind():
-    moved = {"decoder": [1.0, 2.0], "difference": [1e-14, 2e-14], "sum": [5.0, 5.0]}
-    frame = pd.DataFrame(moved, index=[15, 30])
-    ax = figures.conservation({"all": frame, "half": 3 * frame})
-    assert [line.get_label() for line in ax.lines] == [
-        f"{name}; {sees}" for sees in ("all", "half") for name in ("decoder", "difference")
-    ]
-    assert ax.lines[1].get_xydata().tolist() == [[15, 1e-14], [30, 2e-14]]
-    assert ax.lines[2].get_ydata().tolist() == [3, 6] and ax.get_yscale() == "log"
-    plt.close("all")

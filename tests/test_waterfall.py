@@ -10,7 +10,7 @@ import torch
 from companion import variants
 from companion.chapters import waterfall
 from companion.chapters.waterfall import Protocol
-from companion.figures import waterfall as figures
+from companion.figures import comparisons
 from companion.plots import COLOURS
 from featint import activations, runs, store
 
@@ -90,7 +90,7 @@ def test_bars_are_the_values_from_top_to_bottom():
         "hi": [55, 11, 0],
     }
     one = pd.DataFrame(steps).assign(order="one")
-    figure = figures.waterfall(pd.concat([one, one[::-1].assign(order="two")]), "gain")
+    figure = comparisons.waterfall(pd.concat([one, one[::-1].assign(order="two")]), "gain")
     first, second = figure.axes
     assert [bar.get_width() for bar in first.patches] == [50, 10, -1]
     assert [bar.get_width() for bar in second.patches] == [-1, 10, 50]

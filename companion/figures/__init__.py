@@ -1,21 +1,79 @@
-"""How the book draws: in this package the figures that several chapters share, in its modules those
-of one chapter or of a few. A figure takes what it draws, mostly a tidy frame, never a model, and
+"""How the book draws: in this package what several chapters share, in its modules the figures of
+one chapter or of a few. A figure takes what it draws, mostly a tidy frame, never a model, and
 returns an `Axes` or a `Figure`; style and colours are `companion.plots`'.
 """
 
+from collections.abc import Collection, Mapping
+from math import ceil
+from typing import Any
+
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from companion import plots
 from companion.plots import COLOURS, INK, WIDTH
 
+ABOVE = {"loc": "outside upper center", "ncols": 2}
+"""Where the legend of a whole figure stands."""
 DASHES = ("", (4, 2), (1, 1.5), (4, 2, 1, 2))
 LONGEST_LABEL = 24
 """Characters; labels with longer lines stand above their rows, since beside them they would leave a
 phone no room for the data."""
+ARMS = {"fmt": "none", "ecolor": INK, "elinewidth": 1.2, "capsize": 3}
+"""How the intervals of bars look."""
+
+
+def panels(
+    content: Mapping[str, Any], height: float, more: float = 0, columns: int = 1, **share: bool
+) -> tuple[Figure, list[tuple[Axes, Any]]]:
+    """A figure with a panel per entry, its name above it at the left: the axes come with what they
+    are to show. `height` is that of a row of panels, `more` what is added to all, in inches."""
+    rows = ceil(len(content) / columns)
+    size = (WIDTH, rows * height + more)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, **share)
+    for ax in axes.flat[len(content) :]:
+        ax.set_visible(False)
+    for ax, name in zip(axes.flat, content, strict=False):
+        ax.set_title(name, loc="left")
+    return figure, list(zip(axes.flat, content.values(), strict=False))
+
+
+def grouped(frame: pd.DataFrame, by: str | pd.Series) -> dict[str, pd.DataFrame]:
+    """The rows of each group, groups in the order in which they come."""
+    return dict(iter(frame.groupby(by, sort=False)))
+
+
+def name_rows(ax: Axes, names: Collection[str], **text) -> None:
+    """Name the places 0, 1, ... of the vertical axis, from top to bottom."""
+    ax.set_yticks(range(len(names)), names, **text)
+    ax.invert_yaxis()
+    ax.grid(axis="y", visible=False)
+
+
+def log_ticks(axis: Axis) -> None:
+    """Ticks at 1, 2, 5, 10, ... in plain digits."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter("")
+
+
+def arms(frame: pd.DataFrame) -> np.ndarray:
+    """How far intervals reach below and above their values (columns value, lo, hi; 0 where there is
+    none), as `errorbar` takes them."""
+    numbers = frame[["value", "lo", "hi"]].astype(float)
+    return numbers[["lo", "hi"]].sub(numbers["value"], axis=0).abs().fillna(0).to_numpy().T
+
+
+def dots(ax: Axes, frame: pd.DataFrame, places: Collection[float], colour: str, **style) -> None:
+    """A dot with its interval per row of a frame (columns value, lo, hi), at heights `places`."""
+    ax.errorbar(frame["value"], places, xerr=arms(frame), fmt="none", ecolor=colour)
+    ax.plot(frame["value"], places, "o", color=colour, **style)
 
 
 def label(row) -> str:
@@ -36,24 +94,16 @@ def intervals(frame: pd.DataFrame, xlabel: str, zero: bool = False, label=label)
     _, ax = plt.subplots(figsize=(WIDTH, 0.9 + height * len(frame)))
     for place, row in enumerate(frame.itertuples()):
         colour = COLOURS[plots.role(row.model, row.baseline)]
-        if row.lo is not None:
-            ax.plot([row.lo, row.hi], [place, place], color=colour)
-        ax.plot(row.value, place, "o", color=colour)
-    places = range(len(frame))
+        dots(ax, frame.iloc[[place]], [place], colour)
+    name_rows(ax, labels)
+    ax.set_xlabel(xlabel)
     if above:
-        ax.set_yticks([])
-        ax.set_ylim(-1, len(frame) - 0.6)
+        ax.set(yticks=[], ylim=(len(frame) - 0.6, -1))
         beside = {"transform": ax.get_yaxis_transform(), "in_layout": False}
         for place, text in enumerate(labels):
             ax.text(0.01, place - 0.2, text, va="bottom", fontsize=10, **beside)
-    else:
-        ax.set_yticks(places, labels)
-    ax.invert_yaxis()
-    ax.set_xlabel(xlabel)
-    ax.grid(axis="y", visible=False)
-    if zero and above:  # in the rows alone, not across the labels
-        ends = [y - 0.18 for y in places], [y + 0.3 for y in places]
-        ax.vlines([0] * len(frame), *ends, INK, linewidth=0.8)
+            if zero:  # in the rows alone, not across the labels
+                ax.plot([0, 0], [place - 0.18, place + 0.3], color=INK, linewidth=0.8)
     elif zero:
         ax.axvline(0, color=INK, linewidth=0.8)
     return ax
@@ -65,19 +115,17 @@ def loss_curves(histories: dict[str, pd.DataFrame]) -> Axes:
     roles = pd.Series({name: plots.role(name) for name in histories})
     nth = roles.groupby(roles).cumcount()  # models of one colour differ in their lines
     ax = sns.lineplot(
-        curves.assign(tokens=curves["tokens"] / 1e6),
-        x="tokens",
-        y="validation_loss",
-        hue="model",
+        x=curves["tokens"] / 1e6,
+        y=curves["validation_loss"],
+        hue=curves["model"],
         palette=dict(roles.map(COLOURS)),
-        style="model",
+        style=curves["model"],
         dashes={name: DASHES[n] for name, n in nth.items()},
         ax=plt.subplots()[1],
     )
     ax.set(xlabel="training tokens, millions", ylabel="validation MSE", yscale="log")
     ax.xaxis.set_major_locator(MaxNLocator(5))
-    ax.yaxis.set_major_formatter("{x:.2f}")
-    ax.yaxis.set_minor_formatter("{x:.2f}")
+    ax.yaxis.set(major_formatter="{x:.2f}", minor_formatter="{x:.2f}")
     ax.tick_params(axis="y", which="minor", labelsize=9)
     ax.legend()
     return ax
@@ -89,28 +137,18 @@ def protocol_bars(frame: pd.DataFrame, ylabel: str) -> Axes:
     What is compared stands under them: the model, and the part if it has one.
     """
     names = [f"{r.part}\nin {r.model}" if r.part else r.model for r in frame.itertuples()]
-    numbers = frame[["value", "lo", "hi"]].astype(float)
-    bars = frame.assign(label=names, **numbers)
-    palette = {"as published": COLOURS["published"], "controlled": COLOURS["controlled"]}
-    ax = sns.barplot(
-        bars,
-        x="label",
-        y="value",
-        hue="protocol",
-        palette=palette,
-        hue_order=list(palette),
-        saturation=1,
-        width=0.76,
-        errorbar=None,
-        ax=plt.subplots()[1],
-    )
-    order = list(dict.fromkeys(names))
-    shift = bars["protocol"].map({"as published": -0.19, "controlled": 0.19})
-    ends = (bars["value"] - bars["lo"]).fillna(0), (bars["hi"] - bars["value"]).fillna(0)
-    line = {"ecolor": INK, "elinewidth": 1.2, "capsize": 3}
-    ax.errorbar(bars["label"].map(order.index) + shift, bars["value"], ends, fmt="none", **line)
+    place, names = pd.factorize(pd.Series(names))
+    _, ax = plt.subplots()
+    for protocol, role, shift in (
+        ("as published", "published", -0.19),
+        ("controlled", "controlled", 0.19),
+    ):
+        bars, at = frame[frame["protocol"] == protocol], place[frame["protocol"] == protocol]
+        ax.bar(at + shift, bars["value"], 0.38, color=COLOURS[role], label=protocol)
+        ax.errorbar(at + shift, bars["value"], arms(bars), **ARMS)
     ax.axhline(0, color=INK, linewidth=0.8)
-    ax.set(xlabel="", ylabel=ylabel)
+    ax.set_xticks(range(len(names)), names)
+    ax.set_ylabel(ylabel)
     ax.grid(axis="x", visible=False)
     ax.legend()
     return ax
