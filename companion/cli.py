@@ -26,15 +26,14 @@ def windows(args):
     """split the articles and pack them into token windows"""
     from featint import harvest
 
-    print(f"windows: {harvest.windows(profiles.get(args.profile).harvest).path}")
+    print(f"windows: {harvest.windows(args.profile.harvest).path}")
 
 
 def harvest(args):
     """run the language model and store its activations"""
     from featint import harvest
 
-    profile = profiles.get(args.profile)
-    print(f"activations: {harvest.harvest(profile.harvest, profile.mlp_site).path}")
+    print(f"activations: {harvest.harvest(args.profile.harvest, args.profile.mlp_site).path}")
 
 
 def train(args):
@@ -42,9 +41,8 @@ def train(args):
     from companion import variants
     from featint import runs
 
-    profile = profiles.get(args.profile)
-    asked = [(name, seed) for name in args.model for seed in (args.seed or profile.seeds)]
-    configs = {(name, seed): variants.get(name, profile, seed) for name, seed in asked}
+    asked = [(name, seed) for name in args.model for seed in (args.seed or args.profile.seeds)]
+    configs = {(name, seed): variants.get(name, args.profile, seed) for name, seed in asked}
     for (name, seed), config in configs.items():
         if not store.exists(runs.KIND, config):
             runs.fit(config, label=f"{name}, seed {seed}")
@@ -61,7 +59,7 @@ def notebook(args):
         if not separator:
             raise ValueError(f"--parameter {item!r} must be name=value")
         parameters[name] = literal(value)
-    print(f"{args.name}: {notebook.run(args.name, args.profile, parameters, args.out)}")
+    print(f"{args.name}: {notebook.run(args.name, args.profile.name, parameters, args.out)}")
 
 
 def literal(text: str):
@@ -77,14 +75,14 @@ def ledger(args):
     """compare every number of the paper with the results"""
     from companion import ledger
 
-    print(f"ledger: {ledger.write(profiles.get(args.profile))}")
+    print(f"ledger: {ledger.write(args.profile)}")
 
 
 def atlas(args):
     """describe every feature of the joint model, for the book's searchable page"""
     from companion import atlas
 
-    print(f"atlas: {atlas.build(profiles.get(args.profile))}")
+    print(f"atlas: {atlas.build(args.profile)}")
 
 
 def compare(args):
@@ -99,7 +97,7 @@ def doctor(args):
     from companion import variants
     from featint import runs
 
-    profile, stamp = profiles.get(args.profile), store.provenance()
+    profile, stamp = args.profile, store.provenance()
     made = "made" if store.exists("activations", profile.harvest) else "missing"
     print("Python {python}, {machine}, device {device}, commit {commit}".format(**stamp))
     print(", ".join(f"{name} {version}" for name, version in stamp["versions"].items()))
@@ -125,7 +123,7 @@ def main(argv: list[str] | None = None) -> int:
         if step not in (fetch, compare):
             sub.add_argument("--profile", default="laptop", help="smoke, laptop, full or paper")
     add = steps.choices["train"].add_argument
-    add("--model", required=True, nargs="+", help="names in companion/variants.py")
+    add("--model", required=True, nargs="+", help="names in data/models.toml")
     add("--seed", type=int, nargs="+", help="default: all seeds of the profile")
     add = steps.choices["notebook"].add_argument
     add("name", help="a file in notebooks/, without .ipynb")
@@ -139,6 +137,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         try:
             args = parser.parse_args(argv)
+            if "profile" in args:
+                args.profile = profiles.get(args.profile)
             args.run(args)
         finally:
             sys.stdout.flush()  # here, not when Python ends: then nobody could catch its error

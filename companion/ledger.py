@@ -153,21 +153,14 @@ def in_words(estimate: pd.Series | None) -> str | None:
     return None if estimate is None or estimate.value is None else sentence(estimate)
 
 
-def plain(estimate: pd.Series | None) -> dict | None:
-    """An estimate as JSON: value, ci, n, of, unit."""
-    if estimate is None:
-        return None
-    ci = None if estimate.lo is None else [estimate.lo, estimate.hi]
-    n = None if estimate.n is None else int(estimate.n)
-    return {"value": estimate.value, "ci": ci, "n": n, "of": estimate.of, "unit": estimate.unit}
-
-
 def build(profile: Profile) -> list[dict]:
     """The ledger of a profile, one row per number of the paper, in the paper's order:
     {id, paper, as_published, controlled, verdict, why, chapter}."""
     here = measured_here(profile)
     rows = [judge(entry, profile, here) for entry in entries()]
-    return [row | {field: plain(row[field]) for field in SHOWN} for row in rows]
+    for row in rows:
+        row.update({f: results.plain(row[f]) for f in SHOWN if row[f] is not None})
+    return rows
 
 
 def write(profile: Profile) -> Path:

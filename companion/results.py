@@ -26,17 +26,20 @@ def save(
     """
     values = {}
     for row in estimates.tidy(frame).itertuples():
-        values[estimates.identifier(row)] = {
-            "value": rounded(row.value),
-            "ci": None if row.lo is None else rounded([row.lo, row.hi]),
-            "n": None if row.n is None else int(row.n),
-            **{name: getattr(row, name) for name in ("of", "unit", *estimates.NAMES)},
-        }
+        names = {name: getattr(row, name) for name in estimates.NAMES}
+        values[estimates.identifier(row)] = plain(row) | names
     stamp = store.provenance(seed=seed, seconds=seconds and round(seconds, 1))
     content = {"chapter": chapter, "profile": profile.label, "provenance": stamp, "values": values}
     file = folder(profile) / f"{chapter}.json"
     store.write_json(file, content)
     return file
+
+
+def plain(row) -> dict:
+    """An estimate as JSON, but for its names."""
+    ci = None if row.lo is None else rounded([row.lo, row.hi])
+    n = None if row.n is None else int(row.n)
+    return {"value": rounded(row.value), "ci": ci, "n": n, "of": row.of, "unit": row.unit}
 
 
 def rounded(x):
