@@ -3,16 +3,16 @@ held-out text."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import pingouin
 import statsmodels.formula.api as smf
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.numpy import load_file, save_file
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 from torch import Tensor
 from torch.optim import optimizer
 
@@ -74,14 +74,11 @@ def modes(histories: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     index = pd.MultiIndex.from_tuples(tests, names=["model", "features", "scale"])
     table = pd.DataFrame(tests.values(), index)
     table[["low", "high"]] = [pair or (np.nan, np.nan) for pair in table.pop("means")]
-    numbers, places = table.columns.difference(["n", "reason"]), ["low", "high", "valley"]
-    table[numbers] = table[numbers].astype(float)  # None becomes NaN: a dash in tables
-    logarithms = index.get_level_values("scale") == "log s"
-    table.loc[logarithms, places] = np.exp(table.loc[logarithms, places])
-    table["p_holm"], tested = np.nan, table.dip_p.notna()
-    if tested.any():
-        table.loc[tested, "p_holm"] = multipletests(table.dip_p[tested], method="holm")[1]
-    return table
+    numbers = table.columns.difference(["n", "reason"])
+    table = table.astype(dict.fromkeys(numbers, float))  # None becomes NaN: a dash in tables
+    logarithms = pd.IndexSlice[:, :, "log s"], ["low", "high", "valley"]
+    table.loc[logarithms] = np.exp(table.loc[logarithms])
+    return table.assign(p_holm=pingouin.multicomp(table.dip_p, method="holm")[1])
 
 
 def two_modes(test: pd.Series) -> bool:
@@ -108,23 +105,20 @@ def split(test: pd.Series, features: pd.DataFrame) -> Split:
     and if that leaves less than a twentieth of the features on one side, the median."""
     if two_modes(test):
         return Split(float(test.valley), "the valley between two modes")
-    at = multiple(features)
+    at, how = multiple(features), "the paper's multiple of the initial squared norm"
     if MIN_WEIGHT <= (features.s < at).mean() <= 1 - MIN_WEIGHT:
-        return Split(at, "the paper's multiple of the initial squared norm")
-    why = f"since the paper's multiple of the initial squared norm, {at:.3g}, has nearly all"
-    return Split(float(features.s.median()), f"the median, {why} features on one side")
+        return Split(at, how)
+    why = f"the median, since {how}, {at:.3g}, has nearly all features on one side"
+    return Split(float(features.s.median()), why)
 
 
-def places(test: pd.Series, s: pd.Series) -> dict[str, dict]:
-    """`value` and `unit` of the low mode and of the high, or only, one, by a row of `modes`."""
+def places(test: pd.Series, s: pd.Series) -> dict[str, float]:
+    """Squared norms of the low mode and of the high one, by a row of `modes`; of the only one, as
+    `high`, where that does not support two."""
     if two_modes(test):
-        return {name: {"value": test[name], "unit": "squared norm"} for name in ("low", "high")}
+        return {"low": test.low, "high": test.high}
     grid = np.linspace(s.min(), s.max(), 1001)
-    highest = grid[stats.gaussian_kde(s)(grid).argmax()]
-    return {
-        "low": {"value": None, "unit": "a mixture does not support two modes"},
-        "high": {"value": highest, "unit": "squared norm"},
-    }
+    return {"low": np.nan, "high": grid[stats.gaussian_kde(s)(grid).argmax()]}
 
 
 def known(value: float, unit: str, reason: str) -> dict:
@@ -140,8 +134,8 @@ def flatter(sae: Tensor, joint: Tensor, leading: int, blocks: int = 20) -> pd.Da
 
     def drops(kept: np.ndarray) -> dict[str, float]:
         a, b = (geometry.pca_shares(W[torch.from_numpy(kept[block])]) for W in (sae, joint))
-        leading_drop = 100 * (a[:leading].sum() - b[:leading].sum())
-        return {"pca_leading_drop": leading_drop, "pca_first_drop": 100 * (a[0] - b[0])}
+        drop = 100 * (a - b)
+        return {"pca_leading_drop": drop[:leading].sum(), "pca_first_drop": drop[0]}
 
     same = {"model": "joint", "baseline": "sae", "unit": "points", "of": "features"}
     return estimates.jackknife(drops, blocks, names="quantity", n=len(sae), **same)
@@ -155,50 +149,46 @@ class Observed(NamedTuple):
     `path_effects.by_feature`, NaN for features that fired too rarely to tell."""
     moments: path_effects.GroupMoments | None
     """Of the low and the high features; None for a model without an NFM."""
-    n_tokens: int
-    """Tokens behind the effects."""
 
 
 def observe(m: Trained, features: pd.DataFrame, at: Split, acts: Activations) -> Observed:
     """Measure every feature on held-out activations; `features` is the model's `history`."""
     pieces, low = acts.pieces(), features.s < at.value
-    with torch.no_grad():
-        codes = [m.model.encode(x) for x in pieces]
+    codes = [m.model.encode(x) for x in pieces]
     every = EVERY if len(pieces) >= 2 * EVERY else 1
     blocks = [pieces[i] for i in range(0, len(pieces), every)], codes[::every]
     effects = path_effects.by_feature(m.model, *blocks)
     effects = effects.where(effects.fired >= MIN_FIRED).assign(fired=effects.fired)
-    unlabelled = acts.topics.index(NO_TOPIC) if NO_TOPIC in acts.topics else -1
-    topic = torch.where(acts.topic == unlabelled, -1, acts.topic)
+    labelled = torch.tensor([topic != NO_TOPIC for topic in acts.topics])
+    topic = acts.topic.where(labelled[acts.topic], -1)
     rate = metrics.density(codes, len(features)).numpy()
     selectivity = metrics.selectivity(codes, topic, acts.article % 2, len(features)).numpy()
     measured = features.join(effects).assign(rate=rate, selectivity=selectivity, low=low)
-    moments = None
-    if isinstance(m.model, JointSAE):
-        moments = path_effects.by_group(m.model, *blocks, torch.tensor(low.to_numpy()))
-    return Observed(measured, moments, sum(map(len, blocks[0])))
+    if not isinstance(m.model, JointSAE):
+        return Observed(measured, None)
+    groups = torch.tensor(low.to_numpy())
+    return Observed(measured, path_effects.by_group(m.model, *blocks, groups))
 
 
-def matched(features: pd.DataFrame, outcome: str, factor: float = 1.0, **same) -> pd.DataFrame:
-    """Mean of an outcome over low-norm features minus that over high-norm ones of like firing rate,
-    times `factor`; a tidy frame of one row.
+def matched(features: pd.DataFrame, outcome: str, **same) -> pd.DataFrame:
+    """Mean of an outcome over low-norm features minus that over high-norm ones of like firing rate;
+    a tidy frame of one row.
 
     Least squares with one intercept per bin of the firing rate and heteroscedasticity-robust
     errors (HC3); n counts the features in bins that hold both groups.
     """
-    there = features[features[outcome].notna()]
-    bins = min(BINS, len(there))
-    compared = pd.DataFrame({"y": factor * there[outcome], "low": there.low.astype(float)})
-    compared["bin"] = pd.qcut(there.rate.rank(method="first"), bins, labels=False) if bins else None
-    both = compared[compared.groupby("bin").low.transform("nunique") == 2]
+    there = features.dropna(subset=outcome)
+    order = there.rate.rank(method="first")
+    there = there.assign(bin=pd.qcut(order, BINS, labels=False, duplicates="drop"))
+    both = there[there.groupby("bin").low.transform("nunique") == 2]
     n_low = int(both.low.sum())
     if min(n_low, len(both) - n_low) < MIN_GROUP:
         few = f"{n_low} low- and {len(both) - n_low} high-norm features have a like firing rate"
         reason = f"{few}: {MIN_GROUP} of each are needed"
         return estimates.tidy([{"value": None}], n=len(both), **same | {"unit": reason})
-    fit = smf.ols("y ~ low + C(bin)", both).fit(cov_type="HC3")
-    lo, hi = fit.conf_int().loc["low"]
-    return estimates.tidy([{"value": fit.params["low"], "lo": lo, "hi": hi}], n=len(both), **same)
+    fit = smf.ols(f"{outcome} ~ low + C(bin)", both).fit(cov_type="HC3")
+    value, (lo, hi) = fit.params["low[T.True]"], fit.conf_int().loc["low[T.True]"]
+    return estimates.tidy([{"value": value, "lo": lo, "hi": hi}], n=len(both), **same)
 
 
 def by_chance(m: Trained, features: pd.DataFrame, seed: int) -> pd.DataFrame:
@@ -218,53 +208,35 @@ def by_chance(m: Trained, features: pd.DataFrame, seed: int) -> pd.DataFrame:
     return features.assign(decoder=share, linear=1 - share, nfm=1 - share)
 
 
-@torch.no_grad()
-def apart(m: Trained) -> float:
-    """How far what training added to the linear path's matrix is from what it added to the decoder,
-    as a share of the latter's length (Frobenius)."""
-    sae, nfm = path_effects.parted(m.model)
-    initial = runs.build(m.config, sae.W_dec.shape[1]).to(sae.W_dec.device)
-    moved = (sae.W_dec - initial.sae.W_dec).double()
-    return float((moved - (nfm.W_lin - initial.nfm.W_lin)).norm() / moved.norm())
-
-
 def in_words(frame: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
     """Estimates for readers: a row per model and part, a column per quantity in `names`, the
     smallest n, and why something is missing."""
     words = [estimates.interval(row.value, row.lo, row.hi, ".3f") for row in frame.itertuples()]
-    reasons = frame.unit.where(frame.value.isna(), "")
-    rows = frame.assign(words=words, reason=reasons).groupby(["model", "part"], sort=False)
-    cells = rows[["words", "quantity"]].apply(lambda row: row.set_index("quantity").words).unstack()
-    about = rows.agg(n=("n", "min"), remark=("reason", "max"))
-    return cells[list(names)].rename(columns=names).fillna("–").join(about).reset_index()
-
-
-def changed(config: ModelConfig, **stages: dict) -> ModelConfig:
-    """A model's config with fields of some of its stages set anew: `train={"lr": 1e-3}`."""
-    new = {stage: replace(getattr(config, stage), **fields) for stage, fields in stages.items()}
-    return replace(config, **new)
+    rows = frame.assign(words=words, remark=frame.unit.where(frame.value.isna(), ""))
+    by = ["model", "part"]
+    about = rows.groupby(by, sort=False).agg(n=("n", "min"), remark=("remark", "max"))
+    cells = rows.pivot(index=by, columns="quantity", values="words").fillna("–")
+    return cells[list(names)].rename(columns=names).join(about, how="right").reset_index()
 
 
 def retrained(config: ModelConfig, half: bool = False) -> pd.DataFrame:
     """The `history` of a model trained so, in half precision or not, with `attrs["dead"]`, the
     share of dead features. From the store, which keeps this only, or trained."""
-    key = {"model": to_json(config), "half": half}
+    key, how = {"model": to_json(config), "half": half}, config.train
     if not store.exists(KIND, key):
         acts, _ = runs.training_tokens(config)
         model = runs.build(config, acts.d_in).to(store.device())
-        how = config.train
         batches = acts.batches(how.n_tokens, how.batch_tokens, how.seed)
         checkpoint = store.cache() / "checkpoints" / f"{KIND}-{store.key(key)}.safetensors"
         with half_precision() if half else nullcontext():
             fitted = train.fit(model, batches, how, checkpoint=checkpoint, label=KIND)
-        columns = history(config, model, fitted.fired_tokens.cpu())
+        columns = history(config, model, fitted.fired_tokens.cpu()).items()
         dead = fitted.history.dead_share.iloc[-1]
         with store.create(KIND, key, {"dead": dead}, seed=how.seed) as folder:
-            tensors = {name: torch.tensor(columns[name].to_numpy()) for name in columns}
-            save_file(tensors, folder / "norms.safetensors")
+            arrays = {name: column.to_numpy() for name, column in columns}
+            save_file(arrays, folder / "norms.safetensors")
     artefact = store.load(KIND, key)
-    tensors = load_file(artefact.file("norms.safetensors"))
-    features = pd.DataFrame({name: column.numpy() for name, column in tensors.items()})
+    features = pd.DataFrame(load_file(artefact.file("norms.safetensors")))
     features.attrs["dead"] = artefact.meta["dead"]
     return features
 
@@ -278,23 +250,21 @@ def half_precision() -> Iterator[None]:
     with momentum (released code; `adam_eps` 1e-5).
     """
 
-    def parameters(adam) -> Iterator[Tensor]:
-        return (p for group in adam.param_groups for p in group["params"] if p.grad is not None)
+    def trained(adam) -> Iterator[Tensor]:
+        return chain.from_iterable(group["params"] for group in adam.param_groups)
 
     def round_gradients(adam, *_) -> None:
-        for p in parameters(adam):
+        for p in trained(adam):
             p.grad.copy_(p.grad.half())
 
     @torch.no_grad()
     def round_state(adam, *_) -> None:
-        for p in parameters(adam):
+        for p in trained(adam):
             for kept in (p, adam.state[p]["exp_avg"], adam.state[p]["exp_avg_sq"]):
                 kept.copy_(kept.half())
 
-    before = optimizer.register_optimizer_step_pre_hook(round_gradients)
-    after = optimizer.register_optimizer_step_post_hook(round_state)
-    try:
+    with (
+        optimizer.register_optimizer_step_pre_hook(round_gradients),
+        optimizer.register_optimizer_step_post_hook(round_state),
+    ):
         yield
-    finally:
-        before.remove()
-        after.remove()
