@@ -2,18 +2,18 @@
 had it."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_model, save_model
 from scipy import linalg, sparse
 from torch import Tensor, nn
 
 from featint import activations, runs, store, train
-from featint.config import ModelConfig, TrainConfig, to_json
+from featint.config import ModelConfig, to_json
 from featint.kernels.sparse import Codes
-from featint.runs import Trained
 from featint.sae import Reconstruction
 
 FIT_TOKENS = 200_000
@@ -23,6 +23,7 @@ RIDGES = (1.0, 10.0, 100.0, 1000.0)
 L1_LR_SHARE, L1_STEP_SHARE, L1_INIT = 0.1, 0.2, 1e-4
 """The released code trains its second SAE at a tenth of the first one's learning rate, which
 reaches 0 after a fifth of the steps, from directions of this standard deviation."""
+L1_TRAIN = {"lr_end_factor": 0.0, "decay_fraction": 1.0, "adam_eps": 1e-5, "clip_norm": 1e9}
 
 
 def ridge(
@@ -38,9 +39,8 @@ def ridge(
     gram, moment = 0.0, 0.0
     for inputs, targets in pieces:
         rows = _with_constant(inputs)
-        product = rows.T @ rows
-        gram = gram + (product.toarray() if sparse.issparse(product) else product)
-        moment = moment + rows.T @ targets.double().cpu().numpy()
+        gram, moment = gram + rows.T @ rows, moment + rows.T @ targets.double().cpu().numpy()
+    gram = gram.toarray() if sparse.issparse(gram) else gram
     squares, n = np.diag(gram)[:-1], gram[-1, -1]
     penalised = np.diag([1.0] * len(squares) + [0.0]) * squares.mean() / n
     rows, wanted = _with_constant(validation[0]), validation[1].double().cpu().numpy()
@@ -98,19 +98,9 @@ def l1_on_error(base: ModelConfig) -> L1SAE:
     Only the steps with a learning rate above 0 are made. The penalty has weight 1 from the start
     (there: after a ramp).
     """
-    whole = base.train
-    settings = TrainConfig(
-        n_tokens=max(whole.batch_tokens, int(whole.n_tokens * L1_STEP_SHARE)),
-        batch_tokens=whole.batch_tokens,
-        lr=whole.lr * L1_LR_SHARE,
-        lr_end_factor=0.0,
-        decay_fraction=1.0,
-        adam_eps=1e-5,
-        clip_norm=1e9,
-        first_position=whole.first_position,
-        holdout_share=whole.holdout_share,
-        seed=whole.seed,
-    )
+    whole, n_tokens = base.train, int(base.train.n_tokens * L1_STEP_SHARE)
+    budget = {"n_tokens": max(whole.batch_tokens, n_tokens), "lr": whole.lr * L1_LR_SHARE}
+    settings = replace(whole, **budget, **L1_TRAIN)
     identity = {"l1_on_error": to_json(base), "train": to_json(settings)}
     acts, _ = runs.training_tokens(base)
     model = L1SAE(acts.d_in, base.sae.d_sae, torch.Generator().manual_seed(settings.seed))
@@ -126,14 +116,6 @@ def l1_on_error(base: ModelConfig) -> L1SAE:
             label="L1 SAE",
         )
         with store.create("l1_sae", identity, seed=settings.seed) as folder:
-            weights = {name: value.contiguous() for name, value in model.state_dict().items()}
-            save_file(weights, folder / "model.safetensors")
-    model.load_state_dict(load_file(store.load("l1_sae", identity).file("model.safetensors")))
+            save_model(model, folder / "model.safetensors")
+    load_model(model, store.load("l1_sae", identity).file("model.safetensors"))
     return model.requires_grad_(False).eval()
-
-
-def cosine_to_start(trained: Trained) -> Float[Tensor, " d_sae"]:
-    """Cosine of each decoder direction with its random initial value."""
-    W_dec = trained.model.W_dec
-    start = runs.build(trained.config, W_dec.shape[1]).W_dec.detach().to(W_dec)
-    return torch.nn.functional.cosine_similarity(W_dec, start)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from companion.profiles import Profile
 from featint import activations, geometry, reconstruction, runs, train
 from featint.activations import Activations
-from featint.config import ModelConfig, SAEConfig
+from featint.config import ModelConfig
 from featint.joint import JointSAE
 from featint.kernels import sparse
 from featint.nfm import NFM
@@ -25,8 +25,7 @@ BATCH_TOKENS = 256
 
 
 class Separate(JointSAE):
-    """A joint model whose two decoders are looked up one by one, so that their gradients are
-    computed independently of each other."""
+    """A joint model that looks up its two decoders one by one, each with its own gradient."""
 
     def decode(self, codes):
         return sum(self.parts(codes).values())
@@ -59,17 +58,15 @@ def moved(start: JointSAE, end: JointSAE) -> dict[str, float]:
 def conservation(config: ModelConfig, p: Profile) -> pd.DataFrame:
     """Train a joint model from its seed in float64 on real activations: `moved` after every
     `STEPS` steps, indexed by step."""
-    acts = activations.load(config.harvest, "train")
-    n_tokens = SEGMENTS * STEPS * BATCH_TOKENS
-    batches = acts.batches(n_tokens, BATCH_TOKENS, config.train.seed)
-    segment = {"n_tokens": n_tokens // SEGMENTS, "batch_tokens": BATCH_TOKENS}
-    settings = replace(config.train, **segment, lr_end_factor=1.0)
+    acts, batch = activations.load(config.harvest, "train"), {"batch_tokens": BATCH_TOKENS}
+    batches = acts.batches(SEGMENTS * STEPS * BATCH_TOKENS, BATCH_TOKENS, config.train.seed)
+    settings = replace(config.train, n_tokens=STEPS * BATCH_TOKENS, lr_end_factor=1.0, **batch)
     model = separate(runs.build(config, acts.d_in))
     start, found = copy.deepcopy(model), {}
-    for step in range(0, SEGMENTS * STEPS, STEPS):
-        part = [batches[step + i].double() for i in range(STEPS)]
+    for end in range(STEPS, (SEGMENTS + 1) * STEPS, STEPS):
+        part = [batches[step].double() for step in range(end - STEPS, end)]
         train.fit(model, part, settings, label=f"float64, top_n = {config.nfm.top_n}")
-        found[step + STEPS] = moved(start, model)
+        found[end] = moved(start, model)
     return pd.DataFrame(found).T.rename_axis("step")
 
 
@@ -85,24 +82,19 @@ def merged(model: JointSAE) -> nn.Module:
             f"linear = {nfm.config.linear}, top_n = {nfm.config.top_n}: "
             "only a linear path that sees all codes can be merged"
         )
-    d_in = sae.W_dec.shape[1]
-    config = SAEConfig(d_sae=model.d_sae, k=sae.config.k, decoder_bias=True)
-    state = {"W_dec": geometry.directions(model), "b_dec": nfm.b_lin}
-    if sae.b_dec is not None:
-        state["b_dec"] = nfm.b_lin + sae.b_dec
-    one = TopKSAE(d_in, config).to(sae.W_dec)
-    one.load_state_dict(sae.state_dict() | state)
+    d_in, bias = sae.W_dec.shape[1], nfm.b_lin if sae.b_dec is None else nfm.b_lin + sae.b_dec
+    one = TopKSAE(d_in, replace(sae.config, decoder_bias=True)).to(sae.W_dec)
+    one.load_state_dict(sae.state_dict() | {"W_dec": geometry.directions(model), "b_dec": bias})
     if not nfm.config.interaction:
         return one.eval()
     rest = NFM(d_in, model.d_sae, replace(nfm.config, linear=False)).to(nfm.V)
-    rest.load_state_dict({name: nfm.state_dict()[name] for name in rest.state_dict()})
+    rest.load_state_dict(nfm.state_dict(), strict=False)  # without the linear path's
     return JointSAE(one, rest).eval()
 
 
 def split_sums(model: TopKSAE | JointSAE, acts: Activations) -> pd.DataFrame:
-    """Sums per article, from which the error of an own path with any share of y = codes @ (W_dec +
-    W_lin) follows: columns tokens, sst, sse of the whole model, and xx, xy, yy, products of x and
-    y."""
+    """Sums per article of tokens, sst, sse, and the products xx, xy and yy with y = codes @ (W_dec
+    + W_lin): the error of an own path with any share of y follows from these."""
 
     def measures(x):
         codes = model.encode(x)
@@ -111,24 +103,19 @@ def split_sums(model: TopKSAE | JointSAE, acts: Activations) -> pd.DataFrame:
         sums = {(name, "", ""): product.sum(1) for name, product in products.items()}
         return {("", ""): model.decode(codes)} | sums
 
-    return reconstruction.by_article(measures, acts.pieces(), acts.article).droplevel(
-        [1, 2], axis=1
-    )
+    sums = reconstruction.by_article(measures, acts.pieces(), acts.article)
+    return sums.droplevel(["model", "part"], axis=1)
 
 
 def own_path_sse(total: pd.DataFrame | pd.Series, split):
-    """Squared error of an SAE path that holds the share 1 - `split` of the summed decoder, |x -
-    (1 - split) y|^2, from totals of `split_sums`."""
-    keeps = 1 - split
-    return total["xx"] - 2 * keeps * total["xy"] + keeps**2 * total["yy"]
+    """|x - (1 - split) y|^2, the squared error of an SAE path that holds this share of the summed
+    decoder, from totals of `split_sums`."""
+    return total["xx"] - 2 * (1 - split) * total["xy"] + (1 - split) ** 2 * total["yy"]
 
 
 def closed_form(fvu, split):
     """The gain as published, in per cent, of a model of this FVU that integrates nothing, if the
-    linear path holds the share `split` of the summed decoder.
-
-    Holds where the reconstruction is uncorrelated with its error and all of it is split.
-    """
+    linear path holds the share `split` of a reconstruction uncorrelated with its error."""
     return 100 * (1 - fvu / (fvu + np.square(split) * (1 - fvu)))
 
 
