@@ -2,7 +2,7 @@
 of attempts that are checked before any of them trains, and means over seeds."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import chain, product
 
 import pandas as pd
@@ -55,32 +55,18 @@ class Attempt(planted.WorldConfig):
 
 
 def attempts(base: Attempt, **values: Sequence) -> list[Attempt]:
-    """Every combination of the listed values of an attempt's fields, all of them checked.
-
-    Raises ValueError for an unknown field, an empty list, or a combination that cannot be, which it
-    names.
-    """
-    for name, listed in values.items():
-        choose("sweep parameter", name, sorted(f.name for f in fields(base)))
-        if not len(listed):
-            raise ValueError(f"the sweep over {name} is empty: give it at least one value")
-    made = []
-    for combination in product(*values.values()):
-        chosen = dict(zip(values, combination, strict=True))
-        try:
-            made.append(replace(base, **chosen))
-        except ValueError as e:
-            named = ", ".join(f"{name} = {value!r}" for name, value in chosen.items())
-            raise ValueError(f"the sweep cannot run {named}: {e}") from e
-    return made
+    """Every combination of the listed values of an attempt's fields. Raises ValueError for an empty
+    list and for what cannot be."""
+    if empty := [name for name, listed in values.items() if not len(listed)]:
+        raise ValueError(f"the sweep over {empty[0]} is empty: give it at least one value")
+    return [replace(base, **dict(zip(values, c, strict=True))) for c in product(*values.values())]
 
 
 def untrained(a: Attempt) -> nn.Module:
     """The attempt's model with its initial values."""
     generator = torch.Generator().manual_seed(a.seed + 1)  # another stream than the world's
-    interaction = a.model != "joint_no_interaction"
-    config = NFMConfig(d_factor=a.d_factor, dropout=0.0, interaction=interaction)
-    nfm = NFM(a.d_in, a.n_features, config, generator)
+    paths = {"interaction": a.model != "joint_no_interaction", "dropout": 0.0}
+    nfm = NFM(a.d_in, a.n_features, NFMConfig(d_factor=a.d_factor, **paths), generator)
     if a.model == "true_codes":
         return OnTrueCodes(nfm, a.n_features, a.n_active)
     d_sae = a.n_features
@@ -94,11 +80,10 @@ def fitted(a: Attempt, world: World) -> nn.Module:
     """The attempt's model, trained."""
     model, config, true = untrained(a), a.training, a.model == "true_codes"
     batches = world.batches(config.n_steps, config.batch_tokens, a.seed, with_codes=true)
-    frozen = a.model in WITH_PAIRS and not a.hidden_bias
-    scale = {"nfm.b_hidden": 0.0} if frozen else {}
+    scale = {"nfm.b_hidden": 0.0} if a.model in WITH_PAIRS and not a.hidden_bias else {}
     if a.model == "sequential":
         train.fit(model.sae, batches, config)
-        scale |= {"sae": 0.0}
+        scale["sae"] = 0.0
     train.fit(model, batches, replace(config, lr_scale=scale), model.loss if true else train.mse)
     return model
 
@@ -114,29 +99,27 @@ def measured(a: Attempt) -> dict:
       beside it, and `planted.pairs_found`.
     """
     world, true = World(a), a.model == "true_codes"
-    samples = [world.draw(N_TEST, planted.step_generator(a.seed, s)) for s in (FLOOR, TEST)]
-    model = fitted(a, world)
-    with torch.no_grad():
-        rows = [torch.cat([s.codes, s.x], 1) if true else s.x for s in samples]
-        codes = [model.encode(r) for r in rows]
-        dense, test = [c.dense(model.d_sae) for c in codes], samples[1]
-        targets = dense[0], samples[0].x, dense[1], test.x
-        row = asdict(a) | {
-            "parameters": sum(p.numel() for p in model.parameters()),
-            "fvu": planted.fvu(test.x, model(rows[1]).x_hat),
-            "fvu_refit": planted.least_squares(*targets),
-        }
-        row["fvu_linear_floor"], row["fvu_floor"] = world.floors(*samples)
-        match = torch.arange(a.n_features)
-        if not true:
-            cosine, match = planted.matched(geometry.directions(model), world.directions)
-            row["cosine"] = cosine.median().item()
-            if len(world.products):
-                row["bought"] = planted.bought(dense[1], test.products)
-        if a.model in WITH_PAIRS:
-            paths = tuple(model.nfm.interaction_out(c) for c in codes)
-            row["fvu_refit_pairs"] = planted.least_squares(*targets, given=paths)
-            row |= planted.pairs_found(model.nfm, codes[1], match, world)
+    model = fitted(a, world).requires_grad_(False)
+    fit, test = (world.draw(N_TEST, planted.step_generator(a.seed, s)) for s in (FLOOR, TEST))
+    rows = [torch.cat([s.codes, s.x], 1) if true else s.x for s in (fit, test)]
+    codes = [model.encode(r) for r in rows]
+    dense, match = [c.dense(model.d_sae) for c in codes], torch.arange(a.n_features)
+    targets = dense[0], fit.x, dense[1], test.x
+    row = asdict(a) | {
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "fvu": planted.fvu(test.x, model(rows[1]).x_hat),
+        "fvu_refit": planted.least_squares(*targets),
+    }
+    row["fvu_linear_floor"], row["fvu_floor"] = world.floors(fit, test)
+    if not true:
+        cosine, match = planted.matched(geometry.directions(model), world.directions)
+        row["cosine"] = cosine.median().item()
+        if len(world.products):
+            row["bought"] = planted.bought(dense[1], test.products)
+    if a.model in WITH_PAIRS:
+        paths = tuple(model.nfm.interaction_out(c) for c in codes)
+        row["fvu_refit_pairs"] = planted.least_squares(*targets, given=paths)
+        row |= planted.pairs_found(model.nfm, codes[1], match, world)
     return row
 
 
@@ -152,26 +135,23 @@ def means(rows: pd.DataFrame, units: Mapping[str, str]) -> pd.DataFrame:
     """Means over seeds of the measures in `units`, per model (and per part, if rows have one), as
     `estimates.tidy`; a measure whose unit is % is multiplied by 100. Left out is what a model does
     not have."""
-    by = ["model", "part"] if "part" in rows else ["model"]
-    table = rows.set_index(["seed", *by])[[m for m in units if m in rows]].astype(float)
-    table = table.unstack(by, sort=False).dropna(axis=1, how="all")
-    table = table.rename_axis(columns=["quantity", *by])
-    scale = [100 if units[quantity] == "%" else 1 for quantity, *_ in table]
-    found = estimates.over_seeds(table * scale)
-    found["unit"] = found["quantity"].map(units)
-    known = found["lo"].notna() & found["quantity"].isin(SHARES)
-    most = found["unit"].map(lambda unit: 100 if unit == "%" else 1)
-    found.loc[known, "lo"] = found["lo"][known].clip(lower=0)
-    found.loc[known, "hi"] = found["hi"][known].clip(upper=most[known])
-    return found
+    whole = pd.Series({m: 100 if unit == "%" else 1 for m, unit in units.items() if m in rows})
+    rows = rows.assign(part=rows.get("part", "")).set_index(["seed", "model", "part"])
+    table = rows[list(whole.index)].astype(float) * whole
+    table = table.unstack(["model", "part"], sort=False).dropna(axis=1, how="all")
+    found = estimates.over_seeds(table.rename_axis(columns=["quantity", "model", "part"]))
+    shares = found["lo"].notna() & found["quantity"].isin(SHARES)
+    ends = found.loc[shares, ["lo", "hi"]].astype(float)
+    most = found.loc[shares, "quantity"].map(whole)
+    found.loc[shares, ["lo", "hi"]] = ends.clip(lower=0).clip(upper=most, axis=0)
+    return found.assign(unit=found["quantity"].map(units))
 
 
 def table(rows: pd.DataFrame, columns: Mapping[str, tuple[str, str]]) -> pd.DataFrame:
     """Means over seeds as readers see them: a row per model, a column per measure in `columns`, as
     label and format."""
-    found = means(rows, dict.fromkeys(columns, ""))
     cells = {label: {} for label, _ in columns.values()}
-    for row in found.itertuples():
+    for row in means(rows, dict.fromkeys(columns, "")).itertuples():
         label, spec = columns[row.quantity]
         # what rounds to zero has no sign
         cells[label][row.model] = estimates.interval(row.value, row.lo, row.hi, f"z{spec}")
