@@ -59,6 +59,23 @@ def test_a_key_is_asked_for_in_one_unit_only():
     assert {key: units for key, units in asked.items() if len(units) > 1} == {}
 
 
+@pytest.mark.parametrize(
+    ("rule", "units"),
+    [
+        ("effect", ("%", "%", "p")),
+        ("size", ("%", "%", "p")),
+        ("reading", ("%", None, "p")),
+        ("significance", (None, None, "p")),
+    ],
+)
+def test_the_unit_that_a_rule_expects(rule, units):
+    """Of the value as published, the controlled one and the p value: the paper's, or `compare`'s."""
+    entry = {"rule": rule, "unit": "%"}
+    assert tuple(ledger.expected_unit(entry, field) for field in ledger.FIELDS) == units
+    other = entry | {"unit": "", "compare": {"value": 1.0, "unit": "%"}}
+    assert tuple(ledger.expected_unit(other, field) for field in ledger.FIELDS) == units
+
+
 def test_derived_settings_agree_with_what_training_does():
     config = TrainConfig(n_tokens=10_240)
     betas = train.optimizer_for(torch.nn.Linear(2, 2), config).param_groups[0]["betas"]

@@ -56,7 +56,7 @@ def test_what_was_saved_comes_back_as_a_tidy_frame(profile):
     rows = [
         GAIN,
         GAIN | {"baseline": "", "part": "all", "quantity": "fvu", "protocol": "as published"},
-        {"model": "setting", "quantity": "k", "protocol": "setting", "value": [1, 2], "n": 1},
+        {"model": "setting", "quantity": "k", "protocol": "setting", "value": [1, 0.1234567891234]},
         {"model": "sae", "quantity": "valley", "value": None, "n": 7, "unit": "no valley"},
     ]
     saved = estimates.tidy(rows)
@@ -68,8 +68,18 @@ def test_what_was_saved_comes_back_as_a_tidy_frame(profile):
         "setting/k",
         "sae/valley/controlled",
     ]
-    expected = saved.assign(value=[0.12345679, 0.12345679, [1, 2], None])
+    expected = saved.assign(value=[0.12345679, 0.12345679, [1, 0.12345679], None])
     pd.testing.assert_frame_equal(back.reset_index(drop=True), expected)
+
+
+def test_a_folder_of_results_is_one_frame_by_chapter_and_id(profile):
+    assert results.load(results.folder(profile)).empty
+    for chapter in ("norms", "behaviour"):
+        file = results.save(profile, chapter, pd.DataFrame([GAIN]), seed=0)
+    file.with_name("ledger.json").write_text("[]")
+    both = results.load(file.parent)
+    assert both.index.names == ["chapter", "id"]
+    assert list(both.index) == [("behaviour", ID), ("norms", ID)]
 
 
 def test_turned_knobs_do_not_overwrite_the_profiles_results(profile):

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from companion.estimates import tidy
-from companion.verdicts import RULES, VERDICTS
+from companion.verdicts import RULES, VERDICTS, reads
 
 
 def value(value, ci=None, n=100, unit="%"):
@@ -70,6 +70,8 @@ def test_sign(ci, verdict, side):
         ((40, (19, 60)), None, "partly"),
         ((60, (45, 75)), None, "partly"),
         ((60, (51, 70)), None, "not reproduced"),
+        ((60, (50, 70)), None, "partly"),
+        ((20, (10, 30)), None, "partly"),
     ],
 )
 def test_size(published, controlled, verdict):
@@ -131,6 +133,8 @@ def test_significance(p, verdict):
         ((-1, 0.5), "partly"),
         ((-2, 2), "partly"),
         ((0.5, 1.5), "not reproduced"),
+        ((0, 1.5), "partly"),
+        ((-1.5, 0), "partly"),
         ((-3, -2), "not reproduced"),
         (None, "partly"),
     ],
@@ -160,3 +164,104 @@ def test_every_rule_has_a_text_and_known_verdicts_only():
     for name, rule in RULES.items():
         assert len(rule.__doc__) > 60
         assert [v for v in VERDICTS if f"*{v}*" in rule.__doc__.lower()] or name == "setting"
+    assert RULES["setting"]({}, None) == ("setting", "") and "setting" in VERDICTS
+
+
+def test_rules_read_the_values_that_their_parameters_name():
+    both = ["as_published", "controlled"]
+    assert {name: reads(name) for name in RULES} == {
+        "effect": ["controlled"],
+        "sign": ["controlled"],
+        "size": both,
+        "reading": both,
+        "arithmetic": both,
+        "significance": ["p_value"],
+        "absence": ["controlled"],
+        "setting": ["controlled"],
+        "untestable": [],
+    }
+
+
+SHORT = "the controlled interval lies on the claimed side of zero, but {} half of the paper's value (20)"
+
+
+@pytest.mark.parametrize(
+    ("rule", "values", "reason"),
+    [
+        (
+            "effect",
+            [(30, (20, 40))],
+            "the whole controlled interval reaches half of the paper's value (20)",
+        ),
+        ("effect", [(10, (5, 15))], SHORT.format("stays short of")),
+        ("effect", [(10, (5, 20))], SHORT.format("does not decide about")),
+        ("effect", [(10, (-5, 15))], "the controlled interval includes zero"),
+        (
+            "effect",
+            [(10, (-5, 20))],
+            "the controlled interval includes zero, so wide that it also reaches half of the paper's value",
+        ),
+        ("effect", [(-9, (-10, -5))], "the controlled interval lies on the other side of zero"),
+        (
+            "effect",
+            [(9, None)],
+            "the controlled value lies on the claimed side, without an interval",
+        ),
+        (
+            "effect",
+            [(-9, None)],
+            "the controlled value lies off the claimed side, without an interval",
+        ),
+        ("sign", [(9, (1, 10))], "the controlled interval lies wholly on the claimed side of zero"),
+        (
+            "sign",
+            [(9, (-1, 10))],
+            "the controlled interval does not lie wholly on the claimed side of zero",
+        ),
+        (
+            "size",
+            [(40, None), (70, None)],
+            "the value as published is within 25 % of the paper's 40 and the controlled value is more than 25 % away from the paper's 40",
+        ),
+        (
+            "size",
+            [(40, (1, 90)), None],
+            "the value as published is too uncertain to tell whether it lies within 25 % of the paper's 40",
+        ),
+        (
+            "reading",
+            [(40, None), (9, (1, 10))],
+            "the value as published is within 25 % of the paper's 40, and the controlled interval supports the interpretation",
+        ),
+        (
+            "reading",
+            [(40, None), (9, (-1, 10))],
+            "the value as published is within 25 % of the paper's 40, and the controlled interval does not support the interpretation",
+        ),
+        ("arithmetic", [(40, None), (50, None)], "1 of 2 ways of counting come out as printed"),
+        ("significance", [(0.01, None)], "the controlled test rejects at 5 % (corrected p = 0.01)"),
+        (
+            "significance",
+            [(0.5, None)],
+            "the controlled test does not reject at 5 % (corrected p = 0.5)",
+        ),
+        (
+            "absence",
+            [(0, (-0.5, 0.5))],
+            "the controlled interval lies within the smallest effect that would matter",
+        ),
+        (
+            "absence",
+            [(2, (1, 3))],
+            "the controlled interval excludes zero and is not within the smallest effect that would matter",
+        ),
+        (
+            "absence",
+            [(0, (-2, 2))],
+            "the controlled interval excludes neither zero nor an effect that would matter",
+        ),
+    ],
+)
+def test_a_verdict_says_why(rule, values, reason):
+    entry = {"paper": 40.0, "side": 1, "step": 1}
+    assert RULES[rule](entry, *(x and value(*x) for x in values))[1] == reason
