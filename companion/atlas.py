@@ -45,32 +45,24 @@ def build(profile: Profile) -> Path:
     fired = firings(codes)
     count = np.bincount(fired["feature"], minlength=model.d_sae)
     mean = np.bincount(fired["feature"], fired["act"], model.d_sae) / np.maximum(count, 1)
-    live = np.flatnonzero(count >= MIN_FIRED)
-    live = np.sort(live[np.argsort(-count[live], kind="stable")[:MOST]])
     topic, lift = topics(fired, test.topic.numpy(), len(test.topics), model.d_sae)
+    norm = model.sae.W_dec.detach().norm(dim=1).numpy()
+    rounded = {"rate": count / len(test), "norm": norm, "mean": mean, "lift": lift}
+    features = pd.DataFrame(rounded).map(digits).assign(topic=topic)
+    often = pd.Series(count)[count >= MIN_FIRED].nlargest(MOST).index.sort_values()
+    features = features.loc[often].rename_axis("id").reset_index()
+    live = np.array(often)
     windows = harvest.windows(profile.harvest).windows["test"].tokens
-    excerpts = contexts(fired[np.isin(fired["feature"], live)], test, windows, language_model)
-    tokens = promoted(model, live, test.std, language_model)
     limits = {"least": MIN_FIRED, "candidates": CANDIDATES, "tokens": TOGETHER, "most": PARTNERS}
     of, levels = torch.from_numpy(live), torch.from_numpy(mean).float()
     partners = pair_effects.partners(model.nfm, codes, of, levels, **limits)
-    partner = {int(i): [] for i in live}
+    partner = {i: [] for i in live}
     for row in partners[partners["effect"] > ROUNDING].itertuples():
         partner[row.feature].append([row.partner, digits(row.effect), row.n])
-    features = [
-        {
-            "id": int(i),
-            "rate": digits(count[i] / len(test)),
-            "norm": digits(float(model.sae.W_dec[i].norm())),
-            "mean": digits(mean[i]),
-            "topic": int(topic[i]),
-            "lift": digits(lift[i]),
-            "contexts": excerpts[i],
-            "promoted": tokens[i],
-            "partners": partner[i],
-        }
-        for i in live.tolist()
-    ]
+    excerpts = contexts(fired[fired["feature"].isin(live)], test, windows, language_model)
+    tokens = promoted(model, live, test.std, language_model)
+    lists = {"contexts": excerpts, "promoted": tokens, "partners": partner}
+    features = features.assign(**{name: features["id"].map(of) for name, of in lists.items()})
     about = {
         "profile": profile.label,
         "d_sae": model.d_sae,
@@ -84,7 +76,7 @@ def build(profile: Profile) -> Path:
         "provenance": trained.provenance,
     }
     plain = {"ensure_ascii": False, "allow_nan": False, "separators": (",", ":")}
-    text = json.dumps({"about": about, "features": features}, **plain)
+    text = json.dumps({"about": about, "features": features.to_dict("records")}, **plain)
     store.write_bytes(path(profile), text.encode())
     return path(profile)
 

@@ -1,6 +1,5 @@
 """The two ends of a chapter: what its first cell calls, and what runs it."""
 
-import os
 import tempfile
 import time
 from pathlib import Path
@@ -82,22 +81,18 @@ def run(name: str, profile_name: str, parameters: dict, out: Path | None = None)
             raise ValueError(f"{name} has no parameter {parameter!r}; it has {', '.join(known)}")
     out = out or executed(name, profile_name)
     out.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{name}-", suffix=".ipynb", dir=out.parent)
-    os.close(handle)
-    try:
+    failed = out.with_suffix(".failed.ipynb")
+    with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=out.parent) as folder:
+        copy = Path(folder, out.name)
         # else every kernel warns of its unencrypted connection to this very machine
         quiet = {"extra_arguments": ["--IPKernelApp.log_level=ERROR"], "progress_bar": False}
         place = {"kernel_name": "python3", "cwd": places.PROJECT}
-        papermill.execute_notebook(source, temporary, parameters, **place, **quiet)
-        # mkstemp's files are the owner's alone, but the book publishes this one
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, out)
-    except papermill.PapermillExecutionError as e:
-        failed = out.with_suffix(".failed.ipynb")
-        os.replace(temporary, failed)
-        what = f"{name} failed in cell {e.exec_count}: {e.ename}: {e.evalue}"
-        raise NotebookError(f"{what}. The copy with the whole traceback: {failed}") from e
-    finally:
-        Path(temporary).unlink(missing_ok=True)
-    out.with_suffix(".failed.ipynb").unlink(missing_ok=True)
+        try:
+            papermill.execute_notebook(source, copy, parameters, **place, **quiet)
+        except papermill.PapermillExecutionError as e:
+            copy.replace(failed)
+            what = f"{name} failed in cell {e.exec_count}: {e.ename}: {e.evalue}"
+            raise NotebookError(f"{what}. The copy with the whole traceback: {failed}") from e
+        copy.replace(out)
+    failed.unlink(missing_ok=True)
     return out

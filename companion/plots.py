@@ -1,13 +1,10 @@
 """The one plotting style, and how figures and tables reach the page.
 
-Figure functions live in `companion.figures`, those that several chapters share in the package
-itself and the others in its modules: each takes a tidy frame and returns an `Axes`, takes its
-colours from `COLOURS` by role, and leaves size and fonts to the style. A notebook calls
-`setup(profile.label)` once, then
+Figures (`companion.figures`) take their colours from here by role, and leave size and fonts to the
+style. A notebook calls `setup(profile.label)` once, then
 
-    plots.show(figures.loss_curves(history), "reconstruction-loss", caption=f"Loss of {n} models
-    ...", alt="Two falling curves ...") plots.table(frame, "reconstruction-errors",
-    caption=f"Held-out error, {n} articles; FVU, no unit.")
+    plots.show(figures.loss_curves(history), "reconstruction-loss", caption="...", alt="...")
+    plots.table(frame, "reconstruction-errors", caption="...")
 
 and refers to them in text as {numref}`fig-reconstruction-loss` and
 {numref}`tab-reconstruction-errors`. Neither torch nor a notebook is needed to draw.
@@ -45,12 +42,12 @@ name."""
 _folder = places.BUILD / "figures"
 
 
-def role(model: str, baseline: str = "") -> str:
-    """The role of a model, or of a comparison; over its twin without them, the joint model shows
+def colour(model: str, baseline: str = "") -> str:
+    """The colour of a model, or of a comparison; over its twin without them, the joint model shows
     its interactions."""
     if model == "joint" and baseline == "joint_no_interaction":
-        return "interaction"
-    return ROLES.get(model) or ROLES.get(model.split("_")[0], "random")
+        return COLOURS["interaction"]
+    return COLOURS[ROLES.get(model) or ROLES.get(model.split("_")[0], "random")]
 
 
 def setup(label: str = "walkthroughs") -> None:
@@ -124,19 +121,16 @@ def table(
     """
     if any(frame.index.names):
         frame = frame.reset_index()
-    formats, rows = formats or {}, frame.itertuples(index=False)
-    numeric = [pd.api.types.is_numeric_dtype(frame[column]) for column in frame]
-    cells = [
-        [cell(value, formats.get(column)) for column, value in zip(frame, row, strict=True)]
-        for row in rows
-    ]
-    lines = [list(map(str, frame)), ["--:" if n else ":--" for n in numeric], *cells]
+    formats = formats or {}
+    cells = {name: [cell(v, formats.get(name)) for v in frame[name]] for name in frame}
+    cells = pd.DataFrame(cells, columns=frame.columns)
+    numeric = [pd.api.types.is_numeric_dtype(frame[name]) for name in frame]
+    lines = [map(str, frame), ["--:" if n else ":--" for n in numeric], *cells.to_numpy()]
     pipes = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     caption = " ".join(caption.split())
-    styled = pd.DataFrame(cells, columns=frame.columns).style.hide(axis="index")
     forms = {
         "text/markdown": f":::{{table}} {caption}\n:name: tab-{name}\n\n{pipes}\n:::",
-        "text/html": styled.set_caption(html.escape(caption)).to_html(),
+        "text/html": cells.style.hide(axis="index").set_caption(html.escape(caption)).to_html(),
         "text/plain": f"{caption}\n{pipes}",
     }
     display(forms, raw=True)

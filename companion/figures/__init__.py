@@ -85,7 +85,7 @@ def intervals(frame: pd.DataFrame, xlabel: str, zero: bool = False, label=label)
     """A dot with its interval per estimate (`estimates.tidy`), from top to bottom; long labels
     stand above their rows.
 
-    Colours are those of the models (`plots.role`). With `zero` a line marks no difference.
+    Colours are those of the models (`plots.colour`). With `zero` a line marks no difference.
     """
     labels = [label(row) for row in frame.itertuples()]
     lines = [text.split("\n") for text in labels]
@@ -93,8 +93,7 @@ def intervals(frame: pd.DataFrame, xlabel: str, zero: bool = False, label=label)
     height = 0.3 + 0.18 * max(map(len, lines)) if above else 0.36
     _, ax = plt.subplots(figsize=(WIDTH, 0.9 + height * len(frame)))
     for place, row in enumerate(frame.itertuples()):
-        colour = COLOURS[plots.role(row.model, row.baseline)]
-        dots(ax, frame.iloc[[place]], [place], colour)
+        dots(ax, frame.iloc[[place]], [place], plots.colour(row.model, row.baseline))
     name_rows(ax, labels)
     ax.set_xlabel(xlabel)
     if above:
@@ -112,13 +111,13 @@ def intervals(frame: pd.DataFrame, xlabel: str, zero: bool = False, label=label)
 def loss_curves(histories: dict[str, pd.DataFrame]) -> Axes:
     """Validation loss against training tokens, a curve per model: histories of `train.fit`."""
     curves = pd.concat(histories, names=["model"]).reset_index()
-    roles = pd.Series({name: plots.role(name) for name in histories})
-    nth = roles.groupby(roles).cumcount()  # models of one colour differ in their lines
+    colours = pd.Series({name: plots.colour(name) for name in histories})
+    nth = colours.groupby(colours).cumcount()  # models of one colour differ in their lines
     ax = sns.lineplot(
         x=curves["tokens"] / 1e6,
         y=curves["validation_loss"],
         hue=curves["model"],
-        palette=dict(roles.map(COLOURS)),
+        palette=dict(colours),
         style=curves["model"],
         dashes={name: DASHES[n] for name, n in nth.items()},
         ax=plt.subplots()[1],
@@ -139,13 +138,12 @@ def protocol_bars(frame: pd.DataFrame, ylabel: str) -> Axes:
     names = [f"{r.part}\nin {r.model}" if r.part else r.model for r in frame.itertuples()]
     place, names = pd.factorize(pd.Series(names))
     _, ax = plt.subplots()
-    for protocol, role, shift in (
-        ("as published", "published", -0.19),
-        ("controlled", "controlled", 0.19),
-    ):
-        bars, at = frame[frame["protocol"] == protocol], place[frame["protocol"] == protocol]
-        ax.bar(at + shift, bars["value"], 0.38, color=COLOURS[role], label=protocol)
-        ax.errorbar(at + shift, bars["value"], arms(bars), **ARMS)
+    for protocol, shift in (("as published", -0.19), ("controlled", 0.19)):
+        on = frame["protocol"] == protocol
+        bars, at = frame[on], place[on] + shift
+        colour = COLOURS[protocol.removeprefix("as ")]
+        ax.bar(at, bars["value"], 0.38, color=colour, label=protocol)
+        ax.errorbar(at, bars["value"], arms(bars), **ARMS)
     ax.axhline(0, color=INK, linewidth=0.8)
     ax.set_xticks(range(len(names)), names)
     ax.set_ylabel(ylabel)

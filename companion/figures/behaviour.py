@@ -16,16 +16,14 @@ FLOOR = 1e-5  # nats; smaller KL is drawn here, since a logarithm has no zero
 KINDS = {"alone": "added first", "last": "added last", "shapley": "mean (Shapley)"}
 
 
-def colour(condition: str) -> str:
-    """The colour of a condition, as everywhere in the book."""
-    return COLOURS[plots.role(condition)]
-
-
 def with_twins(rows: pd.DataFrame, condition: str) -> list[tuple[pd.Series, str]]:
     """KL per token of a condition's random twins, with their colour, and of the condition."""
     rows = rows[rows["condition"] == condition]
     kl = rows["kl"].clip(lower=FLOOR)
-    return [(kl[rows["draw"] >= 0], COLOURS["random"]), (kl[rows["draw"] < 0], colour(condition))]
+    return [
+        (kl[rows["draw"] >= 0], COLOURS["random"]),
+        (kl[rows["draw"] < 0], plots.colour(condition)),
+    ]
 
 
 def boxes(rows: pd.DataFrame, labels: dict[str, str]) -> Axes:
@@ -70,7 +68,7 @@ def histograms(rows: pd.DataFrame, labels: dict[str, str]) -> Figure:
 def by_position(rows: pd.DataFrame, labels: dict[str, str]) -> Figure:
     """Mean KL against position in the window, a panel per protocol: columns protocol, condition,
     position (first of its bin), kl."""
-    palette = {labels[c]: colour(c) for c in rows["condition"].unique()}
+    palette = {labels[c]: plots.colour(c) for c in rows["condition"].unique()}
     rows = rows.assign(place=rows["position"].clip(lower=0.5), label=rows["condition"].map(labels))
     figure, panels = figures.panels(figures.grouped(rows, "protocol"), 2.5, sharex=True)
     for ax, panel in panels:
@@ -102,9 +100,9 @@ def norm_curve(levels: pd.DataFrame, labels: dict[str, str], own: list[str]) -> 
     close = norms[(norms / norms["sae"]).between(0.9, 1.1)]
     for (condition, label), mark in zip(labels.items(), itertools.cycle("osD^vPX*<>h")):
         point = levels.loc[condition, ["error_norm", "kl"]]
-        ax.plot(*point, mark, color=colour(condition), label=label)
+        ax.plot(*point, mark, color=plots.colour(condition), label=label)
         if condition in close:
-            near.plot(*point, mark, color=colour(condition), markersize=8)
+            near.plot(*point, mark, color=plots.colour(condition), markersize=8)
     (x0, y0), (x1, y1) = own[["error_norm", "kl"]].to_numpy()[-2:]
     x = np.linspace(close.min(), close.max(), 20)
     near.plot(x, y1 * (x / x1) ** (np.log(y1 / y0) / np.log(x1 / x0)), **thin)

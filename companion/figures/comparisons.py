@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from companion import figures, plots
+from companion.estimates import number
 from companion.plots import COLOURS, INK, WIDTH
 
 
@@ -26,9 +27,9 @@ def waterfall(bars: pd.DataFrame, xlabel: str) -> Figure:
         ax.barh(places, values, 0.62, color=[COLOURS[role] for role in roles])
         ax.errorbar(values, places, xerr=figures.arms(steps), **figures.ARMS)
         for place, value, end in zip(places, values, steps["hi"], strict=True):
-            text = f"{value:.1f}" if abs(value) >= 1 else f"{value:.2f}"
+            text = number(value, ".1f" if abs(value) >= 1 else ".2f")
             beside = {"textcoords": "offset points", "va": "center", "fontsize": 10}
-            ax.annotate(text.replace("-", "−"), (max(0.0, end), place), (5, 0), **beside)
+            ax.annotate(text, (max(0.0, end), place), (5, 0), **beside)
             if place < places[-1]:
                 ax.plot([value] * 2, [place, place + 1], color=INK, linewidth=0.8)
         figures.name_rows(ax, steps["label"])
@@ -76,7 +77,7 @@ def tuning(trials: pd.DataFrame, words: dict[str, str]) -> Axes:
     median, best = trials["fvu"].median(), trials["fvu"].min()
     edge = median + 5 * (median - best) if median > best else float("inf")
     for trial, y in zip(trials.itertuples(), place, strict=True):
-        colour, marker = COLOURS[plots.role(trial.family)], ">" if trial.fvu > edge else "o"
+        colour, marker = plots.colour(trial.family), ">" if trial.fvu > edge else "o"
         filled = colour if trial.chosen else "none"
         ax.plot(min(trial.fvu, edge), y, marker, color=colour, markerfacecolor=filled)
     figures.name_rows(ax, families.map(words))

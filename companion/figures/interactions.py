@@ -33,10 +33,9 @@ def volcano(features: pd.DataFrame) -> Figure:
     figure, panels = figures.panels(named, 2.6, sharex=True)
     for ax, rows in panels:
         height = -np.log10(rows.p.clip(lower=1e-300))
-        for label, on, role in (
-            ("does not pass", ~(rows.q < 0.05), "random"),
-            ("passes", rows.q < 0.05, "interaction"),
-        ):
+        passes = rows.q < 0.05
+        kinds = ("does not pass", ~passes, "random"), ("passes", passes, "interaction")
+        for label, on, role in kinds:
             style = {"color": COLOURS[role], "markersize": SMALL, "alpha": 0.7}
             ax.plot(rows.d[on], height[on], "o", label=f"{label} ({on.sum()})", **style)
         ax.set_ylabel("−log10 p")

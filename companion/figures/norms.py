@@ -80,20 +80,6 @@ def against(histories: Mapping[str, pd.DataFrame], x: str, xlabel: str) -> Figur
     return figure
 
 
-def journeys(histories: Mapping[str, pd.DataFrame]) -> Axes:
-    """How far directions turned from where they began, by number of updates."""
-    _, ax = plt.subplots()
-    for title, role in ROLES.items():
-        seen = histories[role].assign(updates=histories[role].updates.clip(lower=0.5))
-        scatter(ax, seen, "updates", "cosine", COLOURS[role], label=title)
-    ax.set(xscale="log", ylabel="cosine with its start")
-    ax.set_xlabel("training tokens on which the feature was active")
-    ax.axhline(1, color=INK, linewidth=0.8)
-    # inside it would lie on the line at 1
-    ax.legend(markerscale=4, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
-    return ax
-
-
 def violins(trained: pd.DataFrame, drawn: pd.DataFrame, split: float) -> Axes:
     """Shares of the weight norms for low- and high-norm features: trained above each line, freshly
     drawn integration weights below it; both with `geometry.weight_shares`' columns."""
@@ -130,24 +116,4 @@ def scatters(trained: pd.DataFrame, drawn: pd.DataFrame) -> Figure:
     dot = {"marker": "o", "linestyle": ""}
     handles = [Line2D([], [], color=c, label=name, **dot) for name, c in WEIGHTS.items()]
     figure.legend(handles=handles, **figures.ABOVE)
-    return figure
-
-
-def spectra(shares: Mapping[str, np.ndarray]) -> Figure:
-    """Share of each leading component, and the cumulative share of all, of decoders and of the
-    directions before training (`random`); dashed as published."""
-    figure, (leading, cumulative) = plt.subplots(2, 1, figsize=(WIDTH, 5.2))
-    names = {"sae": "SAE", "joint": "joint", "random": "before training"}
-    for model, share in shares.items():
-        role = model.removesuffix("_published")
-        style = {"color": COLOURS[role], "linestyle": "-", "label": names[role]}
-        if role != model:
-            style |= {"linestyle": "--", "label": f"{names[role]}, as published"}
-        percent = pd.Series(100 * share, index=range(1, len(share) + 1))
-        leading.plot(percent.head(max(2, round(len(share) * 50 / 3200))), **style)
-        cumulative.plot(percent.cumsum(), **style)
-    leading.set_ylabel("variance, %")
-    cumulative.set(ylabel="cumulative, %", xlabel="component")
-    cumulative.axhline(90, color=INK, linewidth=0.8)
-    figure.legend(*leading.get_legend_handles_labels(), **figures.ABOVE)
     return figure

@@ -1,35 +1,7 @@
-"""Figures and tables of the page Performance, from the rows of `data/results/bench/speed.json`."""
+"""What the page Performance says about the rows of `data/results/bench/speed.json`."""
 
 import numpy as np
 import pandas as pd
-
-from companion import plots
-from companion.plots import COLOURS
-
-NAMES = {
-    "sae": "SAE",
-    "sequential": "sequential",
-    "joint": "joint",
-    "sae-plain": "SAE, no compiler",
-    "joint-plain": "joint, no compiler",
-    "naive-joint": "joint, dense formula",
-    "saelens": "SAELens",
-    "saelens-sparse": "SAELens, sparse codes",
-    "dictionary_learning": "dictionary_learning",
-    "sparsify": "sparsify",
-    "sparsify-adam": "sparsify, Adam",
-    "product": "encoder product alone",
-}
-PALETTE = {name: COLOURS[plots.role(model.replace("-", "_"))] for model, name in NAMES.items()}
-PALETTE[NAMES["naive-joint"]] = COLOURS["published"]
-PHASES = {
-    "encode": "sae",
-    "decode and loss": "joint",
-    "gradients": "sequential",
-    "clip": "linear",
-    "Adam": "interaction",
-    "counts": "random",
-}
 
 
 def size_label(size: str) -> str:

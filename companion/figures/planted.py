@@ -6,10 +6,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from companion import figures, plots
-from companion.plots import COLOURS, INK, WIDTH
+from companion.plots import COLOURS, INK
 
 ARROWS = {
     "true": (INK, "--"),
@@ -18,31 +17,13 @@ ARROWS = {
 }
 
 
-def ranking(top: pd.DataFrame) -> Figure:
-    """The largest pair scores in order, a panel per model: columns model, rank, score, planted."""
-    models = figures.grouped(top, top["model"].str.replace("_", " "))
-    figure, panels = figures.panels(models, 1.35, more=1.2, sharex=True)
-    for ax, scores in panels:
-        planted = scores["planted"].astype(bool)
-        for points, marker, role, name in (
-            (scores[planted], "o", "joint", "planted"),
-            (scores[~planted], "x", "random", "not planted"),
-        ):
-            style = {"color": COLOURS[role], "markersize": 5, "label": name}
-            ax.plot("rank", "score", marker, data=points, **style)
-        ax.set(ylim=(0, None), ylabel="score")
-    figure.axes[0].legend(loc="upper right")
-    ax.set_xlabel("rank of the pair")
-    return figure
-
-
 def curves(means: pd.DataFrame, x: str, xlabel: str, ylabel: str, target: float) -> Axes:
     """A measure against a parameter on a logarithmic axis, a line per model with intervals, and the
     value to reach: columns model, `x`, value, lo, hi."""
     _, ax = plt.subplots()
     models = figures.grouped(means, "model").items()
     for style, (model, line) in zip(("o-", "s--", "^:"), models, strict=False):
-        colour = COLOURS[plots.role(model)]
+        colour = plots.colour(model)
         ax.plot(line[x], line["value"], style, color=colour, label=model.replace("_", " "))
         ax.errorbar(
             line[x], line["value"], figures.arms(line), fmt="none", ecolor=colour, elinewidth=1
@@ -69,20 +50,4 @@ def plane(points: np.ndarray, arrows: Mapping[str, np.ndarray]) -> Axes:
         ax.plot(x, y, "o", color=colour, markersize=4)
     ax.set(aspect="equal", xlabel="first number", ylabel="second number")
     figure.legend(**figures.ABOVE)
-    return ax
-
-
-def two_errors(fvu: pd.DataFrame) -> Axes:
-    """Own path and whole model of each row (columns `own path`, `whole model`; FVU), joined."""
-    _, ax = plt.subplots(figsize=(WIDTH, 0.9 + 0.45 * len(fvu)))
-    places = range(len(fvu))
-    ax.hlines(places, fvu["own path"], fvu["whole model"], color=COLOURS["random"], linewidth=1)
-    for error, role, style in (
-        ("own path", "published", {"markerfacecolor": "none"}),
-        ("whole model", "controlled", {"markersize": 4}),
-    ):
-        ax.plot(fvu[error], places, "o", color=COLOURS[role], label=error, **style)
-    figures.name_rows(ax, fvu.index)
-    ax.set(xlim=(0, None), xlabel="variance left unexplained (FVU)")
-    ax.legend()
     return ax
