@@ -1,17 +1,22 @@
 """The chapter on behaviour: the splice as published against its formula, estimates worked out by hand, figures against their data."""
 
+import ast
+import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy import stats
 
-from companion import estimates, plots, profiles, variants
+from companion import estimates, notebook, places, plots, profiles, results, variants
 from companion.chapters import behaviour
 from companion.figures import behaviour as figures
-from featint import harvest, lm
+from featint import activations, downstream, harvest, lm, runs
 from featint.config import NFMConfig, SAEConfig
 from featint.joint import JointSAE
 from featint.nfm import NFM
@@ -192,6 +197,136 @@ def test_gains_over_seeds_by_hand():
     twin = found[found.baseline == "twin"].set_index("quantity")["value"]
     wanted = {"kl_reduction_over_seeds": 65, "ce_reduction_over_seeds": 81.25}
     assert twin.to_dict() == pytest.approx(wanted)
+
+
+NAMES = """zero mean sae sae_tuned sae_matched sequential_linear sequential_interaction sequential
+joint_own_path joint_linear joint_interaction joint joint_no_interaction sae_error_50 sae_error_75"""
+NUMBERS = (97.0, 89, 30, 27, 26, 25, 28, 23, 41, 35, 37, 21, 22, 7, 17)
+PUBLISHED = {"sae", *NAMES.split()[5:12]}
+KL = dict(zip(NAMES.split(), NUMBERS, strict=True))
+"""Of each condition on the page, in made-up rows; published, the tenth part of its square."""
+OF_THE_PAPER = {name: kl**2 / 10 for name, kl in KL.items() if name in PUBLISHED}
+
+
+def made(kls, n, start=0, draws=0):
+    """Rows of n windows, two to an article, whose KL is a condition's times a token's; twins have
+    half of it, and cross-entropies rise by its square."""
+    place = pd.MultiIndex.from_product([range(start, n), range(4)], names=["window", "position"])
+    tokens = place.to_frame(index=False).assign(top1_same=True, ce_clean=3.0)
+    tokens["article"] = tokens.window // 2
+    times = 1 + (7 * tokens.window + 3 * tokens.position) % 5
+    return pd.concat(
+        tokens.assign(condition=name, draw=d, kl=times * kl / (1 if d < 0 else 2)).assign(
+            ce_spliced=3 + times * kl**2, error_norm=kl
+        )
+        for name, kl in kls.items()
+        for d in range(-1, draws)
+    )
+
+
+@pytest.fixture(scope="module")
+def cells():
+    """What the page's cells leave behind and save if all that is measured are rows made up here.
+    With the second seed all KLs but the SAE's are half as high again."""
+    p = replace(profiles.smoke(), seeds=(0, 1), splice_windows=40, bootstrap=20)
+    names, saved = {}, []
+
+    def windows(n):
+        return SimpleNamespace(n=n, first=windows)
+
+    def evaluate(_, windows, harvest, conditions, draws=0, seed=0, start=0):
+        of = {c: KL[c] * (1.5 if x == 1 and c != "sae" else 1) for c, x in conditions.items()}
+        return made(of, windows.n, start, draws)
+
+    def published(_, conditions, p, n, draws=0):
+        return made({c: OF_THE_PAPER[c] for c in conditions}, n, draws=draws)
+
+    instead = {
+        (notebook, "start"): lambda _: p,
+        (runs, "get"): lambda config: config,
+        (activations, "load"): lambda *_: SimpleNamespace(mean=torch.zeros(1)),
+        (lm, "load"): lambda *_: None,
+        (harvest, "windows"): lambda _: SimpleNamespace(windows={"test": windows(99)}),
+        (downstream, "of_model"): lambda config, *_: config.train.seed,
+        (downstream, "shrunk"): lambda *_: None,
+        (downstream, "evaluate"): evaluate,
+        (behaviour, "published_conditions"): lambda _: dict.fromkeys(OF_THE_PAPER),
+        (behaviour, "splice_published"): published,
+        (results, "save"): lambda p, chapter, frame, **_: saved.append(frame),
+    }
+    with pytest.MonkeyPatch.context() as m, plt.rc_context():
+        for (module, name), function in instead.items():
+            m.setattr(module, name, function)
+        for cell in nbformat.read(notebook.FOLDER / "behaviour.ipynb", as_version=4).cells:
+            if cell.cell_type == "code" and not saved:
+                tree = ast.parse(cell.source)
+                tree.body = [x for x in tree.body if not ast.unparse(x).startswith("plots.")]
+                exec(compile(tree, "behaviour.ipynb", "exec"), names)
+    plt.close("all")
+    return names | {"saved": estimates.tidy(saved[0])}
+
+
+def test_the_page_compares_with_the_baselines_that_it_names(cells):
+    """Every reduction, ratio and test is of the two conditions in its name, and no other."""
+    paper = made(OF_THE_PAPER, cells["n_published"], draws=1)
+    own, twins = paper[paper.draw < 0], paper[(paper.draw == 0) & (paper.condition == "sae")]
+    ce = own.groupby("condition")["ce_spliced"].mean()
+    rise = {name: kl**2 for name, kl in KL.items()}
+    second = {name: kl * (1 if name == "sae" else 1.5) for name, kl in KL.items()}
+    of = {  # quantity and protocol: by which numbers
+        ("kl_reduction", "controlled"): [KL],
+        ("kl_reduction", "as published"): [OF_THE_PAPER],
+        ("ce_reduction", "controlled"): [rise],
+        ("ce_reduction", "as published"): [ce],
+        ("recovered", "controlled"): [rise],
+        ("kl_reduction_over_seeds", "controlled"): [KL, second],
+        ("ce_reduction_over_seeds", "controlled"): [rise, {c: kl**2 for c, kl in second.items()}],
+    }
+    for name, (model, path) in cells["parts"].items():
+        assert name == (model if path == "all" else f"{model}_{path.removeprefix('plus_')}")
+    checked = 0
+    for row in cells["saved"].itertuples():
+        numbers = of.get((row.quantity, row.protocol))
+        if numbers:
+            wanted = np.mean([100 * (1 - each[row.model] / each[row.baseline]) for each in numbers])
+        elif (row.quantity, row.protocol) == ("kl_ratio", "as published"):
+            wanted = OF_THE_PAPER[row.model] / (OF_THE_PAPER["sae"] / 2)
+        elif row.quantity == "kl_ratio":
+            wanted = 2
+        elif row.quantity == "t" and row.baseline == "eps_random":
+            wanted = stats.ttest_ind(own.kl[own.condition == row.model], twins.kl.repeat(5))[0]
+        else:
+            assert not row.baseline, row
+            continue
+        checked += 1
+        assert row.value == pytest.approx(wanted), row
+    assert checked > 60
+    both = cells["both"].set_index(["model", "part", "protocol"])["value"]
+    assert both.to_dict() == pytest.approx(
+        {
+            ("sequential", "", "as published"): 100 * (1 - 23**2 / 30**2),
+            ("sequential", "", "controlled"): 100 * (1 - 23 / 30),
+            ("joint", "", "as published"): 100 * (1 - 21**2 / 41**2),
+            ("joint", "", "controlled"): 100 * (1 - 21 / 30),
+            ("joint", "interaction", "as published"): 100 * (1 - 37**2 / 41**2),
+            ("joint", "interaction", "controlled"): 100 * (1 - 21 / 22),
+        }
+    )
+    shares = cells["contributions"].set_index(["model", "part", "quantity"])["value"]
+    assert shares["sequential", "linear", "contribution_alone"] == pytest.approx(100 * 5 / 30)
+    assert shares["joint", "interaction", "contribution_last"] == pytest.approx(100 * 14 / 41)
+
+
+def test_the_page_saves_what_the_ledger_reads_from_it(cells):
+    saved = set(map(estimates.identifier, cells["saved"].itertuples()))
+    entries = json.loads((places.DATA / "paper_values.json").read_text())
+    asked = {
+        name.removeprefix("behaviour:")
+        for entry in entries
+        for name in (entry["as_published"], entry["controlled"], *entry.get("beside", {}))
+        if name and name.startswith("behaviour:")
+    }
+    assert len(asked) > 10 and asked <= saved
 
 
 @pytest.fixture
