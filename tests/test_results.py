@@ -70,6 +70,7 @@ def test_what_was_saved_comes_back_as_a_tidy_frame(profile):
     ]
     expected = saved.assign(value=[0.12345679, 0.12345679, [1, 0.12345679], None])
     pd.testing.assert_frame_equal(back.reset_index(drop=True), expected)
+    assert back.loc["setting/k", "value"] == [1, 0.12345679]  # the line above allows for rounding
 
 
 def test_a_folder_of_results_is_one_frame_by_chapter_and_id(profile):
