@@ -124,8 +124,9 @@ def table(
     formats = formats or {}
     cells = {name: [cell(v, formats.get(name)) for v in frame[name]] for name in frame}
     cells = pd.DataFrame(cells, columns=frame.columns)
-    numeric = [pd.api.types.is_numeric_dtype(frame[name]) for name in frame]
-    lines = [map(str, frame), ["--:" if n else ":--" for n in numeric], *cells.to_numpy()]
+    kinds = [frame[name].dropna().infer_objects() for name in frame]
+    sides = ["--:" if pd.api.types.is_numeric_dtype(kind) else ":--" for kind in kinds]
+    lines = [map(str, frame), sides, *cells.to_numpy()]
     pipes = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     caption = " ".join(caption.split())
     forms = {

@@ -44,21 +44,12 @@ def worth(curve: pd.DataFrame, y: str, ylabel: str) -> Axes:
     columns share (%), parameters and `y`."""
     shares = sorted(curve["share"].unique())
     words = {share: f"{share:g} % interaction" if share else "SAE alone" for share in shares}
-    kinds = curve["share"].map(words)
-    ax = sns.lineplot(
-        x=curve["parameters"] / 1e6,
-        y=curve[y],
-        hue=kinds,
-        style=kinds,
-        hue_order=words.values(),
-        style_order=words.values(),
-        palette=[COLOURS[r] for r in ("sae", "sequential", "linear", "joint", "interaction")],
-        markers=list("osD^v"),
-        dashes=False,
-        markersize=7,
-        markeredgewidth=0,
-        ax=plt.subplots(figsize=(WIDTH, 3.8))[1],
-    )
+    lines = curve.assign(kind=curve["share"].map(words), millions=curve["parameters"] / 1e6)
+    colours = [COLOURS[r] for r in ("sae", "sequential", "linear", "joint", "interaction")]
+    order = {"hue_order": words.values(), "style_order": words.values(), "palette": colours}
+    marks = {"markers": list("osD^v"), "dashes": False, "markersize": 7, "markeredgewidth": 0}
+    _, ax = plt.subplots(figsize=(WIDTH, 3.8))
+    sns.lineplot(lines, x="millions", y=y, hue="kind", style="kind", **order, **marks, ax=ax)
     ax.set(xscale="log", xlabel="parameters, millions", ylabel=ylabel)
     figures.log_ticks(ax.xaxis)
     ax.legend()

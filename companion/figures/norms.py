@@ -38,24 +38,22 @@ def scatter(ax: Axes, features: pd.DataFrame, x: str, y: str, colour: str, **sty
 def histograms(histories: Mapping[str, pd.DataFrame], splits: Mapping[str, float]) -> Figure:
     """Squared norms of the SAE and of the joint model: as published filled, controlled as an
     outline, and at the start of training; the split of those as published dashed."""
-    figure, panels = figures.panels(
-        {title: role for title, role in ROLES.items()}, 2.4, sharex=True
-    )
+    figure, panels = figures.panels(ROLES, 2.4, sharex=True)
     bins = np.linspace(0, 1.05 * max(h.s.quantile(0.995) for h in histories.values()), 61)
     for ax, role in panels:
         published, split = histories[f"{role}_published"], splits[f"{role}_published"]
-        filled = {"bins": bins, "density": True}
-        start = {"color": COLOURS["random"], "alpha": 0.6, "label": "at the start"}
-        end = {"color": COLOURS[role], "alpha": 0.75, "label": "trained, as published"}
-        outline = {"color": INK, "histtype": "step", "label": "trained, controlled"}
-        ax.hist(published.start, **filled, **start)
-        tops = [
-            ax.hist(s, **filled, **style)[0].max()
-            for s, style in ((published.s, end), (histories[role].s, outline))
+        layers = {
+            "at the start": (published.start, {"color": COLOURS["random"], "alpha": 0.6}),
+            "trained, as published": (published.s, {"color": COLOURS[role], "alpha": 0.75}),
+            "trained, controlled": (histories[role].s, {"color": INK, "histtype": "step"}),
+        }
+        _, *heights = [
+            ax.hist(s, bins, density=True, label=label, **style)[0].max()
+            for label, (s, style) in layers.items()
         ]
         if split < bins[-1]:
             ax.axvline(split, color=INK, linestyle="--", linewidth=1)
-        ax.set(ylim=(0, 1.1 * max(tops)), ylabel="density")
+        ax.set(ylim=(0, 1.1 * max(heights)), ylabel="density")
     figure.axes[0].legend()
     ax.set_xlabel("squared norm of the feature's direction")
     return figure
