@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import page_functions
 
 from companion import estimates, profiles
 from companion.chapters import efficiency
@@ -82,7 +83,9 @@ def test_worth_as_an_sae_by_hand():
         columns=["share", "parameters", "fvu"],
     )
     expected = [1, 2, 1, 0.5, np.nan, np.nan]
-    assert efficiency.as_sae(curve).tolist() == pytest.approx(expected, nan_ok=True)
+    assert page_functions("efficiency")["as_sae"](curve).tolist() == pytest.approx(
+        expected, nan_ok=True
+    )
 
 
 def losses(**columns):

@@ -6,17 +6,19 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import page_functions
 
 from companion import estimates
 from companion.chapters import norms, two_decoders
 from companion.chapters import what_a_norm_can_tell as toy_norms
-from featint import path_effects, runs, train
+from featint import runs, train
 from featint.activations import Activations
 from featint.config import HarvestConfig, ModelConfig, NFMConfig, SAEConfig, TrainConfig
 from featint.runs import Trained
 from featint.sae import TopKSAE
 
 D_IN, D_SAE, K = 6, 40, 4
+page = page_functions("norms")
 
 
 def trained(nfm=True, grow=0.5):
@@ -83,7 +85,7 @@ class TestModes:
             tests.loc["two", "all", "log s"],
             tests.loc["two", "not rare", "log s"],
         )
-        assert norms.two_modes(everything) and not norms.two_modes(frequent)
+        assert everything.two and not frequent.two
         assert everything.p_holm < 0.01 and frequent.dip_p > 0.05
         assert (everything.n, frequent.n) == (900, 600)
         # places are squared norms on either scale
@@ -98,33 +100,29 @@ class TestModes:
         features = lognormal(second=0.05)
         features.loc[:9, "s"] = 5.0
         test = norms.modes({"one": features}).loc["one", "all", "log s"]
-        assert test.bic_gain > 0 and not np.isnan(test.valley) and not norms.two_modes(test)
+        assert test.bic_gain > 0 and not np.isnan(test.valley) and not test.two
 
     def test_split_is_the_valley_the_papers_multiple_or_the_median(self):
         two = lognormal()
         valley = norms.modes({"two": two}).loc["two", "all", "log s"]
-        assert norms.split(valley, two) == norms.Split(
-            valley.valley, "the valley between two modes"
-        )
+        assert page["split"](valley, two) == (valley.valley, "the valley between two modes")
         one_mode = valley.copy()
-        one_mode.valley = np.nan
+        one_mode.two = False
         # 0.2 * 150,000 / 3200 = 9.375 times the start
         doubled = two.assign(start=2 * 3200 / 150_000)
-        found = norms.split(one_mode, doubled)
-        assert found == norms.Split(
-            pytest.approx(0.4), "the paper's multiple of the initial squared norm"
-        )
+        found = page["split"](one_mode, doubled)
+        assert found == (pytest.approx(0.4), "the paper's multiple of the initial squared norm")
         low = two.assign(start=0.0001)
-        found = norms.split(one_mode, low)
-        assert found.how.startswith("the median, since") and (low.s < found.value).mean() == 0.5
+        at, how = page["split"](one_mode, low)
+        assert how.startswith("the median, since") and (low.s < at).mean() == 0.5
 
     def test_places(self):
         two = lognormal()
         test = norms.modes({"two": two}).loc["two", "all", "log s"]
-        found = norms.places(test, two.s)
+        found = page["modes"](test, two.s)
         assert found == {"low": test.low, "high": test.high}
-        test.low_weight = 0.01
-        found = norms.places(test, pd.Series([0.1, 0.5, 0.5, 0.5, 0.9]))
+        test.two = False
+        found = page["modes"](test, pd.Series([0.1, 0.5, 0.5, 0.5, 0.9]))
         assert found["high"] == pytest.approx(0.5, abs=1e-3) and math.isnan(found["low"])
 
     def test_too_few_features_give_a_reason(self):
@@ -145,12 +143,12 @@ def test_flatter_by_hand():
         return torch.stack(rows).repeat_interleave(20, dim=0)
 
     sae, joint = decoder(2, 1), decoder(1, 1, 1)
-    found = norms.flatter(torch.cat([sae, sae[:40]]), joint, leading=2).set_index("quantity")
+    page["W"] = {"sae": torch.cat([sae, sae[:40]]), "joint": joint}
+    page.update(leading=2, block=np.arange(120) % 20)
+    found = estimates.jackknife(page["drops"], 20, names="quantity").set_index("quantity")
     # (+-2) forty times more: squares 320 and 40, 88.9 and 11.1 %
     assert found.value["pca_first_drop"] == pytest.approx(100 * (320 / 360 - 1 / 3))
     assert found.value["pca_leading_drop"] == pytest.approx(100 * (1 - 2 / 3))
-    assert set(found.baseline) == {"sae"} and set(found.model) == {"joint"}
-    assert set(found.unit) == {"points"} and set(found.n) == {120}
 
 
 class TestObserved:
@@ -178,27 +176,21 @@ class TestObserved:
         features = norms.history(m.config, m.model, m.fired_tokens)
         article = torch.arange(600) // 30
         acts = self.acts(article, (article // 2) % 3, ["A", norms.NO_TOPIC, "C"])
-        at = norms.Split(float(features.s.median()), "")
-        found = norms.observe(m, features, at, acts)
+        found = norms.observe(m.model, features, acts)
         codes = m.model.encode(acts.pieces()[0])
         fired = torch.bincount(codes.indices[codes.acts > 0], minlength=D_SAE).numpy()
-        assert found.moments.n.sum() == 600 and found.features.fired.tolist() == fired.tolist()
-        assert found.features.rate.tolist() == pytest.approx((fired / 600).tolist())
-        assert (found.features.low == (features.s < at.value)).all()
-        seldom = found.features.fired < 20
+        assert found.fired.tolist() == fired.tolist()
+        assert found.rate.tolist() == pytest.approx((fired / 600).tolist())
+        seldom = found.fired < 20
         assert 0 < seldom.sum() < 40
-        assert (found.features.ablation.isna() == seldom).all()
-        assert (found.features.decoder.isna() == seldom).all()
+        assert (found.ablation.isna() == seldom).all()
+        assert (found.decoder.isna() == seldom).all()
         # two topics are left, a third of the text each; the unlabelled third counts for nothing
-        labelled = found.features.selectivity.dropna()
+        labelled = found.selectivity.dropna()
         assert labelled.between(0, 1).all() and labelled.mean() == pytest.approx(0.5, abs=0.1)
-        moments = path_effects.by_group(
-            m.model, [acts.pieces()[0]], [codes], torch.tensor(found.features.low.to_numpy())
-        )
-        assert found.moments.shapley().tolist() == pytest.approx(
-            moments.shapley().tolist(), abs=1e-6
-        )
-        assert norms.observe(trained(nfm=False), features, at, acts).moments is None
+        blocks, of_blocks = norms.blocks(m.model, acts)
+        assert torch.equal(torch.cat(blocks), acts.pieces()[0])
+        assert torch.equal(of_blocks[0].indices, codes.indices)
 
     def test_by_chance_a_longer_move_is_shared_evenly(self):
         """Both paths move by `moved`; with start and draw both small beside it, either has half of
@@ -206,11 +198,11 @@ class TestObserved:
         fresh draw."""
         m = trained(grow=100.0)
         features = pd.DataFrame({"fired": [20] * 39 + [19]})
-        found = norms.by_chance(m, features, seed=3)
+        found = page["by_chance"](m, features, seed=3)
         assert found.decoder[:39].to_numpy() == pytest.approx(0.5, abs=0.01)
         assert found.decoder[39:].isna().all()
         still = trained(grow=0.0)
-        found = norms.by_chance(still, features, seed=3)
+        found = page["by_chance"](still, features, seed=3)
         W = still.model.sae.W_dec.double()
         drawn = 0.01 * torch.randn(D_SAE, D_IN, generator=torch.Generator().manual_seed(3)).double()
         whole = W + drawn

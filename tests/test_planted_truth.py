@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import page_functions
 from sklearn.metrics import r2_score
 
 from companion import estimates
@@ -270,4 +271,4 @@ def test_a_table_for_readers():
 )
 def test_readings(estimate, bound, says):
     row = pd.Series(dict(zip(("value", "lo", "hi"), estimate, strict=True)), dtype=object)
-    assert planted_truth.reading(row, bound) == says
+    assert page_functions("planted_truth")["reading"](row, bound) == says

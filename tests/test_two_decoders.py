@@ -1,11 +1,13 @@
 """The free split on small models whose answer is known: gradients, conservation, splits, merging."""
 
 import copy
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import page_functions
 
 from companion import variants
 from companion.chapters import two_decoders
@@ -14,6 +16,8 @@ from featint.config import NFMConfig, SAEConfig
 from featint.joint import JointSAE
 from featint.nfm import NFM
 from featint.sae import TopKSAE
+
+page = SimpleNamespace(**page_functions("two_decoders"))
 
 
 @pytest.fixture
@@ -98,7 +102,7 @@ def test_the_error_of_a_split_is_that_of_a_model_split_so(p, joint, split):
     other.nfm.W_lin.copy_(split * summed)
     own = other.sae.decode(other.encode(x))
     for x_hat, error in (
-        (own, two_decoders.own_path_sse(sums.sum(), split)),
+        (own, page.own_path_sse(sums.sum(), split)),
         (other(x).x_hat, sums["sse"].sum()),
     ):
         assert error == pytest.approx((x.double() - x_hat.double()).square().sum().item(), rel=1e-5)
@@ -108,15 +112,15 @@ def test_the_error_of_a_split_is_that_of_a_model_split_so(p, joint, split):
 def test_the_error_of_a_split_by_hand():
     """10 - 2 * 4 + 5 = 7 with nothing split off, 10 - 4 + 5/4 = 7.25 at a half, 10 with all."""
     total = pd.Series({"xx": 10.0, "xy": 4.0, "yy": 5.0})
-    assert [two_decoders.own_path_sse(total, s) for s in (0, 0.5, 1)] == [7, 7.25, 10]
+    assert [page.own_path_sse(total, s) for s in (0, 0.5, 1)] == [7, 7.25, 10]
 
 
 def test_the_closed_form_by_hand():
     """At FVU 0.2 half of the decoder adds 0.8 / 4 to an error of 0.2: the gain is a half."""
-    assert two_decoders.closed_form(0.2, 0.5) == pytest.approx(50)
-    assert two_decoders.closed_form(0.2, 0) == 0
-    assert two_decoders.split_for(0.2, 50) == pytest.approx(0.5)
-    assert two_decoders.split_for(0.2, two_decoders.closed_form(0.2, 0.8)) == pytest.approx(0.8)
+    assert page.closed_form(0.2, 0.5) == pytest.approx(50)
+    assert page.closed_form(0.2, 0) == 0
+    assert page.split_for(0.2, 50) == pytest.approx(0.5)
+    assert page.split_for(0.2, page.closed_form(0.2, 0.8)) == pytest.approx(0.8)
 
 
 def test_the_closed_form_is_exact_for_a_least_squares_reconstruction():
@@ -128,4 +132,4 @@ def test_the_closed_form_is_exact_for_a_least_squares_reconstruction():
     sse, sst = ((x - x_hat) ** 2).sum(), (x**2).sum()
     for split in (-0.5, 0.25, 0.5, 1.0):
         gain = 100 * (1 - sse / ((x - (1 - split) * x_hat) ** 2).sum())
-        assert two_decoders.closed_form(sse / sst, split) == pytest.approx(gain)
+        assert page.closed_form(sse / sst, split) == pytest.approx(gain)

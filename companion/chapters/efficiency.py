@@ -3,7 +3,6 @@ what both paths do."""
 
 import math
 
-import numpy as np
 import pandas as pd
 
 from companion import estimates, variants
@@ -32,19 +31,6 @@ def of_size(p: Profile, width: int, share: float) -> ModelConfig:
         )
     nfm = NFMConfig(d_factor=m, linear=False, dropout=p.nfm.dropout)
     return altered(plain, {"sae": {"d_sae": d_sae}, "nfm": nfm})
-
-
-def as_sae(curve: pd.DataFrame) -> pd.Series:
-    """The parameters of an SAE with the same FVU over a model's own: above 1 its interaction path
-    is worth more than the features that it replaced.
-
-    `curve`: columns share (0 for an SAE), parameters, fvu. Read off straight between the SAEs in
-    logarithms; NaN beyond their ends.
-    """
-    logs = np.log(curve[["fvu", "parameters"]])
-    sae = logs[curve["share"] == 0].sort_values("fvu")
-    size = np.interp(logs["fvu"], sae["fvu"], sae["parameters"], left=np.nan, right=np.nan)
-    return np.exp(size) / curve["parameters"]
 
 
 def interaction_share(losses: pd.DataFrame, kind: str, draws: int, **same) -> pd.DataFrame:

@@ -4,7 +4,6 @@ held-out text."""
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from itertools import chain
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,7 +11,6 @@ import pingouin
 import statsmodels.formula.api as smf
 import torch
 from safetensors.numpy import load_file, save_file
-from scipy import stats
 from torch import Tensor
 from torch.optim import optimizer
 
@@ -21,11 +19,12 @@ from featint import geometry, metrics, path_effects, runs, store, train
 from featint.activations import Activations
 from featint.config import ModelConfig, to_json
 from featint.joint import JointSAE
-from featint.runs import Trained
+from featint.kernels.sparse import Codes
 from featint.sae import TopKSAE
 
-PUBLISHED_SPLIT, PUBLISHED_START = 0.2, 3200 / (3 * 50_000)
-"""Squared norm at which the paper parts its features, by eye, and the one at which they start."""
+MULTIPLE = 0.2 / (3200 / (3 * 50_000))
+"""The paper parts its features, by eye, at the squared norm 0.2, 9.4 times the one at which they
+start."""
 RARE = 0.05
 """A rare feature was active on fewer than this share of k / d_sae, the average, of its tokens."""
 MIN_WEIGHT = 0.05
@@ -64,8 +63,9 @@ def history(config: ModelConfig, model: TopKSAE | JointSAE, fired_tokens: Tensor
 
 def modes(histories: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Tests of one mode against two, of all features and of those that are not rare, on both
-    scales: `geometry.bimodality` with places of modes as squared norms, and `p_holm`, the dip's p
-    corrected over all rows. Index model, features, scale."""
+    scales: `geometry.bimodality` with places of modes as squared norms; `p_holm`, the dip's p
+    corrected over all rows; `two`, whether two Gaussians fit better than one by BIC, their density
+    has a valley, and neither is a handful of outliers. Index model, features, scale."""
     tests = {}
     for model, features in histories.items():
         for which, s in (("all", features.s), ("not rare", features.s[~features.rare])):
@@ -78,47 +78,9 @@ def modes(histories: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     table = table.astype(dict.fromkeys(numbers, float))  # None becomes NaN: a dash in tables
     logarithms = pd.IndexSlice[:, :, "log s"], ["low", "high", "valley"]
     table.loc[logarithms] = np.exp(table.loc[logarithms])
-    return table.assign(p_holm=pingouin.multicomp(table.dip_p, method="holm")[1])
-
-
-def two_modes(test: pd.Series) -> bool:
-    """Whether a row of `modes` supports two: two Gaussians fit better than one by BIC, their
-    density has a valley, and neither is a handful of outliers."""
-    two = pd.notna(test.valley) and test.bic_gain > 0
-    return bool(two and MIN_WEIGHT <= test.low_weight <= 1 - MIN_WEIGHT)
-
-
-def multiple(features: pd.DataFrame) -> float:
-    """The paper's split on our scale: the same multiple (9.4) of the mean initial squared norm."""
-    return float(PUBLISHED_SPLIT / PUBLISHED_START * features.start.mean())
-
-
-class Split(NamedTuple):
-    """Where features are parted into low and high norm, and by which rule."""
-
-    value: float
-    how: str
-
-
-def split(test: pd.Series, features: pd.DataFrame) -> Split:
-    """The valley, if the mixture of all log-norms, a row of `modes`, supports two; else `multiple`;
-    and if that leaves less than a twentieth of the features on one side, the median."""
-    if two_modes(test):
-        return Split(float(test.valley), "the valley between two modes")
-    at, how = multiple(features), "the paper's multiple of the initial squared norm"
-    if MIN_WEIGHT <= (features.s < at).mean() <= 1 - MIN_WEIGHT:
-        return Split(at, how)
-    why = f"the median, since {how}, {at:.3g}, has nearly all features on one side"
-    return Split(float(features.s.median()), why)
-
-
-def places(test: pd.Series, s: pd.Series) -> dict[str, float]:
-    """Squared norms of the low mode and of the high one, by a row of `modes`; of the only one, as
-    `high`, where that does not support two."""
-    if two_modes(test):
-        return {"low": test.low, "high": test.high}
-    grid = np.linspace(s.min(), s.max(), 1001)
-    return {"low": np.nan, "high": grid[stats.gaussian_kde(s)(grid).argmax()]}
+    weighty = table.low_weight.between(MIN_WEIGHT, 1 - MIN_WEIGHT)
+    two = table.valley.notna() & (table.bic_gain > 0) & weighty
+    return table.assign(two=two, p_holm=pingouin.multicomp(table.dip_p, method="holm")[1])
 
 
 def known(value: float, unit: str, reason: str) -> dict:
@@ -127,47 +89,24 @@ def known(value: float, unit: str, reason: str) -> dict:
     return {"value": None if missing else float(value), "unit": reason if missing else unit}
 
 
-def flatter(sae: Tensor, joint: Tensor, leading: int, blocks: int = 20) -> pd.DataFrame:
-    """How much less of the decoder's variance the joint model's leading components hold than the
-    SAE's, in points, and how much less the first one holds; a jackknife over blocks of features."""
-    block = np.arange(len(sae)) % blocks
-
-    def drops(kept: np.ndarray) -> dict[str, float]:
-        a, b = (geometry.pca_shares(W[torch.from_numpy(kept[block])]) for W in (sae, joint))
-        drop = 100 * (a - b)
-        return {"pca_leading_drop": drop[:leading].sum(), "pca_first_drop": drop[0]}
-
-    same = {"model": "joint", "baseline": "sae", "unit": "points", "of": "features"}
-    return estimates.jackknife(drops, blocks, names="quantity", n=len(sae), **same)
+def blocks(model: TopKSAE | JointSAE, acts: Activations) -> tuple[list[Tensor], list[Codes]]:
+    """Every third block of text, or all if there are few, and its codes."""
+    pieces = acts.pieces()
+    some = range(0, len(pieces), EVERY if len(pieces) >= 2 * EVERY else 1)
+    return [pieces[i] for i in some], [model.encode(pieces[i]) for i in some]
 
 
-class Observed(NamedTuple):
-    """A model on held-out text."""
-
-    features: pd.DataFrame
-    """`history`; on all text firing `rate` and `selectivity`; whether the norm is `low`; and
-    `path_effects.by_feature`, NaN for features that fired too rarely to tell."""
-    moments: path_effects.GroupMoments | None
-    """Of the low and the high features; None for a model without an NFM."""
-
-
-def observe(m: Trained, features: pd.DataFrame, at: Split, acts: Activations) -> Observed:
-    """Measure every feature on held-out activations; `features` is the model's `history`."""
-    pieces, low = acts.pieces(), features.s < at.value
-    codes = [m.model.encode(x) for x in pieces]
-    every = EVERY if len(pieces) >= 2 * EVERY else 1
-    blocks = [pieces[i] for i in range(0, len(pieces), every)], codes[::every]
-    effects = path_effects.by_feature(m.model, *blocks)
+def observe(model: TopKSAE | JointSAE, history: pd.DataFrame, acts: Activations) -> pd.DataFrame:
+    """`history`, and how a model's features behave on held-out text: firing `rate` and
+    `selectivity`; `path_effects.by_feature`, NaN for those that fired too rarely to tell."""
+    codes = [model.encode(x) for x in acts.pieces()]
+    effects = path_effects.by_feature(model, *blocks(model, acts))
     effects = effects.where(effects.fired >= MIN_FIRED).assign(fired=effects.fired)
     labelled = torch.tensor([topic != NO_TOPIC for topic in acts.topics])
     topic = acts.topic.where(labelled[acts.topic], -1)
-    rate = metrics.density(codes, len(features)).numpy()
-    selectivity = metrics.selectivity(codes, topic, acts.article % 2, len(features)).numpy()
-    measured = features.join(effects).assign(rate=rate, selectivity=selectivity, low=low)
-    if not isinstance(m.model, JointSAE):
-        return Observed(measured, None)
-    groups = torch.tensor(low.to_numpy())
-    return Observed(measured, path_effects.by_group(m.model, *blocks, groups))
+    selectivity = metrics.selectivity(codes, topic, acts.article % 2, model.d_sae).numpy()
+    rate = metrics.density(codes, model.d_sae).numpy()
+    return history.join(effects).assign(rate=rate, selectivity=selectivity)
 
 
 def matched(features: pd.DataFrame, outcome: str, **same) -> pd.DataFrame:
@@ -191,32 +130,20 @@ def matched(features: pd.DataFrame, outcome: str, **same) -> pd.DataFrame:
     return estimates.tidy([{"value": value, "lo": lo, "hi": hi}], n=len(both), **same)
 
 
-def by_chance(m: Trained, features: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """The features of `observe` with decoder and linear shares as another draw of the linear path's
-    initial weights would have made them.
-
-    Decoder and linear path get the same gradient, so that training adds the same to both rows of a
-    feature; their difference stays as drawn. What a norm predicts about shares made with a new
-    draw, it does not predict because of anything learned. The interaction path is left out.
-    """
-    W_dec, generator = decoder(m.model), torch.Generator().manual_seed(seed)
-    moved = W_dec - decoder(runs.build(m.config, W_dec.shape[1]))
-    drawn = geometry.LINEAR_STD * torch.randn(W_dec.shape, generator=generator) + moved
-    whole = W_dec.double() + drawn.double()
-    share = ((W_dec.double() * whole).sum(1) / whole.square().sum(1)).numpy()
-    share = np.where(features.fired >= MIN_FIRED, share, np.nan)
-    return features.assign(decoder=share, linear=1 - share, nfm=1 - share)
-
-
 def in_words(frame: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
     """Estimates for readers: a row per model and part, a column per quantity in `names`, the
     smallest n, and why something is missing."""
     words = [estimates.interval(row.value, row.lo, row.hi, ".3f") for row in frame.itertuples()]
     rows = frame.assign(words=words, remark=frame.unit.where(frame.value.isna(), ""))
     by = ["model", "part"]
-    about = rows.groupby(by, sort=False).agg(n=("n", "min"), remark=("remark", "max"))
+    about = (
+        rows.groupby(by, sort=False)
+        .agg(n=("n", "min"), remark=("remark", "max"))
+        .astype({"n": int})
+    )
     cells = rows.pivot(index=by, columns="quantity", values="words").fillna("–")
-    return cells[list(names)].rename(columns=names).join(about, how="right").reset_index()
+    table = cells[list(names)].rename(columns=names).join(about, how="right")
+    return table.infer_objects().reset_index()  # n as whole numbers
 
 
 def retrained(config: ModelConfig, half: bool = False) -> pd.DataFrame:

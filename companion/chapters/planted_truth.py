@@ -156,16 +156,3 @@ def table(rows: pd.DataFrame, columns: Mapping[str, tuple[str, str]]) -> pd.Data
         # what rounds to zero has no sign
         cells[label][row.model] = estimates.interval(row.value, row.lo, row.hi, f"z{spec}")
     return pd.DataFrame(cells, index=pd.Index(rows["model"].unique(), name="model"))
-
-
-def reading(row, bound: float | None) -> str:
-    """Whether an estimate reaches a bound, as far as its interval can tell; without a bound,
-    whether it is anything but 0."""
-    if bound is None:
-        return "no" if row.value == 0 else "yes, in some seeds"
-    side = "yes" if row.value >= bound else "no"
-    if row.lo is None:
-        return f"{side}, with the one seed that was run"
-    if row.lo >= bound or row.hi < bound:
-        return side
-    return f"{side} on average; the interval includes {bound:g}"

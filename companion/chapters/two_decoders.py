@@ -4,7 +4,6 @@ between them is free."""
 import copy
 from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -105,20 +104,3 @@ def split_sums(model: TopKSAE | JointSAE, acts: Activations) -> pd.DataFrame:
 
     sums = reconstruction.by_article(measures, acts.pieces(), acts.article)
     return sums.droplevel(["model", "part"], axis=1)
-
-
-def own_path_sse(total: pd.DataFrame | pd.Series, split):
-    """|x - (1 - split) y|^2, the squared error of an SAE path that holds this share of the summed
-    decoder, from totals of `split_sums`."""
-    return total["xx"] - 2 * (1 - split) * total["xy"] + (1 - split) ** 2 * total["yy"]
-
-
-def closed_form(fvu, split):
-    """The gain as published, in per cent, of a model of this FVU that integrates nothing, if the
-    linear path holds the share `split` of a reconstruction uncorrelated with its error."""
-    return 100 * (1 - fvu / (fvu + np.square(split) * (1 - fvu)))
-
-
-def split_for(fvu, gain):
-    """The split at which `closed_form` gives `gain` per cent; numbers or columns."""
-    return np.sqrt(fvu * gain / (100 - gain) / (1 - fvu))
