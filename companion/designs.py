@@ -11,13 +11,13 @@ fallacy"). The published test, with each pair an independent observation, stands
 
 import warnings
 from collections.abc import Mapping
-from itertools import product
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import statsmodels.formula.api as smf
 from scipy import stats
+from statsmodels.stats.proportion import proportion_confint
 from threadpoolctl import threadpool_limits
 
 from companion import estimates
@@ -64,16 +64,17 @@ def cells(design: pd.DataFrame, values: pd.DataFrame, factors: Factors) -> np.nd
     if not design.index.equals(values.index):
         raise ValueError(f"{len(design)} rows of design and {len(values)} of values do not match")
     estimates.require(values)
-    cell = cell_index(design, factors)
-    counts = pd.crosstab(design["topic"], cell, dropna=False).reindex(columns=range(4))
-    if (wrong := counts.fillna(0).stack().loc[lambda n: n != 1]).size:
-        (topic, at), n = wrong.index[0], wrong.iloc[0]
-        labels = list(product(*factors.values()))[at]
-        raise ValueError(f"topic {topic!r} has {n:.0f} sentences in {'/'.join(labels)}, not one")
-    if len(counts) < 2:
-        raise ValueError(f"{len(counts)} topic is too few: the error is how topics differ")
-    order = np.lexsort((cell, design["topic"]))
-    return values.to_numpy(dtype=float)[order].reshape(len(counts), 4, -1)
+    cell_index(design, factors)  # its labels are known
+    topics = sorted(design["topic"].unique())
+    cells = pd.MultiIndex.from_product([topics, *factors.values()], names=["topic", *factors])
+    counts = design.value_counts(cells.names).reindex(cells, fill_value=0)
+    if (wrong := counts[counts != 1]).size:
+        (topic, *labels), n = wrong.index[0], wrong.iloc[0]
+        raise ValueError(f"topic {topic!r} has {n} sentences in {'/'.join(labels)}, not one")
+    if len(topics) < 2:
+        raise ValueError(f"{len(topics)} topic is too few: the error is how topics differ")
+    values = values.set_axis(pd.MultiIndex.from_frame(design[cells.names])).reindex(cells)
+    return values.to_numpy(dtype=float).reshape(len(topics), 4, -1)
 
 
 class ContrastTests(NamedTuple):
@@ -110,8 +111,10 @@ def rm_anova(design: pd.DataFrame, values: pd.DataFrame, factors: Factors) -> pd
     tests, df2 = contrast_tests(data), len(data) - 1
     q = stats.false_discovery_control(tests.p, axis=1)
     columns = {name: array.ravel() for name, array in (tests._asdict() | {"q": q}).items()}
-    index = pd.MultiIndex.from_product([effect_names(factors), values.columns])
-    table = pd.DataFrame(columns, index.set_names(["effect", "feature"])).reset_index()
+    index = pd.MultiIndex.from_product(
+        [effect_names(factors), values.columns], names=["effect", "feature"]
+    )
+    table = pd.DataFrame(columns, index).reset_index()
     eta2 = 1 - df2 / (table.F + df2)  # 1 where F is infinite
     return table.assign(df1=1, df2=df2, partial_eta2=eta2)
 
@@ -144,10 +147,10 @@ def cell_means(design: pd.DataFrame, values: pd.DataFrame, factors: Factors) -> 
     data = cells(design, values, factors)
     within, n = data - data.mean(axis=1, keepdims=True), len(data)
     half = stats.t.isf(0.025, n - 1) * np.sqrt(4 / 3 * within.var(axis=0, ddof=1) / n)
-    index = pd.MultiIndex.from_product([*factors.values(), values.columns])
-    value = pd.Series(data.mean(axis=0).ravel(), index.set_names([*factors, "feature"]))
-    frame = pd.DataFrame({"value": value, "lo": value - half.ravel(), "hi": value + half.ravel()})
-    return frame.reset_index()
+    names = [*factors, "feature"]
+    index = pd.MultiIndex.from_product([*factors.values(), values.columns], names=names)
+    value, half = (pd.Series(x.ravel(), index) for x in (data.mean(axis=0), half))
+    return pd.DataFrame({"value": value, "lo": value - half, "hi": value + half}).reset_index()
 
 
 def crossed(frame: pd.DataFrame, factors: Factors) -> pd.DataFrame:
@@ -175,28 +178,6 @@ def crossed(frame: pd.DataFrame, factors: Factors) -> pd.DataFrame:
     return table
 
 
-def arrays(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """The values (prompts, words) of a `crossed` table and the cell of each word."""
-    return table.to_numpy(), table.columns.get_level_values("cell").to_numpy()
-
-
-def dose_slopes(frame: pd.DataFrame) -> pd.DataFrame:
-    """One slope per prompt and word: least squares through 0 at a multiplier of 1, where nothing is
-    clamped; `value` per unit of `multiplier`.
-
-    All clamp settings of one feature are doses of one intervention, so they make one test, not one
-    each. Raises ValueError for numbers that are not finite, or if no multiplier differs from 1.
-    """
-    estimates.require(frame[["multiplier", "value"]])
-    dose = frame["multiplier"] - 1
-    if (dose == 0).all():
-        raise ValueError("multiplier is 1 in all rows: a slope needs at least one other value")
-    keys = [c for c in frame.columns if c not in ("multiplier", "value")]
-    parts = frame[keys].assign(xy=dose * frame["value"], xx=dose**2)
-    sums = parts.groupby(keys, sort=False)[["xy", "xx"]].sum()
-    return (sums.xy / sums.xx).rename("value").reset_index()
-
-
 class Contrast(NamedTuple):
     """A contrast and how sure it is."""
 
@@ -220,14 +201,15 @@ def t_tests(contrasts: Mapping[object, Contrast]) -> pd.DataFrame:
     return table.assign(se=se, t=t, F=t**2, p=2 * stats.t.sf(t.abs(), table["df"]), **ends)
 
 
-def interactions(table: pd.DataFrame) -> pd.DataFrame:
-    """`t_tests` of the interaction `contrasts` of a `crossed` table."""
-    return t_tests(contrasts(*arrays(table))).rename_axis("test")
+def interactions(table: pd.DataFrame, mixed: bool = False) -> pd.DataFrame:
+    """`t_tests` of the interaction `contrasts` of a `crossed` table; with `mixed` that of the mixed
+    model too."""
+    also = {"mixed model": mixed_model(table)} if mixed else {}
+    return t_tests(contrasts(table) | also).rename_axis("test")
 
 
-def contrasts(values: np.ndarray, cell: np.ndarray) -> dict[str, Contrast]:
-    """The interaction contrast in values (prompts, words) with each word's cell, by what counts as
-    the sample.
+def contrasts(table: pd.DataFrame) -> dict[str, Contrast]:
+    """The interaction contrast of a `crossed` table (prompts, words), by what counts as the sample.
 
     by prompt: one contrast per prompt. by word: the 2x2 between words, each averaged over prompts.
     both random: the variances of both less what they share, V = V_word + V_prompt - V_residual,
@@ -238,28 +220,27 @@ def contrasts(values: np.ndarray, cell: np.ndarray) -> dict[str, Contrast]:
 
     Raises ValueError if the four lists of words differ in length.
     """
-    if len(set(np.bincount(cell, minlength=4))) > 1:
-        raise ValueError(f"{np.bincount(cell)} words per cell cannot be paired by their position")
+    values, cell = table.to_numpy(), table.columns.get_level_values("cell").to_numpy()
     (n_prompts, n_words), counts = values.shape, np.bincount(cell, minlength=4)
+    if len(set(counts)) > 1:
+        raise ValueError(f"{counts} words per cell cannot be paired by their position")
     by_prompt = values @ (np.eye(4)[cell] / counts[cell, None])  # cell means (prompts, 4)
     by_word = values.mean(axis=0)
     per_prompt = by_prompt @ INTERACTION
     estimate, leverage = float(per_prompt.mean()), float((INTERACTION**2 / counts).sum())
     word_error = by_word - by_prompt.mean(axis=0)[cell]
     residual = values - by_prompt[:, cell] - word_error
-    df_prompt, df_word = n_prompts - 1, n_words - 4
-    df_residual = df_prompt * df_word
+    df = n_prompts - 1, n_words - 4, (n_prompts - 1) * (n_words - 4)
     v_prompt = per_prompt.var(ddof=1) / n_prompts
-    v_word = (word_error**2).sum() / df_word * leverage
-    v_residual = (residual**2).sum() / df_residual * leverage / n_prompts
-    both = _both((v_prompt, v_word, v_residual), (df_prompt, df_word, df_residual))
+    v_word = (word_error**2).sum() / df[1] * leverage
+    v_residual = (residual**2).sum() / df[2] * leverage / n_prompts
     by_cell = [values[:, cell == c] for c in range(4)]
     pairs = np.stack([by_cell[1] - by_cell[0], by_cell[3] - by_cell[2]]).reshape(2, -1)
     n_pairs = pairs.shape[1]
     return {
-        "by prompt": Contrast(estimate, v_prompt, df_prompt),
-        "by word": Contrast(estimate, v_word, df_word),
-        "both random": Contrast(estimate, *both),
+        "by prompt": Contrast(estimate, v_prompt, df[0]),
+        "by word": Contrast(estimate, v_word, df[1]),
+        "both random": Contrast(estimate, *_both((v_prompt, v_word, v_residual), df)),
         "published": Contrast(estimate, pairs.var(axis=1, ddof=1).sum() / n_pairs, 2 * n_pairs - 2),
     }
 
@@ -290,14 +271,12 @@ def _both(v: tuple[float, ...], df: tuple[float, ...]) -> tuple[float, float]:
 def mixed_model(table: pd.DataFrame) -> Contrast:
     """The contrast by a mixed model (statsmodels, REML): fixed 2x2, random words, random prompts
     and prompt x effect slopes. Its z ignores how few prompts and words there are."""
-    values, cell = arrays(table)
-    scale = values.std()
+    scale = table.to_numpy().std()
     if scale == 0:
         return Contrast(0.0, 0.0, np.inf)
-    prompt, word = (index.ravel() for index in np.indices(values.shape))
-    a, b = np.divmod(cell[word], 2)
-    frame = pd.DataFrame({"y": values.ravel() / scale, "prompt": prompt, "word": word, "all": 1})
-    frame = frame.assign(a=a - 0.5, b=b - 0.5, ab=(a - 0.5) * (b - 0.5))
+    frame = table.stack(["cell", "word"], future_stack=True).rename("y").reset_index()
+    a, b = frame.cell // 2 - 0.5, frame.cell % 2 - 0.5
+    frame = frame.assign(y=frame.y / scale, a=a, b=b, ab=a * b, all=1)
     random = {"word": "0 + C(word)", "prompt": "0 + C(prompt)"}
     random |= {f"prompt_{x}": f"0 + C(prompt):{x}" for x in ("a", "b", "ab")}
     # One thread: on a few hundred rows more of them cost time. No warnings: statsmodels takes a
@@ -311,12 +290,6 @@ def mixed_model(table: pd.DataFrame) -> Contrast:
     return Contrast(float(fit.params["ab"]) * scale, variance, np.inf)
 
 
-def all_tests(table: pd.DataFrame) -> pd.DataFrame:
-    """`interactions` and the mixed model of one `crossed` table."""
-    tests = contrasts(*arrays(table)) | {"mixed model": mixed_model(table)}
-    return t_tests(tests).rename_axis("test")
-
-
 def false_positives(table: pd.DataFrame, shuffles: int = 500, seed: int = 0) -> pd.DataFrame:
     """In which share of shuffles of the words' labels each test finds p < 0.05.
 
@@ -324,17 +297,14 @@ def false_positives(table: pd.DataFrame, shuffles: int = 500, seed: int = 0) -> 
     Index test; rate, its exact binomial 95 % interval lo, hi, `tail`, the chance of a rate so far
     from 5 %, and shuffles. Raises ValueError if the values do not vary.
     """
-    values, cell = arrays(table)
-    if values.std() == 0:
+    if table.to_numpy().std() == 0:
         raise ValueError("the values do not vary: no test can be made on them")
     rng, found = np.random.default_rng(seed), {}
     for shuffle in range(shuffles):
-        tests = contrasts(values, rng.permutation(cell))
-        found |= {(shuffle, test): contrast for test, contrast in tests.items()}
-    rejected = (t_tests(found)["p"] < ALPHA).groupby(level=1, sort=False).sum()
-    rows = []
-    for count in rejected:
-        test = stats.binomtest(int(count), shuffles, ALPHA)
-        rows.append((count / shuffles, *test.proportion_ci(0.95), test.pvalue, shuffles))
-    columns = ["rate", "lo", "hi", "tail", "shuffles"]
-    return pd.DataFrame(rows, rejected.index.set_names("test"), columns)
+        dealt = table.set_axis(table.columns[rng.permutation(table.shape[1])], axis=1)
+        found |= {(shuffle, test): contrast for test, contrast in contrasts(dealt).items()}
+    rejected = (t_tests(found)["p"] < ALPHA).groupby(level=1, sort=False).sum().rename_axis("test")
+    lo, hi = proportion_confint(rejected, shuffles, method="beta")
+    tail = [stats.binomtest(count, shuffles, ALPHA).pvalue for count in rejected]
+    rates = {"rate": rejected / shuffles, "lo": lo, "hi": hi, "tail": tail}
+    return pd.DataFrame(rates).assign(shuffles=shuffles)

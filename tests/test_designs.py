@@ -269,13 +269,13 @@ class TestWords:
         """With all variance components above 0, the closed form must give REML's standard error, in
         any unit: shifts of 1e-4 logit are analysed as well as shifts of 1."""
         table = 1e-4 * simulated(0, n_prompts=12, n_words=6, sd_slope=1.5)
-        tests = designs.all_tests(table)
+        tests = designs.interactions(table, mixed=True)
         assert tests.index.tolist()[2:] == ["both random", "published", "mixed model"]
         assert tests.index.name == "test"
         both, mixed = tests.loc["both random"], tests.loc["mixed model"]
         assert mixed.estimate == pytest.approx(both.estimate, rel=1e-6)
         assert mixed.se == pytest.approx(both.se, rel=1e-3) and mixed.p < both.p  # z against t
-        still = designs.all_tests(0 * table)
+        still = designs.interactions(0 * table, mixed=True)
         assert still[["t", "F", "p", "lo", "hi"]].isna().all(axis=None)
 
     def test_false_positives_under_shuffled_labels(self):
@@ -303,11 +303,10 @@ class TestWords:
         n, word, prompt, noise = 1000, 4 / 10, 0.7**2 / 20, 4 / 200
         v = word + prompt + noise
         df = v**2 / ((word + noise) ** 2 / 36 + (prompt + noise) ** 2 / 19 + noise**2 / (19 * 36))
-        cell = np.repeat(np.arange(4), 10)
         rates = []
         for effect in (0.0, 1.5):
-            tables = [simulated(seed, interaction=effect).to_numpy() for seed in range(n)]
-            both = [designs.contrasts(table, cell)["both random"] for table in tables]
+            tables = [simulated(seed, interaction=effect) for seed in range(n)]
+            both = [designs.contrasts(table)["both random"] for table in tables]
             rates.append((designs.t_tests(dict(enumerate(both))).p < 0.05).mean())
         low, high = np.array(st.binom(n, 0.05).interval(0.95)) / n
         assert low <= rates[0] <= high
@@ -341,14 +340,3 @@ class TestWords:
     def test_bad_input_is_named(self, change, message):
         with pytest.raises(ValueError, match=message):
             designs.crossed(change(tidy(words(HAND))), FACTORS)
-
-    def test_dose_slopes_by_hand(self):
-        """u: shift = 2 (multiplier - 1) exactly. v: doses -1 and 3, shifts 1 and 5: (-1 + 15) / (1 + 9)."""
-        frame = pd.DataFrame({"prompt": "p", "word": list("uuuvv")})
-        frame = frame.assign(multiplier=[-4, 0, 1, 0, 4], value=[-10.0, -2, 0, 1, 5])
-        slopes = designs.dose_slopes(frame)
-        assert slopes.set_index("word").value.tolist() == [2, 1.4]
-        with pytest.raises(ValueError, match="multiplier is 1 in all rows"):
-            designs.dose_slopes(frame.assign(multiplier=1))
-        with pytest.raises(ValueError, match="value = .*nan"):
-            designs.dose_slopes(frame.assign(value=np.nan))

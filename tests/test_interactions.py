@@ -2,6 +2,7 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pages
 import pandas as pd
 import pytest
 import torch
@@ -14,6 +15,11 @@ from companion.figures import interactions as figures_interactions
 
 FACTORS = interactions.FACTORS
 EFFECT = "formality x emotion"
+
+
+def passes(features, shuffled):
+    """The page's table of how many features pass."""
+    return pages.run("interactions", "passes", features=features, shuffled=shuffled)["passes"]
 
 
 def planted(seed, n_topics=32, n_features=40, interaction=0.0):
@@ -42,7 +48,7 @@ def test_a_planted_interaction_is_found_and_a_main_effect_is_not_taken_for_one()
     assert shuffled.equals(own)
     assert set(features.feature) == set(range(40)) - {2}
     keys = {"design": "d", "dictionary": "x"}
-    table = interactions.passes(features.assign(**keys), shuffled.assign(**keys))
+    table = passes(features.assign(**keys), shuffled.assign(**keys))
     row = table.set_index("effect").loc[EFFECT]
     assert (row["live"], row["pass"], row["held"]) == (39, 1, 1)
     assert (table["shuffled, mean"] < 1).all()
@@ -71,7 +77,8 @@ def test_passes_by_hand():
     )
     keys = {"design": "d", "dictionary": "x", "effect": "e"}
     shuffled = pd.DataFrame({"draw": [0, 1, 2], "p_passes": [5, 6, 7], "q_passes": [0, 1, 5]})
-    table = interactions.passes(features.assign(**keys), shuffled.assign(**keys))
+    features.index = [0, 1, 2, 0, 1]  # as of several designs
+    table = passes(features.assign(**keys), shuffled.assign(**keys))
     assert table.to_dict("records") == [
         keys
         | {"live": 5, "pass": 4, "shuffled, mean": 2, "shuffled, most": 5, "held": 2}
@@ -144,6 +151,22 @@ def shifts(table, condition="c"):
 
 class TestClamps:
     """Of `HAND`, whose contrast is 2 with variance 7/4 over prompts and words."""
+
+    def test_dose_slopes_by_hand(self):
+        """First word: shift = 2 (multiplier - 1) exactly. The others: doses -1 and 3, shifts 1 and 5,
+        (-1 + 15) / (1 + 9). At the largest dose, 5: 10 and 7."""
+        one = tidy(words(np.zeros((2, 8))))
+        first = one.word == one.word[0]
+        doses = [one[first].assign(multiplier=m, value=y) for m, y in ((-4, -10), (0, -2), (1, 0))]
+        doses += [one[~first].assign(multiplier=m, value=y) for m, y in ((0, 1), (4, 5))]
+        frame = pd.concat(doses)
+        slopes = interactions.slopes(frame)
+        assert slopes.iloc[0].tolist() == pytest.approx([10] + 7 * [7])
+        assert slopes.columns.tolist() == words(np.zeros((2, 8))).columns.tolist()
+        with pytest.raises(ValueError, match="multiplier is 1 in all rows"):
+            interactions.slopes(frame.assign(multiplier=1))
+        with pytest.raises(ValueError, match="value = .*nan"):
+            interactions.slopes(frame.assign(value=np.nan))
 
     def test_the_sign_is_that_of_the_held_apart_prompts(self):
         """At -4 the dose is -5: -10 here. Where the contrast on the held-apart prompts is negative too,

@@ -39,34 +39,13 @@ def discover(
     live = values.columns[(values.loc[first] > 0).any()]
     if live.empty:
         raise ValueError("no feature fires on any sentence of the discovery half: nothing to test")
-    selection, confirmation = (
+    tests = [
         designs.rm_anova(design.loc[half], values.loc[half, live], factors)
         for half in (first, second)
-    )
-    both = selection.merge(confirmation, on=["feature", "effect"], suffixes=("", "_confirmation"))
+    ]
+    both = pd.merge(*tests, on=["feature", "effect"], suffixes=("", "_confirmation"))
     discovery = design.loc[first], values.loc[first, live], factors
     return both, designs.shuffled_passes(*discovery, draws, seed)
-
-
-def passes(features: pd.DataFrame, shuffled: pd.DataFrame) -> pd.DataFrame:
-    """How many features pass, by design, dictionary and effect; both frames of `discover`, stacked.
-
-    `pass`: q < 0.05 on the discovery half; `held`: of these p < 0.05 and the same sign on the
-    other. Partial eta squared: medians over the features that passed.
-    """
-    keys = ["design", "dictionary", "effect"]
-    passed = features.q < ALPHA
-    same_sign = features.estimate * features.estimate_confirmation > 0
-    held = passed & (features.p_confirmation < ALPHA) & same_sign
-    table = features.assign(passed=passed, held=held).groupby(keys, sort=False)
-    table = table.agg(live=("passed", "size"), passed=("passed", "sum"), held=("held", "sum"))
-    chance = shuffled.groupby(keys, sort=False).q_passes
-    eta2 = features[passed].groupby(keys)[["partial_eta2", "partial_eta2_confirmation"]].median()
-    columns = {"passed": "pass", "partial_eta2": "eta², selection"}
-    columns |= {"partial_eta2_confirmation": "eta², confirmation"}
-    chance = pd.DataFrame({"shuffled, mean": chance.mean(), "shuffled, most": chance.max()})
-    table = table[["live", "passed"]].join(chance).join(table["held"]).join(eta2)
-    return table.rename(columns=columns).reset_index()
 
 
 class Chosen(NamedTuple):
@@ -119,12 +98,8 @@ def choose(
 def contrasts(shifts: pd.DataFrame, test: str = "both random") -> pd.DataFrame:
     """The interaction contrast per condition and multiplier: rows of `designs.interactions`, by
     default with prompts and words random. `shifts`: rows of `interventions.Site.shifts`."""
-    keys = ["condition", "multiplier"]
-    tests = {
-        key: designs.interactions(designs.crossed(rows, FACTORS)).loc[test]
-        for key, rows in shifts.groupby(keys, sort=False)
-    }
-    return pd.DataFrame(tests).T.rename_axis(keys)
+    by = shifts.groupby(["condition", "multiplier"], sort=False)
+    return by.apply(lambda rows: designs.interactions(designs.crossed(rows, FACTORS)).loc[test])
 
 
 def signed_contrasts(shifts: pd.DataFrame, apart: Collection[str]) -> pd.DataFrame:
@@ -132,16 +107,27 @@ def signed_contrasts(shifts: pd.DataFrame, apart: Collection[str]) -> pd.DataFra
     value, lo, hi (logit)."""
     held = shifts.prompt.isin(apart)
     sign = np.where(contrasts(shifts[held]).estimate >= 0, 1, -1)
-    here = contrasts(shifts[~held])
-    lo, hi = here.lo.where(sign > 0, -here.hi), here.hi.where(sign > 0, -here.lo)
-    return pd.DataFrame({"value": sign * here.estimate, "lo": lo, "hi": hi})
+    here = contrasts(shifts[~held])[["estimate", "lo", "hi"]].mul(sign, axis=0)
+    lo, hi = here[["lo", "hi"]].min(axis=1), here[["lo", "hi"]].max(axis=1)
+    return pd.DataFrame({"value": here.estimate, "lo": lo, "hi": hi})
 
 
 def slopes(shifts: pd.DataFrame) -> pd.DataFrame:
-    """The dose-response slope of every prompt and word under one condition, times the largest dose
-    (logit), as a `designs.crossed` table."""
-    rows = shifts.drop(columns="condition")
-    return LARGEST_DOSE * designs.crossed(designs.dose_slopes(rows), FACTORS)
+    """One dose-response slope per prompt and word under one condition, as a `designs.crossed`
+    table: least squares through 0 at a multiplier of 1, where nothing is clamped, times the largest
+    dose (logit).
+
+    All clamp settings of one feature are doses of one intervention, so they make one test, not one
+    each. Raises ValueError for numbers that are not finite, or if no multiplier differs from 1.
+    """
+    estimates.require(shifts[["multiplier", "value"]])
+    dose = shifts["multiplier"] - 1
+    if (dose == 0).all():
+        raise ValueError("multiplier is 1 in all rows: a slope needs at least one other value")
+    sums = shifts.assign(xy=dose * shifts["value"], xx=dose**2)
+    sums = sums.groupby(["prompt", "word", *FACTORS], sort=False)[["xy", "xx"]].sum()
+    slope = LARGEST_DOSE * (sums.xy / sums.xx)
+    return designs.crossed(slope.rename("value").reset_index(), FACTORS)
 
 
 def summary(shifts: pd.DataFrame, kinds: Mapping[str, str], bound: float) -> pd.DataFrame:
@@ -156,18 +142,14 @@ def summary(shifts: pd.DataFrame, kinds: Mapping[str, str], bound: float) -> pd.
     tests = {name: designs.interactions(table).loc["both random"] for name, table in of.items()}
     table = pd.DataFrame(tests).T.rename_axis("condition").assign(kind=kinds)
     table["shift"] = {name: float(table.abs().to_numpy().mean()) for name, table in of.items()}
-    for column in ("estimate", "lo", "hi"):
-        table[f"{column}_over_bound"] = table[column] / bound
     known = table.p.notna()
-    table.loc[~known, "estimate_over_bound"] = np.nan
+    over_bound = table.loc[known, ["estimate", "lo", "hi"]] / bound
+    table = table.join(over_bound.add_suffix("_over_bound"))
     one_sided = stats.t.ppf(1 - ALPHA, table.df) * table.se
     table["ruled_out"] = known & (table.estimate.abs() + one_sided < bound)
-    table["detectable"] = [
-        se * np.sqrt(df + 1) * TTestPower().solve_power(nobs=df + 1, alpha=ALPHA, power=0.8)
-        if se > 0
-        else np.nan
-        for se, df in zip(table.se, table.df, strict=True)
-    ]
+    n = table.df[known] + 1
+    d = n.map(lambda n: TTestPower().solve_power(nobs=n, alpha=ALPHA, power=0.8))
+    table["detectable"] = d * np.sqrt(n) * table.se
     whole = known & table.kind.isin(["secondary feature", "primary feature, all paths"])
     table.loc[whole, "p_holm"] = multipletests(table.p[whole], method="holm")[1]
     return table
@@ -176,25 +158,25 @@ def summary(shifts: pd.DataFrame, kinds: Mapping[str, str], bound: float) -> pd.
 def group_shifts(shifts: pd.DataFrame) -> pd.DataFrame:
     """Per word group of one condition: mean logit shifts at -4, 0 and 4, and the p of the group's
     mean slope (prompts and words random), Holm's over the four; NaN where nothing moves."""
-    table, rows = slopes(shifts), {}
-    for group, (formality, emotion) in GROUPS.items():
-        words = shifts[(shifts.formality == formality) & (shifts.emotion == emotion)]
-        means = words.groupby("multiplier").value.mean()
-        of_group = table.loc[:, table.columns.get_level_values("word").isin(words.word)]
-        p = designs.mean_test(of_group.to_numpy()).p
-        rows[group] = {"shifts": [float(means[m]) for m in (-4, 0, 4)], "p": p}
-    frame = pd.DataFrame(rows).T
-    p = frame.p.astype(float)
-    return frame.assign(p=np.nan if p.isna().any() else multipletests(p, method="holm")[1])
+    table, means = slopes(shifts), shifts.groupby([*FACTORS, "multiplier"]).value.mean()
+    groups = {
+        group: {
+            "shifts": [float(means[*labels, m]) for m in (-4, 0, 4)],
+            "p": designs.mean_test(table[cell].to_numpy()).p,
+        }
+        for cell, (group, labels) in enumerate(GROUPS.items())
+    }
+    frame = pd.DataFrame.from_dict(groups, orient="index")
+    untested = frame.p.isna().any()
+    return frame.assign(p=np.nan if untested else multipletests(frame.p, method="holm")[1])
 
 
 def numbers(values: Mapping, reason: str = "", **same) -> pd.DataFrame:
     """`estimates.tidy` of {quantity or (quantity, part): (value, unit)}; a value that is missing is
     None, with the reason in place of its unit."""
-    rows = []
-    for name, (value, unit) in values.items():
-        quantity, part = name if isinstance(name, tuple) else (name, "")
-        missing = value is None or value != value
-        value, unit = (None, reason) if missing else (value, unit)
-        rows.append({"quantity": quantity, "part": part, "value": value, "unit": unit})
-    return estimates.tidy(rows, **same)
+    frame = pd.DataFrame.from_dict(values, orient="index", columns=["value", "unit"], dtype=object)
+    missing = frame.value.isna()
+    frame.loc[missing, ["value", "unit"]] = None, reason
+    names = [name if isinstance(name, tuple) else (name, "") for name in values]
+    frame[["quantity", "part"]] = names
+    return estimates.tidy(frame, **same)
