@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import matplotlib.pyplot as plt
 import nbformat
 import numpy as np
+import pages
 import pandas as pd
 import pytest
 import torch
@@ -52,7 +53,8 @@ def models():
 
 
 def test_published_conditions_are_raw_and_the_interaction_alone_is_not_pooled(models):
-    found = behaviour.published_conditions(models)
+    page = pages.run("behaviour", "published-conditions", models=models)
+    found = page["others"]
     x = 3 * torch.randn(9, 32, generator=torch.Generator().manual_seed(1))
     sae, nfm = models["sae_published"].model, models["sequential_published"].model.nfm
     codes = sae.encode(x)
@@ -64,7 +66,6 @@ def test_published_conditions_are_raw_and_the_interaction_alone_is_not_pooled(mo
     joint = models["joint_published"].model
     parts = joint.parts(joint.encode(x))
     wanted = {
-        "sae": out,
         "sequential_linear": out + linear,
         "sequential_interaction": out + plain,
         "sequential": out + linear + interaction,
@@ -98,12 +99,24 @@ def test_shares_of_windows_by_hand():
     assert {args: behaviour.share_of(*args) for args in shares} == shares
 
 
+def contributions(kl):
+    """The page's contributions, of the joint model alone."""
+    orders = {"sequential": ["sae", "sequential_linear", "sequential_interaction", "sequential"]}
+    orders["joint"] = ["joint_own_path", "joint_linear", "joint_interaction", "joint"]
+    by_name = {name: kl[c] for names in orders.values() for name, c in zip(names, kl, strict=True)}
+    sums = {"kl": pd.DataFrame(by_name)}
+    profile = SimpleNamespace(bootstrap=50)
+    found = pages.run("behaviour", "contributions", on_detail=sums, p=profile)["contributions"]
+    assert found.model.value_counts().tolist() == [6, 6]
+    return found[found.model == "joint"]
+
+
 def test_contributions_by_hand():
     """KL in all: 10 with neither path, 6 with the linear, 9 with the interaction one, 4 with both."""
     kl = pd.DataFrame(
         {"none": [5.0, 3, 2], "lin": [3.0, 2, 1], "int": [5.0, 2, 2], "both": [2.0, 1, 1]}
     )
-    found = behaviour.contributions(kl, {"joint": ["none", "lin", "int", "both"]}, 50)
+    found = contributions(kl)
     values = found.set_index(["part", "quantity"])["value"].to_dict()
     assert values == pytest.approx(
         {
@@ -186,7 +199,11 @@ def test_gains_over_seeds_by_hand():
     second = rows([1.0, 5.0], "joint", ce_spliced=[3.0, 2.0], **quiet)
     twin = rows([8.0, 12.0], "twin", ce_spliced=[7.0, 5.0], **quiet)
     seeds = {0: pd.concat([sae, twin, first]), 1: pd.concat([sae, twin, second])}
-    found = behaviour.over_seeds(seeds, [("joint", "sae"), ("joint", "twin")])
+    pairs = [("joint", "sae"), ("joint", "twin")]
+    names = {"of_seed": seeds, "comparisons": pairs, "p": SimpleNamespace(seeds=(0, 1))}
+    found = pages.run("behaviour", "over-seeds", **names)["over_seeds"]
+    one = names | {"of_seed": {0: seeds[0]}, "p": SimpleNamespace(seeds=(0,))}
+    assert pages.run("behaviour", "over-seeds", **one)["over_seeds"] is None
     kl = estimates.pick(found, quantity="kl_reduction_over_seeds", model="joint", baseline="sae")
     ce = estimates.pick(found, quantity="ce_reduction_over_seeds", baseline="sae")
     # standard errors 10 and 12.5; Student's t with one degree of freedom reaches to 12.7062
@@ -383,7 +400,7 @@ def test_contributions_have_a_panel_per_model(style):
     kl = pd.DataFrame(
         {"none": [5.0, 3, 2], "lin": [3.0, 2, 1], "int": [5.0, 2, 2], "both": [2.0, 1, 1]}
     )
-    frame = behaviour.contributions(kl, {"joint": ["none", "lin", "int", "both"]}, 50)
+    frame = contributions(kl)
     (ax,) = figures.contributions(frame).axes
     dots = {line.get_label(): line.get_xdata().tolist() for line in ax.lines[:2]}
     assert dots["linear"] == pytest.approx([40, 50, 45])

@@ -7,15 +7,12 @@ import numpy as np
 import pandas as pd
 import statsmodels.api as sm
 from scipy import stats
-from torch import Tensor
 
 from companion import estimates
 from companion.profiles import Profile
-from featint import downstream, harvest, interventions
+from featint import downstream, harvest
 from featint.downstream import Condition
-from featint.joint import JointSAE
 from featint.lm import LanguageModel
-from featint.runs import Trained
 
 MOST_WINDOWS = 40
 """No share is larger: all conditions with five twins each on more windows would take hours and say
@@ -26,34 +23,6 @@ TOKEN = ["article", "window", "position"]
 def share_of(n: int, share: float) -> int:
     """That share of n windows, at least two and at most `MOST_WINDOWS`."""
     return min(n, max(2, min(MOST_WINDOWS, round(n * share))))
-
-
-def published_conditions(models: Mapping[str, Trained]) -> dict[str, Condition]:
-    """As the released code splices: raw activations go in and what comes out is put back, without
-    the statistics of the training.
-
-    The sequential model runs on the SAE at its full k, although its NFM was fitted at a quarter of
-    it; its interaction path alone is its MLP on the factors themselves, not on pooled products.
-    """
-    sae, joint = models["sae_published"].model, models["joint_published"].model
-    nfm = models["sequential_published"].model.nfm
-    sequential = JointSAE(sae, nfm)
-
-    def unpooled(x: Tensor) -> Tensor:
-        codes = sae.encode(x)
-        interaction_out = interventions.unpooled(nfm, codes).relu() @ nfm.W_out + nfm.b_out
-        return sae.decode(codes) + interaction_out
-
-    return {
-        "sae": downstream.by_path(sae),
-        "sequential_linear": downstream.by_path(sequential, "plus_linear"),
-        "sequential_interaction": unpooled,
-        "sequential": downstream.by_path(sequential),
-        "joint_own_path": downstream.by_path(joint, "own_path"),
-        "joint_linear": downstream.by_path(joint, "plus_linear"),
-        "joint_interaction": downstream.by_path(joint, "plus_interaction"),
-        "joint": downstream.by_path(joint),
-    }
 
 
 def splice_published(
@@ -70,29 +39,6 @@ def splice_published(
     windows = harvest.windows(p.harvest).windows["train"].first(n)
     seed = p.seeds[0]
     return downstream.evaluate(language_model, windows, later, conditions, draws, seed, "keep")
-
-
-def contributions(
-    kl: pd.DataFrame, models: Mapping[str, Sequence[str]], draws: int, **same
-) -> pd.DataFrame:
-    """KL removed by each path, in per cent of the KL with neither: added alone, last, and the mean
-    of both (Shapley), see `estimates.path_shares`.
-
-    `kl` has one row per article; `models` names the columns without paths, with the linear one,
-    with the interaction one, and with both.
-    """
-
-    def removed(total: pd.DataFrame) -> dict:
-        return {
-            (model, path, f"contribution_{kind}"): 100 * share * (1 - total[both] / total[none])
-            for model, (none, linear, interaction, both) in models.items()
-            for (path, kind), share in estimates.path_shares(
-                total[none], total[linear], total[interaction], total[both]
-            ).items()
-        }
-
-    names = ("model", "part", "quantity")
-    return estimates.bootstrap(kl, removed, draws, names, unit="%", **same)
 
 
 def unpaired_tests(
@@ -141,20 +87,3 @@ def three_tests(rows: pd.DataFrame, model: str, baseline: str) -> pd.DataFrame:
         for test, n, df, fit in fits
     ]
     return pd.DataFrame(table, columns=["test", "n", "difference", "t", "df", "p", "lo", "hi"])
-
-
-def over_seeds(rows: Mapping[int, pd.DataFrame], pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
-    """Per cent of the baseline's KL, and of its rise in cross-entropy, that a model removes: mean
-    over seeds with Student's interval, for pairs (model, baseline).
-
-    `rows` are those of `downstream.evaluate` by seed, on the same windows.
-    """
-    total = pd.DataFrame({seed: downstream.sums(each).sum() for seed, each in rows.items()}).T
-    losses = {"kl": total["kl"], "ce": total["ce_spliced"].sub(total["ce_clean", ""], axis=0)}
-    removed = {
-        (a, f"{name}_reduction_over_seeds", b): 100 * (1 - loss[a] / loss[b])
-        for name, loss in losses.items()
-        for a, b in pairs
-    }
-    by_seed = pd.DataFrame(removed).rename_axis(columns=["model", "quantity", "baseline"])
-    return estimates.over_seeds(by_seed, unit="%")
