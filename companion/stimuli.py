@@ -6,7 +6,6 @@ A reader's own file in the same format works in their place. Errors name the fil
 every topic and prompt has what its design needs is checked where it is tested, in `designs`.
 """
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,10 +14,7 @@ import pandas as pd
 
 from companion import places
 
-DESIGNS = {
-    name: places.DATA / "stimuli" / f"{name}.csv"
-    for name in ("formality_emotion", "negation_tense")
-}
+DESIGNS = {file.stem: file for file in sorted((places.DATA / "stimuli").glob("*.csv"))}
 WORDS = places.DATA / "words" / "groups.csv"
 PROMPTS = places.DATA / "words" / "prompts.csv"
 HALVES = ("discovery", "confirmation")
@@ -61,9 +57,9 @@ def factors(frame: pd.DataFrame) -> dict[str, tuple[str, ...]]:
     """
     levels = {}
     for factor in frame.columns.drop(["topic", "half", "text"]):
-        labels = Counter(frame[factor])
-        commonest = {label for label, _ in labels.most_common(2)}
-        levels[factor] = LEVELS.get(factor, tuple(label for label in labels if label in commonest))
+        counts = frame[factor].value_counts(sort=False)  # in the order of first appearance
+        common = counts.nlargest(2)
+        levels[factor] = LEVELS.get(factor, tuple(x for x in counts.index if x in common))
     return levels
 
 
@@ -72,10 +68,8 @@ def shuffle_labels(frame: pd.DataFrame, seed: int) -> pd.DataFrame:
     topics keep their own level."""
     columns = list(factors(frame))
     topic = pd.factorize(frame["topic"])[0]
-    dealt = np.lexsort((np.random.default_rng(seed).random(len(frame)), topic))
-    labels = frame[columns].to_numpy(copy=True)
-    labels[np.argsort(topic, kind="stable")] = labels[dealt]
-    return frame.assign(**dict(zip(columns, labels.T, strict=True)))
+    dealt = frame[columns].iloc[np.lexsort((np.random.default_rng(seed).random(len(frame)), topic))]
+    return frame.assign(**dealt.set_axis(frame.index[np.argsort(topic, kind="stable")]))
 
 
 def matching(frame: pd.DataFrame, n_tokens: Callable[[str], int]) -> pd.DataFrame:
@@ -83,14 +77,14 @@ def matching(frame: pd.DataFrame, n_tokens: Callable[[str], int]) -> pd.DataFram
     `n_tokens`; standard deviation `tokens_sd`), `words` and `characters` per sentence, and in the
     whole cell the number of `full_stops` and of `other_marks`: neither letter, digit nor space."""
     text = frame["text"]
-    tokens, split = text.map(n_tokens), text.str.split().str.len()
-    lengths = pd.DataFrame({"tokens": tokens, "words": split, "characters": text.str.len()})
+    lengths = {"tokens": text.map(n_tokens), "words": text.str.split().str.len()}
+    lengths["characters"] = text.str.len()
     marks = {"full_stops": text.str.count(r"\."), "other_marks": text.str.count(r"[^\w\s.]")}
-    cells = lengths.assign(**marks).groupby([frame[f] for f in factors(frame)], sort=False)
-    table = cells[list(lengths)].mean().join(cells[list(marks)].sum())
-    table.insert(0, "sentences", cells.size())
-    table.insert(2, "tokens_sd", cells["tokens"].std())
-    return table.reset_index()
+    cells = frame.assign(**lengths, **marks).groupby(list(factors(frame)), sort=False)
+    means = cells[list(lengths)].mean()
+    means.insert(1, "tokens_sd", cells["tokens"].std())
+    sizes = cells.size().to_frame("sentences")
+    return sizes.join(means).join(cells[list(marks)].sum()).reset_index()
 
 
 def load_words(

@@ -166,6 +166,9 @@ def test_own_factors_take_their_levels_from_the_file(tmp_path):
     rows = ["x,discovery,a,e,typo", *rows, *rows]
     frame = stimuli.load(written(tmp_path, rows, "topic,half,mood,voice,text"))
     assert stimuli.factors(frame)["voice"] == ("c", "d")  # the two commonest
+    rows = [f"x,discovery,a,{label},{label}" for label in "cdee"]
+    frame = stimuli.load(written(tmp_path, rows, "topic,half,mood,voice,text"))
+    assert stimuli.factors(frame)["voice"] == ("c", "e")
 
 
 @pytest.mark.parametrize(
