@@ -53,7 +53,17 @@ FOR_EYES = {"caption", "alt", "desc", "strict"}  # arguments
 LOGS = {"print", "warn", "threadpool_limits", "len", "isinstance"}  # calls; two as in mutmut
 ENOUGH = 90  # per cent
 GRACE, MEMORY = 20, 4 * 2**30  # seconds and bytes that a mutant may need beyond what the tests do
-OURS = ("featint", "companion", "conftest", "test_", "toy", "shapes", "jaxtyping", "beartype")
+OURS = (
+    "featint",
+    "companion",
+    "conftest",
+    "test_",
+    "pages",
+    "toy",
+    "shapes",
+    "jaxtyping",
+    "beartype",
+)
 """What is imported anew: ours, and beartype, which remembers classes by name."""
 KEPT = ("featint.kernels", "featint.store")  # but for the kernels, lest they be compiled again
 
