@@ -17,7 +17,7 @@ from scipy import stats
 from companion import estimates, notebook, places, plots, profiles, results, variants
 from companion.chapters import behaviour
 from companion.figures import behaviour as figures
-from featint import activations, downstream, harvest, lm, runs
+from featint import activations, downstream, harvest, joint, lm, runs
 from featint.config import NFMConfig, SAEConfig
 from featint.joint import JointSAE
 from featint.nfm import NFM
@@ -260,14 +260,17 @@ def cells():
 
     instead = {
         (notebook, "start"): lambda _: p,
-        (runs, "get"): lambda config: config,
+        (runs, "get"): lambda config: SimpleNamespace(
+            train=config.train, model=SimpleNamespace(nfm=None)
+        ),
         (activations, "load"): lambda *_: SimpleNamespace(mean=torch.zeros(1)),
         (lm, "load"): lambda *_: None,
         (harvest, "windows"): lambda _: SimpleNamespace(windows={"test": windows(99)}),
         (downstream, "of_model"): lambda config, *_: config.train.seed,
         (downstream, "shrunk"): lambda *_: None,
         (downstream, "evaluate"): evaluate,
-        (behaviour, "published_conditions"): lambda _: dict.fromkeys(OF_THE_PAPER),
+        (joint, "JointSAE"): lambda *_: None,
+        (downstream, "by_path"): lambda *_: None,
         (behaviour, "splice_published"): published,
         (results, "save"): lambda p, chapter, frame, **_: saved.append(frame),
     }
