@@ -95,13 +95,13 @@ class Activations:
 
     def raw(self, index: Int[Tensor, " n"]) -> Float16[Tensor, "n d_in"]:
         """The rows of these numbers as stored, float16."""
-        where = self.where[index]
+        where = self.where[index].to(self.shards[0].device)
         if len(self.shards) == 1:
             return self.shards[0][where]
-        shard = torch.bucketize(where, self.starts, right=True) - 1
+        shard = torch.bucketize(where, self.starts.to(where.device), right=True) - 1
         order = torch.argsort(shard)
         parts = where[order].split(torch.bincount(shard, minlength=len(self.shards)).tolist())
-        x = torch.empty(len(where), self.d_in, dtype=torch.float16)
+        x = torch.empty(len(where), self.d_in, dtype=torch.float16, device=where.device)
         x[order] = torch.cat(
             [self.shards[i][part - self.starts[i]] for i, part in enumerate(parts)]
         )
@@ -123,10 +123,18 @@ class Activations:
     def batches(self, n_tokens: int, batch_tokens: int, seed: int) -> Batches:
         """Random batches for training, (batch_tokens, d_in), normalised, on `store.device()`.
 
-        Every epoch is a new permutation of all rows. Raises ValueError if there are no rows.
+        Every epoch is a new permutation of all rows. A CUDA device gathers them itself if the
+        activations take no more than half of its free memory. Raises ValueError if there are no
+        rows.
         """
         if len(self) == 0:
             raise ValueError("there are no activations to draw batches from")
+        device, source = store.device(), self
+        if (
+            device == "cuda"
+            and 2 * sum(s.nbytes for s in self.shards) < torch.cuda.mem_get_info()[0]
+        ):
+            source = replace(self, shards=tuple(shard.to(device) for shard in self.shards))
 
         @functools.lru_cache(maxsize=2)  # a batch may reach over the end of an epoch
         def order(epoch: int) -> np.ndarray:
@@ -136,7 +144,7 @@ class Activations:
             rows = np.arange(step * batch_tokens, (step + 1) * batch_tokens)
             epoch, row = np.divmod(rows, len(self))
             index = [order(e)[row[epoch == e]] for e in np.unique(epoch).tolist()]
-            return self.rows(torch.from_numpy(np.concatenate(index))).to(store.device())
+            return source.rows(torch.from_numpy(np.concatenate(index))).to(device)
 
         return Batches(n_tokens // batch_tokens, batch)
 

@@ -2,6 +2,7 @@
 product adds a direction of its own. Models are trained on it to see whether they find what was
 planted."""
 
+from copy import copy
 from dataclasses import dataclass
 from math import comb
 from typing import Literal, NamedTuple
@@ -111,15 +112,22 @@ class World:
         self.products: Int64[Tensor, "n_products order"] = every[chosen]
         self.product_directions = random_directions(len(self.products), config.d_in, generator)
 
+    def to(self, device: str) -> "World":
+        """The same world on a device, which draws its tokens there; others than the CPU's."""
+        moved = copy(self)
+        for name in ("directions", "products", "product_directions"):
+            setattr(moved, name, getattr(self, name).to(device))
+        return moved
+
     def draw(self, n_tokens: int, generator: torch.Generator) -> Sample:
         """Fresh tokens; codes lie between 0.5 and 1.5 where a feature is present."""
-        c = self.config
-        present = torch.rand(n_tokens, c.n_features, generator=generator).topk(c.n_active).indices
-        strengths = 0.5 + torch.rand(n_tokens, c.n_active, generator=generator)
-        codes = torch.zeros(n_tokens, c.n_features).scatter(1, present, strengths)
+        c, on = self.config, {"generator": generator, "device": self.directions.device}
+        present = torch.rand(n_tokens, c.n_features, **on).topk(c.n_active).indices
+        strengths = 0.5 + torch.rand(n_tokens, c.n_active, **on)
+        codes = strengths.new_zeros(n_tokens, c.n_features).scatter(1, present, strengths)
         products = codes[:, self.products].prod(2) if len(self.products) else codes[:, :0]
         x = codes @ self.directions + c.strength * products @ self.product_directions
-        return Sample(codes, products, x + c.noise * torch.randn(x.shape, generator=generator))
+        return Sample(codes, products, x + c.noise * torch.randn(x.shape, **on))
 
     def batches(
         self, n_steps: int, batch_tokens: int, seed: int, with_codes: bool = False
@@ -130,7 +138,7 @@ class World:
         """
 
         def batch(step: int) -> Tensor:
-            sample = self.draw(batch_tokens, step_generator(seed, step))
+            sample = self.draw(batch_tokens, step_generator(seed, step, self.directions.device))
             return torch.cat([sample.codes, sample.x], 1) if with_codes else sample.x
 
         return Batches(n_steps, batch)
@@ -150,9 +158,9 @@ def random_directions(n: int, d_in: int, generator: torch.Generator) -> Float[Te
     return normalize(torch.randn(n, d_in, generator=generator), dim=1)
 
 
-def step_generator(seed: int, step: int) -> torch.Generator:
-    """A generator that depends on seed and step alone."""
-    return torch.Generator().manual_seed(seed * 1_000_003 + step)
+def step_generator(seed: int, step: int, device: str | torch.device = "cpu") -> torch.Generator:
+    """A generator that depends on seed and step (and the kind of device) alone."""
+    return torch.Generator(device).manual_seed(seed * 1_000_003 + step)
 
 
 class OnTrueCodes(nn.Module):
@@ -239,19 +247,19 @@ def pairs_found(nfm: NFM, codes: Codes, match: Tensor, world: World) -> dict:
     one's, how many are `reported` and how many of these `false`; `top`, the largest differences,
     each with whether it is planted.
     """
-    every = torch.combinations(torch.arange(len(match)))
+    every = torch.combinations(torch.arange(len(match), device=match.device))
     dense, pairs = codes.dense(len(nfm.V)), match[every]
     levels = dense.sum(0) / (dense > 0).sum(0).clamp(min=1)
     difference = pair_effects.alone(nfm, pairs, levels)
     factors = pair_effects.by_weights(nfm, pairs, levels, codes)
-    truth = torch.zeros(len(match), len(match), dtype=torch.bool)
+    truth = torch.zeros(len(match), len(match), dtype=torch.bool, device=match.device)
     if world.products.shape[-1] == 2:
-        truth[tuple(world.products.T)] = True
+        truth[tuple(world.products.T.to(match.device))] = True
     truth = truth[tuple(every.T)]
     row = {}
     if truth.any():
         for name, score in {"difference": difference, "factors": factors}.items():
-            agreement = pair_effects.agreement(score, truth)
+            agreement = pair_effects.agreement(score.cpu(), truth.cpu())
             row[f"auprc_{name}"], row[f"recall_{name}"] = agreement
     reported = difference >= REPORTED * world.config.strength
     top = difference.sort(descending=True).indices[:TOP]

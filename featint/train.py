@@ -180,7 +180,8 @@ class Run:
         self.since_log = 0
 
     def count(self, codes: sparse.Codes, n_tokens: int, loss: Tensor, grad_norm: Tensor) -> None:
-        active = torch.bincount(codes.indices[codes.acts > 0], minlength=len(self.fired))
+        fired = (codes.acts > 0).long().flatten()
+        active = torch.zeros_like(self.fired).index_add_(0, codes.indices.flatten(), fired)
         self.fired += active
         self.silent = torch.where(active > 0, 0, self.silent + n_tokens)
         self.loss_sum += loss
@@ -237,6 +238,7 @@ class Run:
             | moments
             | counts
             | {"rng": torch.get_rng_state()}
+            | ({"cuda_rng": torch.cuda.get_rng_state()} if self.fired.is_cuda else {})
         )
 
     def save(self, file: Path) -> None:
@@ -268,7 +270,9 @@ class Run:
                     }
                     self.optimizer.state[p] = {"step": state[f"step/{name}"], **moments}
         self.fired, self.silent, self.loss_sum, self.grad_norm = (
-            state[n] for n in ("fired", "silent", "loss_sum", "grad_norm")
+            state[n].to(self.fired.device) for n in ("fired", "silent", "loss_sum", "grad_norm")
         )
         torch.set_rng_state(state["rng"])
+        if self.fired.is_cuda:
+            torch.cuda.set_rng_state(state["cuda_rng"])
         self.step, self.since_log, self.rows = meta["step"], meta["since_log"], meta["rows"]

@@ -188,12 +188,14 @@ def test_sweeps_are_checked_before_anything_trains():
             "order": ["triples"],
             "n_active": [2],
         },
-        "unexpected keyword argument 'strengths'": {"strengths": [1.0]},
+        "sweep parameter = 'strengths' is not known; allowed: 'batch_tokens', 'd_factor'": {
+            "strengths": [1.0]
+        },
         "n_tokens = 10 must be": {"n_tokens": [10]},
         "model = 'SAE' is not known; allowed: 'true_codes'": {"model": ["SAE"]},
         "d_factor = 0 must be": {"d_factor": [0]},
     }.items():
-        with pytest.raises((ValueError, TypeError), match=message):
+        with pytest.raises(ValueError, match=message):
             planted_truth.attempts(base, **values)
 
 

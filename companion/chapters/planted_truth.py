@@ -11,9 +11,10 @@ from joblib import Parallel, delayed
 from torch import nn
 
 from companion import estimates
-from featint import geometry, planted, train
+from featint import geometry, planted, store, train
 from featint.config import NFMConfig, SAEConfig, TrainConfig, at_least, choose
 from featint.joint import JointSAE
+from featint.kernels.sparse import Codes
 from featint.nfm import NFM
 from featint.planted import OnTrueCodes, World
 from featint.sae import TopKSAE
@@ -35,6 +36,10 @@ class Attempt(planted.WorldConfig):
     """One of `MODELS`."""
     n_tokens: int = 300_000
     """Training tokens, all different; the sequential model's SAE and NFM see as many each."""
+    batch_tokens: int = 256
+    """Tokens per step."""
+    lr: float = 0.01
+    """Adam's learning rate at the start."""
     d_factor: int = 32
     """Width of the factor embedding V."""
     hidden_bias: bool = False
@@ -51,12 +56,15 @@ class Attempt(planted.WorldConfig):
     @property
     def training(self) -> TrainConfig:
         """Budget and optimiser."""
-        return TrainConfig(n_tokens=self.n_tokens, batch_tokens=256, lr=0.01, seed=self.seed)
+        budget = {"n_tokens": self.n_tokens, "batch_tokens": self.batch_tokens, "lr": self.lr}
+        return TrainConfig(**budget, seed=self.seed)
 
 
 def attempts(base: Attempt, **values: Sequence) -> list[Attempt]:
-    """Every combination of the listed values of an attempt's fields. Raises ValueError for an empty
-    list and for what cannot be."""
+    """Every combination of the listed values of an attempt's fields. Raises ValueError for an
+    unknown field, an empty list and what cannot be."""
+    for name in values:
+        choose("sweep parameter", name, sorted(asdict(base)))
     if empty := [name for name, listed in values.items() if not len(listed)]:
         raise ValueError(f"the sweep over {empty[0]} is empty: give it at least one value")
     return [replace(base, **dict(zip(values, c, strict=True))) for c in product(*values.values())]
@@ -77,15 +85,16 @@ def untrained(a: Attempt) -> nn.Module:
 
 
 def fitted(a: Attempt, world: World) -> nn.Module:
-    """The attempt's model, trained."""
+    """The attempt's model, trained on the fastest device and brought back."""
     model, config, true = untrained(a), a.training, a.model == "true_codes"
+    model, world = model.to(store.device()), world.to(store.device())
     batches = world.batches(config.n_steps, config.batch_tokens, a.seed, with_codes=true)
     scale = {"nfm.b_hidden": 0.0} if a.model in WITH_PAIRS and not a.hidden_bias else {}
     if a.model == "sequential":
         train.fit(model.sae, batches, config)
         scale["sae"] = 0.0
     train.fit(model, batches, replace(config, lr_scale=scale), model.loss if true else train.mse)
-    return model
+    return model.cpu()
 
 
 def measured(a: Attempt) -> dict:
@@ -119,7 +128,9 @@ def measured(a: Attempt) -> dict:
     if a.model in WITH_PAIRS:
         paths = tuple(model.nfm.interaction_out(c) for c in codes)
         row["fvu_refit_pairs"] = planted.least_squares(*targets, given=paths)
-        row |= planted.pairs_found(model.nfm, codes[1], match, world)
+        on = store.device()
+        of = Codes(*(part.to(on) for part in codes[1]))
+        row |= planted.pairs_found(model.nfm.to(on), of, match.to(on), world)
     return row
 
 

@@ -6,7 +6,10 @@ only the encoder's product is left, and the gradients of encoder, decoder and fa
 the same sum over active pairs, `_weight_grad`.
 """
 
+import functools
+import logging
 from collections.abc import Sequence
+from types import ModuleType
 from typing import NamedTuple
 
 import torch
@@ -183,9 +186,29 @@ class _BiInteraction(Function):
         return d_acts, None, d_V
 
 
+def _fast(*tensors: Tensor) -> ModuleType | None:
+    """The module that holds faster kernels for these: in C++ for the CPU, in Triton for CUDA."""
+    if all(t.is_cuda and t.dtype == torch.float32 for t in tensors):
+        return _triton()
+    return loops if loops.usable(*tensors) else None
+
+
+@functools.cache
+def _triton() -> ModuleType | None:
+    try:
+        from featint.kernels import gpu
+    except ImportError as e:
+        logging.getLogger(__name__).warning("training runs in plain PyTorch on this GPU: %s", e)
+        return None
+    return gpu
+
+
 def _top_pre_acts(x, W_enc, b_enc, k):
     """The k largest of x @ W_enc + b_enc and their features, (batch, k) each, block by block."""
-    compiled = loops.usable(x, W_enc, b_enc)
+    fast = _fast(x, W_enc, b_enc)
+    if fast is not None and fast is not loops:
+        return fast.top_pre_acts(x, W_enc, b_enc, k)
+    compiled = fast is loops
     n = k + max(8, k // 4)  # candidates of a search in bfloat16
     if (
         compiled and x.dtype == torch.float32 and 8 * n <= W_enc.shape[1] and loops.fast_bfloat16()
@@ -238,15 +261,15 @@ def _search(x, W_enc, b_enc, k, n):
 
 def _bag(acts, indices, table):
     """Sum over k of acts[b, k] * table[indices[b, k]]: (batch, d)."""
-    if loops.usable(acts, table):
-        return loops.bag(acts, indices, table)
+    if fast := _fast(acts, table):
+        return fast.bag(acts, indices, table)
     return F.embedding_bag(indices, table.contiguous(), per_sample_weights=acts, mode="sum")
 
 
 def _row_dots(rows, indices, table):
     """rows[b] . table[indices[b, k]]: (batch, k)."""
-    if loops.usable(rows, table):
-        return loops.row_dots(rows, indices, table)
+    if fast := _fast(rows, table):
+        return fast.row_dots(rows, indices, table)
     if DOTS is not None:
         starts, tokens = _offsets(indices)
         return DOTS(
@@ -260,8 +283,8 @@ def _row_dots(rows, indices, table):
 
 def _weight_grad(rows, acts, indices, d_sae):
     """Sum over b, k of acts[b, k] * rows[b] into row indices[b, k]: (d_sae, d)."""
-    if loops.usable(rows, acts):
-        return loops.weight_grad(rows, acts, indices, d_sae)
+    if fast := _fast(rows, acts):
+        return fast.weight_grad(rows, acts, indices, d_sae)
     if WEIGHT_GRAD is not None:
         starts, tokens = _offsets(indices)
         shape = (d_sae, False, 0)
