@@ -186,10 +186,9 @@ def load(config: HarvestConfig, split: str, first_position: str = "drop") -> Act
     choose("first_position", first_position, FIRST_POSITIONS)
     if not store.exists(KIND, config):
         raise store.StoreError(
-            f"the activations at {config.hook_point} of {config.lm.name!r} have not been harvested "
-            f"(no {store.path(KIND, config)}); "
-            "call featint.harvest.harvest(config), or run `featint harvest --profile laptop` with "
-            "the profile that you use"
+            f"the activations at {config.hook_point} of {config.lm.name!r} have not been "
+            f"harvested (no {store.path(KIND, config)}); call featint.harvest.harvest(config), or "
+            "run `featint harvest --profile laptop` with the profile that you use"
         )
     artefact = store.load(KIND, config)
     shards = tuple(

@@ -258,8 +258,7 @@ class ModelConfig:
         if (base.harvest, base.train.first_position) != (self.harvest, self.train.first_position):
             raise ValueError(
                 "a model must be trained on its base's activations, attention sinks "
-                "(first_position) "
-                "dropped or kept as there"
+                "(first_position) dropped or kept as there"
             )
         if base.target != "x" and base.nfm is None:
             raise ValueError(f"base must reconstruct x, but is an SAE on target = {base.target!r}")
@@ -278,8 +277,7 @@ class ModelConfig:
         elif self.nfm and (base.nfm or replace(base.sae, k=self.sae.k) != self.sae):
             raise ValueError(
                 f"a model with an NFM takes over its base's SAE, sae = {self.sae}, but the base "
-                "has "
-                f"sae = {base.sae}, nfm = {base.nfm!r}: only k may differ"
+                f"has sae = {base.sae}, nfm = {base.nfm!r}: only k may differ"
             )
 
     @property

@@ -135,12 +135,9 @@ def directions(
     They depend on seed, draw and window alone, so that all conditions meet the same ones at any
     batch size.
     """
-    each = [
-        np.random.default_rng([seed, draw, first_window + i]).standard_normal(
-            like.shape[1:], np.float32
-        )
-        for i in range(len(like))
-    ]
+    windows = range(first_window, first_window + len(like))
+    streams = [np.random.default_rng([seed, draw, window]) for window in windows]
+    each = [stream.standard_normal(like.shape[1:], np.float32) for stream in streams]
     return torch.nn.functional.normalize(torch.from_numpy(np.stack(each)), dim=-1).to(like)
 
 

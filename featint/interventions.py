@@ -54,9 +54,8 @@ def multiplied(codes: Codes, feature: int, multiplier: float) -> Codes:
     stay as they are.
     """
     check_multiplier(multiplier)
-    return codes._replace(
-        acts=torch.where(codes.indices == feature, multiplier * codes.acts, codes.acts)
-    )
+    acts = torch.where(codes.indices == feature, multiplier * codes.acts, codes.acts)
+    return codes._replace(acts=acts)
 
 
 def value_of(codes: Codes, feature: int) -> Float[Tensor, " n"]:
@@ -89,11 +88,8 @@ def secondary(model: JointSAE, inside: SecondarySAE, feature: int, multiplier: f
 
     def change(x: Tensor) -> Tensor:
         u = model.nfm.hidden(model.encode(x))
-        more = (
-            (multiplier - 1)
-            * value_of(inside.encode(u), feature)[:, None]
-            * inside.direction(feature)
-        )
+        strength = (multiplier - 1) * value_of(inside.encode(u), feature)
+        more = strength[:, None] * inside.direction(feature)
         return ((u + more).relu() - u.relu()) @ model.nfm.W_out
 
     return change
@@ -138,9 +134,8 @@ def published(
         u = unpooled(nfm, codes)
         if inside is not None:
             found = inside.sae.encode(u)
-            u = inside.sae.decode(
-                found if feature is None else multiplied(found, feature, multiplier)
-            )
+            clamped = found if feature is None else multiplied(found, feature, multiplier)
+            u = inside.sae.decode(clamped)
         return model.sae.decode(codes) + nfm.linear_out(scaled) + u.relu() @ nfm.W_out + nfm.b_out
 
     return replacement
@@ -298,16 +293,8 @@ def at_prompts(
     no clamp touches them.
     """
     tokens, last = pad(lm, prompts)
-    device = tokens.device
-    return Site(
-        lm,
-        read(lm, tokens, hook_point),
-        last,
-        list(prompts),
-        words,
-        activations.mean.to(device),
-        activations.std.to(device),
-    )
+    statistics = (t.to(tokens.device) for t in (activations.mean, activations.std))
+    return Site(lm, read(lm, tokens, hook_point), last, list(prompts), words, *statistics)
 
 
 def pad(
@@ -317,12 +304,7 @@ def pad(
     each one's last position.
     """
     separator = lm.separator  # looked up in the vocabulary at every call
-    ids = [
-        [separator, *i] for i in lm.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-    ]
-    length = max(map(len, ids))
-    rows = [row + [separator] * (length - len(row)) for row in ids]
-    device = store.device()
-    return torch.tensor(rows, device=device), torch.tensor(
-        [len(row) - 1 for row in ids], device=device
-    )
+    ids = lm.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    last = [len(row) for row in ids]
+    rows = [[separator, *row] + [separator] * (max(last) - len(row)) for row in ids]
+    return torch.tensor(rows, device=store.device()), torch.tensor(last, device=store.device())

@@ -69,10 +69,8 @@ class LanguageModel:
         known by a norm of more than `SINK_NORM` times the median of the window.
         """
         norm, separator = x.float().norm(dim=-1), tokens == self.separator
-        return separator | (
-            norm
-            > SINK_NORM * torch.where(separator, torch.nan, norm).nanmedian(-1, keepdim=True).values
-        )
+        others = torch.where(separator, torch.nan, norm)
+        return separator | (norm > SINK_NORM * others.nanmedian(-1, keepdim=True).values)
 
 
 class Reading(NamedTuple):
@@ -147,9 +145,8 @@ def known(config: LMConfig) -> Iterator[None]:
     except (OSError, ValueError) as e:
         raise ValueError(
             f"lm = {config.name!r} cannot be loaded. Allowed: {PACKAGED!r}, a folder with a "
-            "Hugging Face causal LM, "
-            "or the name of one on the Hugging Face hub (needs the network). transformers said: "
-            f"{str(e).splitlines()[0]}"
+            "Hugging Face causal LM, or the name of one on the Hugging Face hub (needs the "
+            f"network). transformers said: {str(e).splitlines()[0]}"
         ) from e
 
 
@@ -174,11 +171,8 @@ def convert(gguf: Path, identity: dict) -> None:
         "local_files_only": True,
     }
     model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
-    plain = {
-        name: value
-        for name, value in model.config.to_dict().items()
-        if name != "quantization_config"
-    }
+    plain = model.config.to_dict()
+    plain.pop("quantization_config", None)
     # A model read from GGUF counts as quantised and refuses to be saved; a fresh one does not.
     fresh = AutoModelForCausalLM.from_config(
         type(model.config).from_dict(plain), dtype=torch.float32
@@ -218,9 +212,8 @@ def activations(
     """
     last, got = max(block_of(lm, name) for name in hook_points), {}
     hooks = [(name, lambda x, hook, name=name: got.__setitem__(name, x)) for name in hook_points]
-    stop = (
-        last + 1 if last + 1 < lm.n_layers else None
-    )  # after the last block there is nothing to stop before
+    # after the last block there is nothing to stop before
+    stop = last + 1 if last + 1 < lm.n_layers else None
     lm.bridge.run_with_hooks(
         tokens.to(store.device()), fwd_hooks=hooks, stop_at_layer=stop, return_type=None
     )
@@ -245,10 +238,8 @@ def resume(
     edit: Callable[[Tensor], Tensor] | None = None,
     first_position: str = "drop",
 ) -> Float[Tensor, "batch seq d_vocab"]:
-    """Run the model on from a reading, with the activation x replaced by `edit(x)`; None runs it
-    clean.
-
-    Returns the logits.
+    """Run the model on from a reading, with the activation x replaced by `edit(x)`, to its logits;
+    None runs it clean.
 
     `edit` takes and returns (batch, seq, d_model) in float32. `first_position="drop"` leaves all
     attention sinks (`LanguageModel.sinks`; every window's first position is one) as they were,
@@ -259,9 +250,8 @@ def resume(
 
     def replace(x: Tensor, hook) -> Tensor:
         edited = edit(x.to(torch.float32, copy=True)).to(x.dtype)
-        return (
-            edited if first_position == "keep" else torch.where(reading.sinks[..., None], x, edited)
-        )
+        kept = reading.sinks[..., None] & (first_position == "drop")
+        return torch.where(kept, x, edited)
 
     hooks = [] if edit is None else [(reading.hook_point, replace)]
     with skipping(lm.bridge.blocks[:block]):
@@ -276,9 +266,7 @@ def skipping(blocks) -> Iterator[None]:
 
     With `start_at_layer` alone the bridge would compute them and throw the result away.
     """
-    for block in (
-        blocks
-    ):  # past the bridge's own __setattr__, which would hand the attribute on to the original block
+    for block in blocks:  # past its own __setattr__, which would hand this on to the original block
         vars(block)["forward"] = lambda hidden_states, *args, **kwargs: hidden_states
     try:
         yield

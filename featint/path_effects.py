@@ -31,9 +31,8 @@ def parted(model: TopKSAE | JointSAE) -> tuple[TopKSAE, NFM | None]:
     config = model.nfm.config
     if not (config.linear and config.interaction) or config.top_n is not None:
         raise ValueError(
-            "effects by path need an NFM with both paths that sees all active features, "
-            f"got linear = {config.linear}, interaction = {config.interaction}, "
-            f"top_n = {config.top_n}"
+            "effects by path need an NFM with both paths that sees all active features, got "
+            f"linear = {config.linear}, interaction = {config.interaction}, top_n = {config.top_n}"
         )
     return model.sae, model.nfm
 

@@ -23,6 +23,7 @@ from featint.kernels import sparse
 
 LOG_POINTS = 40
 CHECKPOINT_SECONDS = 60
+COUNTS = ("fired", "silent", "loss_sum", "grad_norm")
 
 
 @dataclass
@@ -130,9 +131,7 @@ def fit(
         )
     sparse.prepare_cpu()
     optimizer = optimizer_for(model, config)
-    torch.manual_seed(
-        config.seed
-    )  # dropout only: initial values and order come with the model and the batches
+    torch.manual_seed(config.seed)  # dropout only: initial values and order come from outside
     run = Run(model, optimizer, config)
     if checkpoint is not None and checkpoint.exists():
         run.restore(checkpoint)
@@ -196,14 +195,13 @@ class Run:
                 f"the loss is {loss} at step {self.step}; lower the learning rate (lr = "
                 f"{self.config.lr})"
             )
+        held_out = None if validation is None else self.validate(validation, loss_fn)
         self.rows.append(
             {
                 "step": self.step,
                 "tokens": self.step * self.config.batch_tokens,
                 "loss": loss,
-                "validation_loss": None
-                if validation is None
-                else self.validate(validation, loss_fn),
+                "validation_loss": held_out,
                 "lr": self.config.lr * lr_factor(self.step - 1, self.config),
                 "grad_norm": self.grad_norm.item(),
                 "dead_share": (self.silent >= self.config.dead_after_tokens).double().mean().item(),
@@ -227,19 +225,12 @@ class Run:
             for name, p in named.items()
             for moment, value in self.optimizer.state.get(p, {}).items()
         }
-        counts = {
-            "fired": self.fired,
-            "silent": self.silent,
-            "loss_sum": self.loss_sum,
-            "grad_norm": self.grad_norm,
-        }
-        return (
-            {f"model/{name}": p.detach() for name, p in named.items()}
-            | moments
-            | counts
-            | {"rng": torch.get_rng_state()}
-            | ({"cuda_rng": torch.cuda.get_rng_state()} if self.fired.is_cuda else {})
-        )
+        weights = {f"model/{name}": p.detach() for name, p in named.items()}
+        state = weights | moments | {name: getattr(self, name) for name in COUNTS}
+        state["rng"] = torch.get_rng_state()
+        if self.fired.is_cuda:
+            state["cuda_rng"] = torch.cuda.get_rng_state()
+        return state
 
     def save(self, file: Path) -> None:
         """Write the state atomically."""
@@ -269,9 +260,8 @@ class Run:
                         for m in ("exp_avg", "exp_avg_sq")
                     }
                     self.optimizer.state[p] = {"step": state[f"step/{name}"], **moments}
-        self.fired, self.silent, self.loss_sum, self.grad_norm = (
-            state[n].to(self.fired.device) for n in ("fired", "silent", "loss_sum", "grad_norm")
-        )
+        for name in COUNTS:
+            setattr(self, name, state[name].to(self.fired.device))
         torch.set_rng_state(state["rng"])
         if self.fired.is_cuda:
             torch.cuda.set_rng_state(state["cuda_rng"])

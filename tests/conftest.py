@@ -2,12 +2,16 @@
 
 import ast
 import json
+import os
 import random
 from dataclasses import replace
 
 import pytest
+import torch
 from jaxtyping import install_import_hook
 
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # for test_gpu; too late once anything has imported Triton
 install_import_hook(["featint", "companion"], "shapes.checked")
 
 from companion import places  # noqa: E402

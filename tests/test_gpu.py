@@ -1,13 +1,9 @@
-"""The Triton kernels, run by Triton's interpreter on the CPU, against dense formulas in float64."""
-
-import os
-
-os.environ["TRITON_INTERPRET"] = "1"  # read when the kernels are imported
+"""The Triton kernels against dense formulas in float64; without a GPU Triton's interpreter runs them (see conftest)."""
 
 import pytest
 import torch
 
-from featint import train
+from featint import store, train
 from featint.config import NFMConfig, SAEConfig
 from featint.joint import JointSAE
 from featint.kernels import sparse
@@ -18,10 +14,11 @@ from featint.sae import TopKSAE
 gpu = pytest.importorskip("featint.kernels.gpu", reason="Triton is for Linux only")
 
 BATCH, D_IN, D_SAE, K = 6, 300, 60, 20  # 300 is no multiple of 8: columns are padded
+DEVICE = store.device()
 
 
 def random(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(DEVICE)
 
 
 def close(ours, reference):
@@ -63,14 +60,14 @@ def test_the_joint_step_and_every_gradient(layout, monkeypatch):
     generator = torch.Generator().manual_seed(0)
     nfm = NFM(D_IN, D_SAE, NFMConfig(d_factor=9, dropout=0.0), generator)
     model, x = (
-        JointSAE(TopKSAE(D_IN, SAEConfig(d_sae=D_SAE, k=K), generator), nfm),
+        JointSAE(TopKSAE(D_IN, SAEConfig(d_sae=D_SAE, k=K), generator), nfm).to(DEVICE),
         random(BATCH, D_IN),
     )
     x_hat, codes = model(x)
     train.mse(x_hat, x).backward()
     p = {name: q.detach().double().requires_grad_() for name, q in model.named_parameters()}
     acts = (x.double() @ p["sae.W_enc"] + p["sae.b_enc"]).gather(1, codes.indices).relu()
-    c = torch.zeros(BATCH, D_SAE, dtype=torch.float64).scatter(1, codes.indices, acts)
+    c = acts.new_zeros(BATCH, D_SAE).scatter(1, codes.indices, acts)
     V, decoder = p["nfm.V"], p["sae.W_dec"] + p["nfm.W_lin"]
     hidden = ((c @ V).square() - c.square() @ V.square()) / 2 @ p["nfm.W_hidden"] + p[
         "nfm.b_hidden"

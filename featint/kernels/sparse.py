@@ -156,11 +156,9 @@ class _Decode(Function):
     def backward(ctx, d_out):
         acts, indices, table = ctx.saved_tensors
         d_acts = _row_dots(d_out, indices, table) if ctx.needs_input_grad[0] else None
-        d_table = (
-            _weight_grad(d_out, acts, indices, len(table))
-            if any(ctx.needs_input_grad[2:])
-            else None
-        )
+        d_table = None
+        if any(ctx.needs_input_grad[2:]):
+            d_table = _weight_grad(d_out, acts, indices, len(table))
         return d_acts, None, *(d_table if needed else None for needed in ctx.needs_input_grad[2:])
 
 
@@ -210,9 +208,8 @@ def _top_pre_acts(x, W_enc, b_enc, k):
         return fast.top_pre_acts(x, W_enc, b_enc, k)
     compiled = fast is loops
     n = k + max(8, k // 4)  # candidates of a search in bfloat16
-    if (
-        compiled and x.dtype == torch.float32 and 8 * n <= W_enc.shape[1] and loops.fast_bfloat16()
-    ):  # with fewer features it does not pay
+    many = 8 * n <= W_enc.shape[1]  # with fewer features it does not pay
+    if compiled and many and x.dtype == torch.float32 and loops.fast_bfloat16():
         find = _search(x, W_enc, b_enc, k, n)
     else:
         pre_acts = x.new_empty(min(len(x), ROWS), W_enc.shape[1])
@@ -221,10 +218,8 @@ def _top_pre_acts(x, W_enc, b_enc, k):
             block = torch.addmm(b_enc, rows, W_enc, out=pre_acts[: len(rows)])
             return loops.top(block, k) if compiled else torch.topk(block, k, sorted=False)
 
-    acts, indices = (
-        x.new_empty(len(x), k),
-        torch.empty(len(x), k, dtype=torch.int64, device=x.device),
-    )
+    acts = x.new_empty(len(x), k)
+    indices = torch.empty(len(x), k, dtype=torch.int64, device=x.device)
     for start in range(0, len(x), ROWS):
         rows = slice(start, start + ROWS)
         acts[rows], indices[rows] = find(x[rows])
@@ -240,10 +235,8 @@ def _search(x, W_enc, b_enc, k, n):
     searched in float32.
     """
     features, narrow = W_enc.T.contiguous(), W_enc.T.bfloat16()
-    narrow_bias, pre_acts = (
-        b_enc.bfloat16(),
-        x.new_empty(min(len(x), ROWS), W_enc.shape[1], dtype=torch.bfloat16),
-    )
+    narrow_bias = b_enc.bfloat16()
+    pre_acts = x.new_empty(min(len(x), ROWS), W_enc.shape[1], dtype=torch.bfloat16)
 
     def find(rows):
         block = torch.addmm(narrow_bias, rows.bfloat16(), narrow.T, out=pre_acts[: len(rows)])
@@ -275,9 +268,8 @@ def _row_dots(rows, indices, table):
         return DOTS(
             rows.contiguous(), table.contiguous(), indices.flatten(), starts, tokens, 0
         ).view_as(indices)
-    blocks = zip(
-        rows.split(32), indices.split(32), strict=True
-    )  # the gathered rows take tokens x k x d floats
+    # the gathered rows take tokens x k x d floats
+    blocks = zip(rows.split(32), indices.split(32), strict=True)
     return torch.cat([torch.bmm(table[i], r[:, :, None])[:, :, 0] for r, i in blocks])
 
 
