@@ -44,7 +44,7 @@ MODULES = {
     "companion": "estimates published designs verdicts ledger compare results",
     "companion/chapters": "*",
     "featint": "metrics reconstruction downstream interventions geometry path_effects pair_effects"
-    " sae nfm joint secondary activations",
+    " sae nfm joint secondary activations planted",
 }
 """What computes a number a reader sees. `name` is tested by tests/test_name.py, or by those here:"""
 TESTS = {"featint/sae": "models sparse", "featint/nfm": "models", "featint/joint": "models"}

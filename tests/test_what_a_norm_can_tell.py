@@ -1,4 +1,4 @@
-"""Toy features that differ in how often they occur: planted frequencies, and what training does with them."""
+"""The toy data whose features differ in how often they occur, and the SAE that is watched on them."""
 
 import pytest
 import torch
@@ -7,30 +7,29 @@ from companion.chapters import what_a_norm_can_tell
 from featint.config import SAEConfig, TrainConfig
 from featint.sae import TopKSAE
 
+CONFIG = TrainConfig(n_tokens=64_000, batch_tokens=64_000)
 
-class TestToy:
-    config = TrainConfig(n_tokens=64_000, batch_tokens=64_000)
 
-    def test_frequencies_are_those_asked_for(self):
-        batch = what_a_norm_can_tell.tokens(
-            torch.eye(3), torch.tensor([7.0, 2.0, 1.0]), self.config
-        )[0]
-        assert (batch > 0).double().mean(0).tolist() == pytest.approx([0.7, 0.2, 0.1], abs=0.01)
-        assert ((batch > 0).sum(1) == 1).all()
-        assert batch[batch > 0].min() == pytest.approx(0.5, abs=0.01)
-        assert batch.max() == pytest.approx(1.5, abs=0.01)
+def test_frequencies_are_those_asked_for():
+    batch = what_a_norm_can_tell.tokens(torch.eye(3), torch.tensor([7.0, 2.0, 1.0]), CONFIG)[0]
+    assert (batch > 0).double().mean(0).tolist() == pytest.approx([0.7, 0.2, 0.1], abs=0.01)
+    assert ((batch > 0).sum(1) == 1).all()
+    assert batch[batch > 0].min() == pytest.approx(0.5, abs=0.01)
+    assert batch.max() == pytest.approx(1.5, abs=0.01)
 
-    def test_the_rare_feature_stays_behind(self):
-        config = TrainConfig(n_tokens=32_000, batch_tokens=64, lr=0.003)
-        sae, weights = TopKSAE(2, SAEConfig(d_sae=2, k=1)), torch.tensor([1.0, 0.0005])
-        sae.W_dec.data, sae.W_enc.data = 0.3 * torch.eye(2), 0.3 * torch.eye(2)
-        curve, updates = what_a_norm_can_tell.watch(sae, torch.eye(2), weights, config)
-        assert curve.iloc[0].tolist() == pytest.approx([0.09, 0.09]) and curve.index[-1] == 500
-        assert curve.iloc[-1, 0] > 0.5 > 2 * curve.iloc[-1, 1] and updates[0] > 100 * updates[1]
 
-    def test_impossible_weights_are_refused(self):
-        for weights, n_active in ((torch.tensor([1.0, 0.0]), 1), (torch.ones(2), 3)):
-            with pytest.raises(ValueError, match="must be positive and at least n_active"):
-                what_a_norm_can_tell.tokens(torch.eye(2), weights, self.config, n_active)
-        with pytest.raises(IndexError, match="step 5"):
-            what_a_norm_can_tell.tokens(torch.eye(2), torch.ones(2), self.config)[5]
+def test_the_rare_feature_stays_behind():
+    config = TrainConfig(n_tokens=32_000, batch_tokens=64, lr=0.003)
+    sae, weights = TopKSAE(2, SAEConfig(d_sae=2, k=1)), torch.tensor([1.0, 0.0005])
+    sae.W_dec.data, sae.W_enc.data = 0.3 * torch.eye(2), 0.3 * torch.eye(2)
+    curve, updates = what_a_norm_can_tell.watch(sae, torch.eye(2), weights, config)
+    assert curve.iloc[0].tolist() == pytest.approx([0.09, 0.09]) and curve.index[-1] == 500
+    assert curve.iloc[-1, 0] > 0.5 > 2 * curve.iloc[-1, 1] and updates[0] > 100 * updates[1]
+
+
+def test_impossible_weights_are_refused():
+    for weights, n_active in ((torch.tensor([1.0, 0.0]), 1), (torch.ones(2), 3)):
+        with pytest.raises(ValueError, match="must be positive and at least n_active"):
+            what_a_norm_can_tell.tokens(torch.eye(2), weights, CONFIG, n_active)
+    with pytest.raises(IndexError, match="step 5"):
+        what_a_norm_can_tell.tokens(torch.eye(2), torch.ones(2), CONFIG)[5]
