@@ -48,7 +48,6 @@ MODULES = {
 }
 """What computes a number a reader sees. `name` is tested by tests/test_name.py, or by those here:"""
 TESTS = {"featint/sae": "models sparse", "featint/nfm": "models", "featint/joint": "models"}
-TESTS["companion/chapters/what_a_norm_can_tell"] = "norms"
 UNCOUNTED = (cst.Annotation, cst.Decorator, cst.Raise, cst.Assert, cst.Import, cst.ImportFrom)
 FOR_EYES = {"caption", "alt", "desc", "strict"}  # arguments
 LOGS = {"print", "warn", "threadpool_limits", "len", "isinstance"}  # calls; two as in mutmut
