@@ -1,6 +1,5 @@
 """Fixtures: an empty cache for every test, a tiny random language model and a tiny corpus. Shapes in signatures are checked while tests run."""
 
-import ast
 import json
 import os
 import random
@@ -31,18 +30,6 @@ def cache(request, tmp_path, monkeypatch):
         (tmp_path / "cache").mkdir()
         (tmp_path / "cache" / "kernels").symlink_to(kernels)
         monkeypatch.setenv("FEATINT_CACHE", str(tmp_path / "cache"))
-
-
-def page_functions(chapter: str) -> dict:
-    """The functions that the cells of a chapter's notebook define, with its imports: what tests of
-    a definition that stands on the page call."""
-    text = (places.PROJECT / "notebooks" / f"{chapter}.ipynb").read_text()
-    sources = ["".join(c["source"]) for c in json.loads(text)["cells"] if c["cell_type"] == "code"]
-    nodes = [node for source in sources for node in ast.parse(source).body]
-    kept = [n for n in nodes if isinstance(n, ast.Import | ast.ImportFrom | ast.FunctionDef)]
-    names = {}
-    exec(compile(ast.Module(kept, []), chapter, "exec"), names)
-    return names
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,6 @@
-"""Cells of the notebooks, run as they stand on their page."""
+"""What stands on the pages: cells and functions of the notebooks, for tests to run."""
+
+import ast
 
 import nbformat
 
@@ -16,4 +18,14 @@ def run(name: str, *ids: str, **names) -> dict:
     exec("\n".join(line for line in lines if line.startswith(("import ", "from "))), names)
     for cell in ids:
         exec(source[cell], names)
+    return names
+
+
+def functions(name: str) -> dict:
+    """The functions that the cells of a notebook define, and what it imports."""
+    cells = nbformat.read(notebook.FOLDER / f"{name}.ipynb", as_version=4).cells
+    nodes = [n for cell in cells if cell.cell_type == "code" for n in ast.parse(cell.source).body]
+    kept = [n for n in nodes if isinstance(n, ast.Import | ast.ImportFrom | ast.FunctionDef)]
+    names = {}
+    exec(compile(ast.Module(kept, []), name, "exec"), names)
     return names

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pages
 import pandas as pd
 import pytest
 import torch
-from conftest import page_functions
 
 from companion import estimates, profiles
 from companion.chapters import efficiency
@@ -83,7 +83,7 @@ def test_worth_as_an_sae_by_hand():
         columns=["share", "parameters", "fvu"],
     )
     expected = [1, 2, 1, 0.5, np.nan, np.nan]
-    assert page_functions("efficiency")["as_sae"](curve).tolist() == pytest.approx(
+    assert pages.functions("efficiency")["as_sae"](curve).tolist() == pytest.approx(
         expected, nan_ok=True
     )
 

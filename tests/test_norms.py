@@ -3,10 +3,10 @@
 import math
 
 import numpy as np
+import pages
 import pandas as pd
 import pytest
 import torch
-from conftest import page_functions
 
 from companion import estimates
 from companion.chapters import norms, two_decoders
@@ -16,7 +16,7 @@ from featint.config import HarvestConfig, ModelConfig, NFMConfig, SAEConfig, Tra
 from featint.runs import Trained
 
 D_IN, D_SAE, K = 6, 40, 4
-page = page_functions("norms")
+page = pages.functions("norms")
 
 
 def trained(nfm=True, grow=0.5):

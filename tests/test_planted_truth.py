@@ -3,10 +3,10 @@
 from dataclasses import replace
 
 import numpy as np
+import pages
 import pandas as pd
 import pytest
 import torch
-from conftest import page_functions
 from sklearn.metrics import r2_score
 
 from companion import estimates
@@ -273,4 +273,4 @@ def test_a_table_for_readers():
 )
 def test_readings(estimate, bound, says):
     row = pd.Series(dict(zip(("value", "lo", "hi"), estimate, strict=True)), dtype=object)
-    assert page_functions("planted_truth")["reading"](row, bound) == says
+    assert pages.functions("planted_truth")["reading"](row, bound) == says

@@ -4,10 +4,10 @@ import copy
 from types import SimpleNamespace
 
 import numpy as np
+import pages
 import pandas as pd
 import pytest
 import torch
-from conftest import page_functions
 
 from companion import variants
 from companion.chapters import two_decoders
@@ -17,7 +17,7 @@ from featint.joint import JointSAE
 from featint.nfm import NFM
 from featint.sae import TopKSAE
 
-page = SimpleNamespace(**page_functions("two_decoders"))
+page = SimpleNamespace(**pages.functions("two_decoders"))
 
 
 @pytest.fixture
