@@ -15,8 +15,26 @@ from companion.chapters import planted_truth
 from companion.chapters.planted_truth import Attempt
 from featint import store
 
-WIDE = Attempt(n_features=256, d_in=256, n_active=8, n_products=128, d_factor=256, noise=0.025, n_tokens=2_400_000, batch_tokens=1024)  # fmt: skip
-WIDER = Attempt(n_features=1024, d_in=1024, n_active=20, n_products=320, d_factor=640, noise=0.0125, n_tokens=10_000_000, batch_tokens=4096)  # fmt: skip
+WIDE = Attempt(
+    n_features=256,
+    d_in=256,
+    n_active=8,
+    n_products=128,
+    d_factor=256,
+    noise=0.025,
+    n_tokens=2_400_000,
+    batch_tokens=1024,
+)
+WIDER = Attempt(
+    n_features=1024,
+    d_in=1024,
+    n_active=20,
+    n_products=320,
+    d_factor=640,
+    noise=0.0125,
+    n_tokens=10_000_000,
+    batch_tokens=4096,
+)
 WORLDS = {  # about as many products per token and as much noise per activation in all of them
     "64": Attempt(n_tokens=600_000),
     "256": WIDE,

@@ -10,6 +10,8 @@ import pandas as pd
 from companion import estimates, places
 from featint import store
 
+REMEDY = "`featint notebook {} --profile ...` computes it"
+
 
 def folder(profile) -> Path:
     """Where a profile's results lie: `data/results/<name>`, or a folder of their own if knobs were
@@ -63,10 +65,10 @@ def read_json(file: Path, remedy: str):
 
 def read(file: Path) -> dict:
     """A results file. Raises StoreError if it is missing or not in the format."""
-    remedy = f"`featint notebook {file.stem} --profile ...` computes it"
-    content = read_json(file, remedy)
+    content = read_json(file, REMEDY.format(file.stem))
     if lacks := {"chapter", "profile", "provenance", "values"} - set(content):
-        raise store.StoreError(f"{file} lacks {', '.join(sorted(lacks))}; {remedy}")
+        lost = ", ".join(sorted(lacks))
+        raise store.StoreError(f"{file} lacks {lost}; {REMEDY.format(file.stem)}")
     return content
 
 
@@ -76,7 +78,11 @@ def table(file: Path) -> pd.DataFrame:
     values = read(file)["values"]
     for value in values.values():
         value["lo"], value["hi"] = value.pop("ci") or (None, None)
-    return estimates.tidy(list(values.values())).set_axis(pd.Index(values, name="id"))
+    try:
+        return estimates.tidy(list(values.values())).set_axis(pd.Index(values, name="id"))
+    except ValueError as e:
+        said = f"{file} was written by another version ({e})"
+        raise store.StoreError(f"{said}; {REMEDY.format(file.stem)}") from e
 
 
 def files(place: Path) -> list[Path]:

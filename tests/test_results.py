@@ -104,3 +104,17 @@ def test_missing_results_and_ids_say_what_there_is(profile):
     file.write_text("{")
     with pytest.raises(StoreError, match="is not JSON"):
         results.lookup("laptop", "reconstruction", ID)
+
+
+def test_results_of_another_version_are_named_with_the_remedy(profile):
+    file = results.save(profile, "seeds", pd.DataFrame([GAIN]), seed=0)
+    content = json.loads(file.read_text())
+    content["values"] = {
+        name: {"value": 1.0, "ci": None, "protocol": "controlled"} for name in "ab"
+    }
+    file.write_text(json.dumps(content))
+    with pytest.raises(
+        StoreError,
+        match=r"seeds.json was written by another version \(two .*`featint notebook seeds",
+    ):
+        results.load(file.parent)
