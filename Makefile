@@ -4,7 +4,7 @@ BIN := .venv/bin
 export OMP_WAIT_POLICY := passive  # see featint/__init__.py
 SNAKEMAKE := $(BIN)/snakemake --cores all --scheduler greedy --rerun-incomplete --quiet rules progress
 # The longest chapters first, so that the others fill the second core beside them.
-FIRST = --prioritize $(patsubst %,$(CURDIR)/_build/executed/$(PROFILE)/notebooks/%.ipynb,best_chance baselines behaviour efficiency)
+FIRST = --prioritize $(foreach n,best_chance baselines behaviour efficiency,"$$(pwd -P)/_build/executed/$(PROFILE)/notebooks/$(n).ipynb")
 
 .PHONY: book pdf sphinx test smoke browser bench mutants lint clean
 book: .venv/installed  ## compute what is missing, build the book in _build/html

@@ -1,16 +1,32 @@
 # The flow from nothing to the book: fetch, windows, harvest, train, execute notebooks, build. Every rule's command also runs by hand.
 #   snakemake --cores all                        the laptop profile
 #   snakemake --cores all --config profile=smoke another one
+import fcntl
+import os
+import shlex
+import shutil
 import sys
 from pathlib import Path
 
 from companion import notebook, places, profiles, dependencies, variants
 from featint import store
 
+# A flow that was killed leaves Snakemake's lock behind. Every flow (not the processes of its jobs) shares one more, which ends with
+# its process: whoever gets it alone knows that no other flow is alive and takes what was left away.
+if os.environ.setdefault("FEATINT_FLOW", str(os.getpid())) == str(os.getpid()):
+    os.makedirs(".snakemake", exist_ok=True)
+    ALIVE = open(".snakemake/alive", "w")
+    try:
+        fcntl.flock(ALIVE, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(".snakemake/locks", ignore_errors=True)
+    except BlockingIOError:
+        print("Another run of this flow is alive in this folder: wait until it ends, or end it.", file=sys.stderr)
+    fcntl.flock(ALIVE, fcntl.LOCK_SH)
+
 PROFILE = config.get("profile", "laptop")
 profile = profiles.get(PROFILE)
-FEATINT = f"{sys.executable} -m companion.cli"
-JUPYTER_BOOK = Path(sys.executable).with_name("jupyter-book")
+FEATINT = f"{shlex.quote(sys.executable)} -m companion.cli"
+JUPYTER_BOOK = shlex.quote(str(Path(sys.executable).with_name("jupyter-book")))
 MANIFEST = store.MANIFEST
 SPEED = places.DATA / "results" / "bench" / "speed.json"  # measured by `make bench`, on an idle machine, and committed
 
@@ -44,7 +60,7 @@ rule book:
     params:
         place="." if PROFILE == "laptop" else places.BUILD / PROFILE,
     shell:
-        "PROFILE={PROFILE} {JUPYTER_BOOK} build . -W -n --keep-going --path-output {params.place} && touch {output}"
+        "PROFILE={PROFILE} {JUPYTER_BOOK} build . -W -n --keep-going --path-output {params.place:q} && touch {output:q}"
 
 
 rule fetch:
