@@ -3,6 +3,7 @@ PROFILE ?= laptop
 BIN := .venv/bin
 export OMP_WAIT_POLICY := passive  # see featint/__init__.py
 SNAKEMAKE := $(BIN)/snakemake --cores all --scheduler greedy --rerun-incomplete --quiet rules progress
+export PYTHONUTF8 := 1  # text is UTF-8 whatever the locale, for the tools of the flow too
 # The longest chapters first, so that the others fill the second core beside them.
 FIRST = --prioritize $(foreach n,best_chance baselines behaviour efficiency,"$$(pwd -P)/_build/executed/$(PROFILE)/notebooks/$(n).ipynb")
 

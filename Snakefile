@@ -15,7 +15,7 @@ from featint import store
 # its process: whoever gets it alone knows that no other flow is alive and takes what was left away.
 if os.environ.setdefault("FEATINT_FLOW", str(os.getpid())) == str(os.getpid()):
     os.makedirs(".snakemake", exist_ok=True)
-    ALIVE = open(".snakemake/alive", "w")
+    ALIVE = open(".snakemake/alive", "wb")
     try:
         fcntl.flock(ALIVE, fcntl.LOCK_EX | fcntl.LOCK_NB)
         shutil.rmtree(".snakemake/locks", ignore_errors=True)

@@ -21,7 +21,7 @@ class Feed:
         self.batches = [
             torch.randn(batch, d_in, generator=torch.Generator().manual_seed(i)) for i in range(4)
         ]
-        self.reports = os.fdopen(os.dup(1), "w")
+        self.reports = os.fdopen(os.dup(1), "w", encoding="utf-8")
         os.dup2(2, 1)  # what the training loop prints is not for the report
         self.i, self.ordered, self.seconds = 0, 0, []
         self.began = None

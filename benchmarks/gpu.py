@@ -272,7 +272,7 @@ def main() -> None:
     )
     parser.add_argument("--minutes", type=float, default=8, help="begin nothing new after so long")
     asked, began = parser.parse_args(), time.monotonic()
-    rows = json.loads(asked.out.read_text())["rows"] if asked.out.exists() else []
+    rows = json.loads(asked.out.read_text(encoding="utf-8"))["rows"] if asked.out.exists() else []
     models = [{"model": model, "size": size} for size in SIZES for model in ("sae", "joint")]
     plan = [
         (device, [{}]),

@@ -15,14 +15,14 @@ def busy_seconds() -> float | None:
     if not Path("/proc/stat").exists():
         return None
     user, nice, system, _, _, irq, softirq, steal, *_ = map(
-        int, Path("/proc/stat").read_text().splitlines()[0].split()[1:]
+        int, Path("/proc/stat").read_text(encoding="utf-8").splitlines()[0].split()[1:]
     )
     return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
 def process_seconds(pid: int) -> float:
     """Seconds of all cores that a process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
@@ -52,7 +52,7 @@ def processor() -> str:
     names = (
         [
             line.partition(":")[2].strip()
-            for line in cpu.read_text().splitlines()
+            for line in cpu.read_text(encoding="utf-8").splitlines()
             if line.startswith("model name")
         ]
         if cpu.exists()

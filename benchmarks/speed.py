@@ -64,7 +64,7 @@ class Worker:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=quiet,
-                text=True,
+                encoding="utf-8",
                 env=env,
                 cwd=places.PROJECT,
             )
@@ -161,7 +161,7 @@ def measured(name: str, *arguments) -> dict:
     command = [sys.executable, "-m", "benchmarks.stages", name, *map(str, arguments)]
     env = os.environ | {"OMP_WAIT_POLICY": "passive"}
     found = subprocess.run(
-        command, check=True, stdout=subprocess.PIPE, text=True, env=env, cwd=places.PROJECT
+        command, check=True, stdout=subprocess.PIPE, encoding="utf-8", env=env, cwd=places.PROJECT
     ).stdout
     return json.loads(found.splitlines()[-1])
 
@@ -245,7 +245,7 @@ def main(stages: list[str]) -> None:
     if missing:
         print(f"still to measure: {', '.join(missing)}")
         return
-    found = {name: json.loads(file.read_text()) for name, file in raw.items()}
+    found = {name: json.loads(file.read_text(encoding="utf-8")) for name, file in raw.items()}
     rows = [
         r | {"value": results.rounded(r["value"])} for r in summary.rows(found, peer_versions())
     ]

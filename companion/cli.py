@@ -134,6 +134,7 @@ def main(argv: list[str] | None = None) -> int:
         add(run, help="a folder of results, or its label: laptop, custom/laptop-1a2b3c4d")
     share = "share by which numbers without an interval may differ (default 0.01)"
     add("--tolerance", type=float, default=0.01, help=share)
+    sys.stdout.reconfigure(errors="replace")  # a sign that the terminal's encoding lacks
     try:
         try:
             args = parser.parse_args(argv)

@@ -55,7 +55,7 @@ def closure(modules: Iterable[str], without: set[str] = frozenset()) -> list[Pat
     while todo:
         module = todo.pop()
         found.add(module)
-        todo |= imported(FILES[module].read_text()) - found - without
+        todo |= imported(FILES[module].read_text(encoding="utf-8")) - found - without
     return sorted(FILES[m] for m in found) + sorted(f for f, m in BESIDE.items() if m in found)
 
 
@@ -66,6 +66,6 @@ def of_stage(module: str) -> list[Path]:
 
 def of_notebook(file: Path) -> list[Path]:
     """What a notebook's results depend on besides its own cells."""
-    cells = json.loads(file.read_text())["cells"]
+    cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
     code = ("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
     return closure(set().union(*map(imported, code)))

@@ -41,7 +41,7 @@ def entries(file: Path = FILE) -> list[dict]:
     content = results.read_json(file, f"`git checkout {file.name}` brings it back")
     if not isinstance(content, list) or not all(isinstance(entry, dict) for entry in content):
         raise store.StoreError(f"{file} must be a list of objects, one per number of the paper")
-    validator, seen = jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text())), set()
+    validator, seen = jsonschema.Draft202012Validator(json.loads(SCHEMA.read_bytes())), set()
     for i, entry in enumerate(content):
         name = entry.get("id", f"number {i}")
         wrong = jsonschema.exceptions.best_match(validator.iter_errors(entry))

@@ -95,7 +95,7 @@ def show(drawn: Axes | Figure, name: str, caption: str, alt: str) -> None:
     plt.close(figure)  # else the notebook shows it once more at the end of the cell
     _folder.mkdir(parents=True, exist_ok=True)
     file = _folder / f"{name}.svg"
-    file.write_text(picture)
+    file.write_text(picture, encoding="utf-8")
     caption, alt = " ".join(caption.split()), " ".join(alt.split())
     options = f":name: fig-{name}\n:alt: {alt}\n:class: dark-light"
     source = f"data:image/svg+xml;base64,{base64.b64encode(picture.encode()).decode()}"

@@ -56,7 +56,7 @@ def rounded(x):
 def read_json(file: Path, remedy: str):
     """What a JSON file holds. Raises StoreError with the remedy if it is missing or damaged."""
     try:
-        return json.loads(file.read_text())
+        return json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise store.StoreError(f"{file} is missing; {remedy}") from None
     except ValueError as e:

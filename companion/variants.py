@@ -10,7 +10,8 @@ from companion import places
 from companion.profiles import Profile, altered
 from featint.config import ModelConfig, NFMConfig, SAEConfig, choose
 
-VARIANTS, CHAPTERS, SEEDED = tomllib.loads((places.DATA / "models.toml").read_text()).values()
+with open(places.DATA / "models.toml", "rb") as _file:
+    VARIANTS, CHAPTERS, SEEDED = tomllib.load(_file).values()
 """What readers see of each model; the models that each chapter reads; those of them that it reads
 from every seed."""
 HOLDOUT_SHARE = 0.1  # of the training tokens, drawn at random: the released code's validation set

@@ -56,7 +56,7 @@ def identity(name: str) -> dict[str, str]:
     """
     choose("asset", name, tuple(ASSETS))
     asset = ASSETS[name]
-    lines = [line.strip() for line in REQUIREMENTS.read_text().splitlines()]
+    lines = [line.strip() for line in REQUIREMENTS.read_text(encoding="utf-8").splitlines()]
     pinned = [
         line
         for line in lines
@@ -128,11 +128,11 @@ def download(requirement: str, folder: Path) -> Path:
     Raises StoreError with the reason if it cannot.
     """
     pinned = folder / "requirement.txt"
-    pinned.write_text(requirement + "\n")
+    pinned.write_text(requirement + "\n", encoding="utf-8")
     options = "--no-deps --require-hashes --only-binary :all: --no-input".split()
     pip = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", *options]
     command = [*pip, "-r", str(pinned), "-d", str(folder)]
-    run = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+    run = subprocess.run(command, stderr=subprocess.PIPE, encoding="utf-8", errors="replace")
     if run.returncode == 0:
         return next(folder.glob("*.whl"))
     said = "\n  ".join(line for line in run.stderr.strip().splitlines() if "WARNING" not in line)

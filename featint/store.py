@@ -115,7 +115,7 @@ def load(kind: str, config) -> Artefact:
             f"there is no {kind} artefact at {folder}: it has not been made for this config yet"
         )
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         manifest["files"], manifest["meta"]
     except (ValueError, KeyError) as e:
         raise StoreError(
@@ -242,7 +242,7 @@ def commit() -> str:
     if not (CHECKOUT / ".git").exists():
         return "unknown"
     try:
-        options = {"capture_output": True, "text": True, "check": True}
+        options = {"capture_output": True, "encoding": "utf-8", "check": True}
         run = functools.partial(subprocess.run, cwd=CHECKOUT, **options)
         head = run(["git", "rev-parse", "--short=12", "HEAD"]).stdout.strip()
         ours = ["featint", "companion", "notebooks"]

@@ -81,7 +81,7 @@ def corpus_file(tmp_path_factory):
         for i in range(60)
     }
     file = tmp_path_factory.mktemp("corpus") / "articles.json"
-    file.write_text(json.dumps(pages))
+    file.write_text(json.dumps(pages), encoding="utf-8")
     return file
 
 

@@ -193,7 +193,9 @@ class Session:
         session.config.option.tbstyle = "no"
         gc.freeze()
         self.ran["nothing"] = {*self.seconds}  # unchanged, in both ways
-        unchanged = [Mutant(self.path.read_text(), 0, "", f) for f in (None, "nothing")]
+        unchanged = [
+            Mutant(self.path.read_text(encoding="utf-8"), 0, "", f) for f in (None, "nothing")
+        ]
         broken = self.failed or any(self.fork(m)[0] != "survived" for m in unchanged)
         for mutant in () if broken else self.todo:
             self.note(mutant, *self.fork(mutant))
@@ -229,7 +231,10 @@ class Session:
         seconds = 5 * sum(self.seconds[item.nodeid] for item in chosen) + GRACE
         signal.setitimer(signal.ITIMER_PROF, seconds)
         signal.setitimer(signal.ITIMER_REAL, 20 * seconds)
-        size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        size = (
+            int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0])
+            * resource.getpagesize()
+        )
         resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, resource.RLIM_INFINITY))
         if again or not self.swap(mutant.source):
             return self.anew(mutant.source)
@@ -301,10 +306,18 @@ def try_out(module: str, share: float, folder: Path, root: Path = PROJECT) -> li
     SystemExit if the tests fail without any change."""
     path, tests = root / f"{module}.py", tests_of(module, root)
     file, log = folder / f"{module.replace('/', '.')}.jsonl", folder / "session.log"
-    same = "".join(f.read_text() for f in [*tests, root / "tests" / "conftest.py"] if f.exists())
-    drawn = [m for m in mutants(path.read_text()) if int(digest(m.change), 16) < share * 16**40]
+    same = "".join(
+        f.read_text(encoding="utf-8")
+        for f in [*tests, root / "tests" / "conftest.py"]
+        if f.exists()
+    )
+    drawn = [
+        m
+        for m in mutants(path.read_text(encoding="utf-8"))
+        if int(digest(m.change), 16) < share * 16**40
+    ]
     keys = {digest(m.source + same): m for m in drawn}
-    known = [json.loads(line) for line in file.open()] if file.exists() else []
+    known = [json.loads(line) for line in file.open(encoding="utf-8")] if file.exists() else []
     done = {x["key"] for x in known}
     left = {m: key for key, m in keys.items() if key not in done}
     arguments = [*map(str, tests), "-qsp", "no:cacheprovider", "-p", "no:xdist", "--tb=short"]
@@ -313,12 +326,12 @@ def try_out(module: str, share: float, folder: Path, root: Path = PROJECT) -> li
 
     def note(m: Mutant, outcome: str, seconds: float):
         told = {"module": module, "line": m.line, "change": m.change, "outcome": outcome}
-        with file.open("a") as f:
+        with file.open("a", encoding="utf-8") as f:
             f.write(json.dumps(told | {"seconds": round(seconds, 2), "key": left[m]}) + "\n")
         bar.update()
 
     if left and (session := os.fork()) == 0:
-        n, eyes = len(keys), os.fdopen(os.dup(2), "w")
+        n, eyes = len(keys), os.fdopen(os.dup(2), "w", encoding="utf-8")
         bar = tqdm(total=n, initial=n - len(left), desc=module, unit="", file=eyes, mininterval=1)
         quiet = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
         os.dup2(quiet, 1), os.dup2(quiet, 2)
@@ -327,7 +340,11 @@ def try_out(module: str, share: float, folder: Path, root: Path = PROJECT) -> li
         os._exit(code)
     if left and os.waitpid(session, 0)[1]:
         raise SystemExit(f"{module}: its tests fail without a change, or were cut off; see {log}")
-    return [x for x in map(json.loads, file.open()) if x["key"] in keys] if keys else []
+    return (
+        [x for x in map(json.loads, file.open(encoding="utf-8")) if x["key"] in keys]
+        if keys
+        else []
+    )
 
 
 def digest(text: str) -> str:
@@ -360,7 +377,7 @@ def main() -> None:
     folder = PROJECT / "_build" / "mutants"
     folder.mkdir(parents=True, exist_ok=True)
     text, score = report({m: try_out(m, args.share, folder) for m in modules})
-    (folder / "report.txt").write_text(text + "\n")
+    (folder / "report.txt").write_text(text + "\n", encoding="utf-8")
     print(text)
     sys.exit(score < ENOUGH)
 

@@ -40,7 +40,9 @@ def wheelhouse(tmp_path, monkeypatch):
 
     def pin(sha256=None, member="tiny_text/articles.json"):
         sha256 = sha256 or hashlib.sha256(wheel.read_bytes()).hexdigest()
-        (tmp_path / "assets.txt").write_text(f"# comment\ntiny-text==1.0 --hash=sha256:{sha256}\n")
+        (tmp_path / "assets.txt").write_text(
+            f"# comment\ntiny-text==1.0 --hash=sha256:{sha256}\n", encoding="utf-8"
+        )
         monkeypatch.setattr(
             assets,
             "ASSETS",
@@ -136,7 +138,7 @@ def test_unknown_asset_and_unpinned_package(wheelhouse, tmp_path):
     wheelhouse()
     with pytest.raises(ValueError, match="asset = 'gpt-5' is not known; allowed: 'tiny'"):
         assets.path("gpt-5")
-    (tmp_path / "assets.txt").write_text("tiny-text==1.0\n")
+    (tmp_path / "assets.txt").write_text("tiny-text==1.0\n", encoding="utf-8")
     with pytest.raises(StoreError, match="exactly one line 'tiny-text==VERSION --hash"):
         assets.path("tiny")
 

@@ -30,7 +30,7 @@ def p(tiny_harvest, tmp_path, monkeypatch):
 
 @pytest.fixture
 def written(p):
-    return json.loads(atlas.build(p).read_text())
+    return json.loads(atlas.build(p).read_text(encoding="utf-8"))
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_rates_norms_and_topics(p, written, dense):
 def test_excerpts_stand_in_their_articles_and_are_short(p, written, dense):
     test, text = (
         activations.load(p.harvest, "test"),
-        json.loads(Path(p.harvest.corpus.name).read_text()),
+        json.loads(Path(p.harvest.corpus.name).read_text(encoding="utf-8")),
     )
     for f in written["features"]:
         acts = dense[:, f["id"]]
@@ -128,7 +128,7 @@ def test_partners_are_chosen_at_the_mean_activations(p, dense, monkeypatch):
     monkeypatch.setattr(
         pair_effects, "partners", lambda *args, **limits: asked.append(args[3]) or nobody
     )
-    features = json.loads(atlas.build(p).read_text())["features"]
+    features = json.loads(atlas.build(p).read_text(encoding="utf-8"))["features"]
     assert not any(f["partners"] for f in features)
     mean = dense.sum(0) / (dense > 0).sum(0).clamp(min=1)
     assert asked[0].tolist() == pytest.approx(mean.tolist(), rel=1e-4)

@@ -339,7 +339,7 @@ def test_the_page_compares_with_the_baselines_that_it_names(cells):
 
 def test_the_page_saves_what_the_ledger_reads_from_it(cells):
     saved = set(map(estimates.identifier, cells["saved"].itertuples()))
-    entries = json.loads((places.DATA / "paper_values.json").read_text())
+    entries = json.loads((places.DATA / "paper_values.json").read_text(encoding="utf-8"))
     asked = {
         name.removeprefix("behaviour:")
         for entry in entries

@@ -56,7 +56,11 @@ def test_contestants_train_as_many_steps_as_ordered(name):
 def test_the_feed_times_what_happens_between_two_batches():
     loop = "import time; from benchmarks.feed import Feed\nfor x in Feed(4, 2): print('noise'); time.sleep(0.02)"
     done = subprocess.run(
-        [sys.executable, "-c", loop], input="2\n", capture_output=True, text=True, cwd=PROJECT
+        [sys.executable, "-c", loop],
+        input="2\n",
+        capture_output=True,
+        encoding="utf-8",
+        cwd=PROJECT,
     )
     reports = [json.loads(line) for line in done.stdout.splitlines()]
     assert [len(r["seconds"]) for r in reports] == [0, 2]

@@ -73,7 +73,7 @@ def notebook(*, output: str | None = None, papermill: dict | None = None) -> dic
 
 def write(file: Path, content) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(content if isinstance(content, str) else json.dumps(content))
+    file.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
 
 
 @pytest.fixture
@@ -155,7 +155,7 @@ def build(folder: Path) -> str:
 
 
 def page(folder: Path, name: str) -> str:
-    return (folder / "_build/html" / f"{name}.html").read_text()
+    return (folder / "_build/html" / f"{name}.html").read_text(encoding="utf-8")
 
 
 def test_book_shows_what_was_executed_and_measured(book):
@@ -196,7 +196,7 @@ def test_book_shows_what_was_executed_and_measured(book):
     assert differ.a["href"] == "#ledger-gain"
     assert "abc123" in page(book, "status") and "2026-01-01 10:00" in page(book, "status")
     downloads = {
-        json.loads(f.read_text())["metadata"].get("papermill") is None
+        json.loads(f.read_text(encoding="utf-8"))["metadata"].get("papermill") is None
         for f in (book / "_build/html/_downloads").rglob("*.ipynb")
     }
     assert downloads == {True, False}
@@ -204,7 +204,9 @@ def test_book_shows_what_was_executed_and_measured(book):
     # only what depends on a file that changed is written again, and it shows the new number
     written = (book / "_build/html/book/ledger.html").stat().st_mtime_ns
     results = book / "data/results/laptop/chapter.json"
-    results.write_text(results.read_text().replace("0.31234", "0.3176"))
+    results.write_text(
+        results.read_text(encoding="utf-8").replace("0.31234", "0.3176"), encoding="utf-8"
+    )
     assert build(book) == ""
     assert "0.32 [0.30, 0.32]" in page(book, "notebooks/chapter")
     assert (book / "_build/html/notebooks/chapter.html").stat().st_mtime_ns > written
@@ -301,7 +303,7 @@ def test_every_module_is_on_one_api_page():
     files = [f for package in ("featint", "companion") for f in (ROOT / package).rglob("*.py")]
     watched, shown = [], []
     for page in sorted((ROOT / "book").glob("api*.md")):
-        source = [page.read_text()]
+        source = [page.read_text(encoding="utf-8")]
         featint_book.list_modules(
             SimpleNamespace(env=SimpleNamespace(note_dependency=watched.append)),
             f"book/{page.stem}",

@@ -106,6 +106,6 @@ def test_mistakes_are_named(write, capsys):
         assert cli.main(["compare", *words.split()]) == 2
         out, err = capsys.readouterr()
         assert out == "" and complaint in err and err.count("\n") == 1
-    file.write_text("{")
+    file.write_text("{", encoding="utf-8")
     assert cli.main(["compare", "laptop", "laptop"]) == 2
     assert f"{file} is not JSON" in capsys.readouterr().err

@@ -95,7 +95,7 @@ def test_articles_are_cleaned_and_sorted(tmp_path):
         "Beta": {"topic": "a", "extract": ""},
         "Eta": {"topic": "a", "extract": "a letter"},
     }
-    file.write_text(json.dumps(pages))
+    file.write_text(json.dumps(pages), encoding="utf-8")
     assert corpora.articles(CorpusConfig(name=str(file))) == [
         Article("Eta", "a", "a letter"),
         Article("Zeta", "b", "10 km of road"),
@@ -124,11 +124,11 @@ def test_more_windows_than_there_are_names_both_numbers(config):
 
 def test_a_changed_file_is_noticed(config, tmp_path):
     file = tmp_path / "mine.json"
-    text = Path(config.name).read_text()
-    file.write_text(text)
+    text = Path(config.name).read_text(encoding="utf-8")
+    file.write_text(text, encoding="utf-8")
     mine = replace(config, name=str(file))
     made(mine)
-    file.write_text(text.replace("river", "brook"))
+    file.write_text(text.replace("river", "brook"), encoding="utf-8")
     with pytest.raises(StoreError, match="mine.json has changed since"):
         made(mine)
 
@@ -149,7 +149,7 @@ def test_windows_that_are_not_there_and_cannot_be_made(config):
 )
 def test_a_corpus_file_of_another_form(tmp_path, content, message):
     file = tmp_path / "bad.json"
-    file.write_text(content)
+    file.write_text(content, encoding="utf-8")
     with pytest.raises(ValueError, match=message):
         corpora.articles(CorpusConfig(name=str(file)))
 
@@ -164,6 +164,9 @@ def test_unknown_corpus():
 
 def test_too_few_articles_for_a_split(tmp_path):
     file = tmp_path / "two.json"
-    file.write_text(json.dumps({name: {"topic": "t", "extract": "some text"} for name in "AB"}))
+    file.write_text(
+        json.dumps({name: {"topic": "t", "extract": "some text"} for name in "AB"}),
+        encoding="utf-8",
+    )
     with pytest.raises(ValueError, match="2 articles leave the split 'validation' empty"):
         made(CorpusConfig(name=str(file)))

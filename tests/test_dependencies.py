@@ -26,7 +26,7 @@ def test_closure_is_what_python_loads(module):
     loaded = set(
         json.loads(
             subprocess.run(
-                [sys.executable, "-c", code], capture_output=True, text=True, check=True
+                [sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True
             ).stdout
         )
     )

@@ -43,7 +43,7 @@ def start(project):
                 env=os.environ | {"PYTHONPATH": str(project)} | environment,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                text=True,
+                encoding="utf-8",
                 start_new_session=True,
             )
         )
@@ -75,12 +75,12 @@ def test_make_names_the_first_chapters_as_the_flow_does(project):
         ["make", "--dry-run", "book", "--old-file=.venv/installed"],
         cwd=project,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
     )
     line = next(line for line in made.stdout.splitlines() if "--prioritize" in line)
     words = line.partition("--prioritize")[2].partition("--config")[0]
     handed = subprocess.run(
-        ["sh", "-c", f"printf '%s\\n' {words}"], cwd=project, capture_output=True, text=True
+        ["sh", "-c", f"printf '%s\\n' {words}"], cwd=project, capture_output=True, encoding="utf-8"
     )
     files = [Path(name) for name in handed.stdout.splitlines()]
     assert {f.parent for f in files} == {project / "_build/executed/laptop/notebooks"}

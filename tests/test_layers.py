@@ -66,7 +66,7 @@ MODULES = [name for name in FILES if "." in name]
 def imports(module: str) -> set[str]:
     """Dotted names that a module imports, anywhere in its file."""
     found = set()
-    for node in ast.walk(ast.parse(FILES[module].read_text())):
+    for node in ast.walk(ast.parse(FILES[module].read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -99,4 +99,4 @@ def test_imports_follow_the_tables(module):
 
 @pytest.mark.parametrize("module", FILES)
 def test_every_module_says_what_it_is_for(module):
-    assert ast.get_docstring(ast.parse(FILES[module].read_text()))
+    assert ast.get_docstring(ast.parse(FILES[module].read_text(encoding="utf-8")))

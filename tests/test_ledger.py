@@ -108,7 +108,7 @@ def test_a_malformed_entry_is_named(tmp_path, change, message):
     content = copy.deepcopy(ENTRIES)
     change(content[1])
     file = tmp_path / "paper_values.json"
-    file.write_text(json.dumps(content))
+    file.write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(store.StoreError) as error:
         ledger.entries(file)
     assert message in str(error.value) and str(file) in str(error.value)
@@ -116,7 +116,7 @@ def test_a_malformed_entry_is_named(tmp_path, change, message):
 
 def test_the_schema_knows_the_claims_and_the_rules_and_what_each_rule_reads():
     """By rule, an entry that lacks a result which its verdict rests on is refused."""
-    schema = json.loads(ledger.SCHEMA.read_text())
+    schema = json.loads(ledger.SCHEMA.read_text(encoding="utf-8"))
     assert schema["properties"]["claim"]["enum"] == list(ledger.CLAIMS)
     assert schema["properties"]["rule"]["enum"] == list(RULES)
     validator, optional = jsonschema.Draft202012Validator(schema), {"size", "arithmetic"}
@@ -136,7 +136,7 @@ def test_the_schema_knows_the_claims_and_the_rules_and_what_each_rule_reads():
 def test_a_malformed_file_is_named(tmp_path, text, message):
     file = tmp_path / "paper_values.json"
     if text is not None:
-        file.write_text(text)
+        file.write_text(text, encoding="utf-8")
     with pytest.raises(store.StoreError, match=message):
         ledger.entries(file)
 
@@ -293,8 +293,10 @@ def test_a_list_is_refused_where_one_number_is_judged(profile):
 def test_written_ledger_holds_every_id_and_summary_counts_them(profile):
     file = ledger.write(profile)
     assert file == results.folder(profile) / "ledger.json"
-    assert [row["id"] for row in json.loads(file.read_text())] == [entry["id"] for entry in ENTRIES]
-    assert {row["verdict"] for row in json.loads(file.read_text())} <= set(VERDICTS)
+    assert [row["id"] for row in json.loads(file.read_text(encoding="utf-8"))] == [
+        entry["id"] for entry in ENTRIES
+    ]
+    assert {row["verdict"] for row in json.loads(file.read_text(encoding="utf-8"))} <= set(VERDICTS)
     last = ledger.chapter(profile, "norms")
     assert list(last) == ["what", "paper", "ours, as published", "ours, controlled", "verdict"]
     assert len(last) == sum(entry["chapter"] == "norms" for entry in ENTRIES)
@@ -338,4 +340,6 @@ def test_a_committed_estimate_is_called_by_its_columns(file):
     "file", [f for f in COMMITTED if f.stem == "ledger"], ids=lambda f: f.parent.name
 )
 def test_the_committed_ledger_follows_from_the_committed_results(file):
-    assert json.loads(file.read_text()) == ledger.build(profiles.get(file.parent.name))
+    assert json.loads(file.read_text(encoding="utf-8")) == ledger.build(
+        profiles.get(file.parent.name)
+    )

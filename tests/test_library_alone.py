@@ -58,7 +58,7 @@ def run(python: Path | str, *parts: str, cwd: Path) -> str:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
     code = "\n".join(map(textwrap.dedent, parts))
     done = subprocess.run(
-        [python, "-c", code], cwd=cwd, env=environment, capture_output=True, text=True
+        [python, "-c", code], cwd=cwd, env=environment, capture_output=True, encoding="utf-8"
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip().splitlines()[-1]

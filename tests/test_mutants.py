@@ -83,10 +83,12 @@ def test_changes_and_what_is_left_out():
 
 
 def test_a_toy_is_judged_and_judged_once(tmp_path):
-    (tmp_path / "toy.py").write_text(TOY)
+    (tmp_path / "toy.py").write_text(TOY, encoding="utf-8")
     (tmp_path / "tests").mkdir()
-    (tmp_path / "tests" / "test_toy.py").write_text(TESTS)
-    (tmp_path / "pyproject.toml").write_text('[tool.pytest.ini_options]\npythonpath = ["."]\n')
+    (tmp_path / "tests" / "test_toy.py").write_text(TESTS, encoding="utf-8")
+    (tmp_path / "pyproject.toml").write_text(
+        '[tool.pytest.ini_options]\npythonpath = ["."]\n', encoding="utf-8"
+    )
 
     def run(share=1):
         program = (
@@ -97,7 +99,7 @@ def test_a_toy_is_judged_and_judged_once(tmp_path):
             [sys.executable, "-c", program],
             cwd=Path(__file__).parent,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
         )
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
@@ -110,13 +112,15 @@ def test_a_toy_is_judged_and_judged_once(tmp_path):
     killed = {"+ LIMIT = 4", "+ if x >= LIMIT:", "+ return self.both / 2", "+ TABLE = grow(3)"}
     assert killed | {"+ both = 3", "+ def grow(x: int, by: int = 2) -> int:"} <= set(by)
     file = tmp_path / "toy.jsonl"
-    before = file.read_text()
-    assert run() == tried and file.read_text() == before, "known results are kept"
+    before = file.read_text(encoding="utf-8")
+    assert run() == tried and file.read_text(encoding="utf-8") == before, "known results are kept"
     assert 0 < len(run(0.5)) < len(tried)
     text, score = mutants.report({"toy": tried})
     assert "toy.py:31\n- return -x\n+ return +x" in text
     assert abs(score - 100 * (1 - 1 / len(tried))) < 1e-9
-    (tmp_path / "tests" / "test_toy.py").write_text(TESTS + "    assert toy.nobody(1) == -1\n")
+    (tmp_path / "tests" / "test_toy.py").write_text(
+        TESTS + "    assert toy.nobody(1) == -1\n", encoding="utf-8"
+    )
     assert mutants.report({"toy": run()})[1] == 100, "other tests, another judgement"
 
 

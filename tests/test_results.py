@@ -31,7 +31,7 @@ def profile(tmp_path, monkeypatch):
 
 def test_save_then_look_up(profile):
     file = results.save(profile, "reconstruction", pd.DataFrame([GAIN]), seed=3, seconds=1.23)
-    content = json.loads(file.read_text())
+    content = json.loads(file.read_text(encoding="utf-8"))
     assert set(content) == {"chapter", "profile", "provenance", "values"}
     assert content["provenance"]["seed"] == 3 and content["provenance"]["seconds"] == 1.2
     assert content["values"] == {
@@ -77,7 +77,7 @@ def test_a_folder_of_results_is_one_frame_by_chapter_and_id(profile):
     assert results.load(results.folder(profile)).empty
     for chapter in ("norms", "behaviour"):
         file = results.save(profile, chapter, pd.DataFrame([GAIN]), seed=0)
-    file.with_name("ledger.json").write_text("[]")
+    file.with_name("ledger.json").write_text("[]", encoding="utf-8")
     both = results.load(file.parent)
     assert both.index.names == ["chapter", "id"]
     assert list(both.index) == [("behaviour", ID), ("norms", ID)]
@@ -98,21 +98,21 @@ def test_missing_results_and_ids_say_what_there_is(profile):
     file = results.save(profile, "reconstruction", pd.DataFrame([GAIN]), seed=0)
     with pytest.raises(StoreError, match=f"has no value 'joint/fv'; it has {ID}"):
         results.lookup("laptop", "reconstruction", "joint/fv")
-    file.write_text("{}")
+    file.write_text("{}", encoding="utf-8")
     with pytest.raises(StoreError, match="lacks chapter"):
         results.lookup("laptop", "reconstruction", ID)
-    file.write_text("{")
+    file.write_text("{", encoding="utf-8")
     with pytest.raises(StoreError, match="is not JSON"):
         results.lookup("laptop", "reconstruction", ID)
 
 
 def test_results_of_another_version_are_named_with_the_remedy(profile):
     file = results.save(profile, "seeds", pd.DataFrame([GAIN]), seed=0)
-    content = json.loads(file.read_text())
+    content = json.loads(file.read_text(encoding="utf-8"))
     content["values"] = {
         name: {"value": 1.0, "ci": None, "protocol": "controlled"} for name in "ab"
     }
-    file.write_text(json.dumps(content))
+    file.write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(
         StoreError,
         match=r"seeds.json was written by another version \(two .*`featint notebook seeds",

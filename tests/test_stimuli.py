@@ -34,7 +34,7 @@ WORD_ROWS = [
 
 def written(folder, rows, header=HEADER):
     file = folder / "own.csv"
-    file.write_text("\n".join([header, *rows]) + "\n")
+    file.write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
     return file
 
 
@@ -231,7 +231,7 @@ def test_words_are_single_tokens_of_the_real_tokenizer(tokenizer):
 def test_recorded_counts_are_those_of_the_corpus():
     if not store.exists(assets.KIND, assets.identity("wikipedia-summaries")):
         pytest.skip("the text is not in the cache; fetch it first")
-    articles = json.loads(assets.path("wikipedia-summaries").read_text()).values()
+    articles = json.loads(assets.path("wikipedia-summaries").read_text(encoding="utf-8")).values()
     counts = Counter(
         w for article in articles for w in re.findall("[a-z]+", article["extract"].lower())
     )

@@ -20,26 +20,29 @@ def cache(tmp_path, monkeypatch):
 
 def make(text="hello", meta=None):
     with store.create("things", CONFIG, meta, seed=7) as folder:
-        (folder / "a.txt").write_text(text)
+        (folder / "a.txt").write_text(text, encoding="utf-8")
     return store.load("things", CONFIG)
 
 
 def test_of_two_that_make_the_same_the_first_stays():
     with store.create("things", CONFIG) as folder:
-        (folder / "a.txt").write_text("second")
+        (folder / "a.txt").write_text("second", encoding="utf-8")
         first = make("first")
-    assert store.load("things", CONFIG) == first and first.file("a.txt").read_text() == "first"
+    assert (
+        store.load("things", CONFIG) == first
+        and first.file("a.txt").read_text(encoding="utf-8") == "first"
+    )
     assert [f for f in first.path.parent.iterdir() if f != first.path] == []
 
 
 def test_create_then_load():
     meta = {}
     with store.create("things", CONFIG, meta, seed=7) as folder:
-        (folder / "a.txt").write_text("hello")
+        (folder / "a.txt").write_text("hello", encoding="utf-8")
         meta["rows"] = 3  # filled inside the block
         assert not store.exists("things", CONFIG)
     artefact = store.load("things", CONFIG)
-    assert artefact.file("a.txt").read_text() == "hello"
+    assert artefact.file("a.txt").read_text(encoding="utf-8") == "hello"
     assert artefact.meta == {"rows": 3}
     stamp = artefact.manifest["provenance"]
     assert (
@@ -61,8 +64,8 @@ def test_the_key_follows_the_config_and_nothing_else():
     "damage, complaint",
     [
         (lambda f: f.unlink(), "is missing"),
-        (lambda f: f.write_text("hell"), "has 4 bytes instead of 5"),
-        (lambda f: f.write_text("hallo"), "does not match its sha256"),
+        (lambda f: f.write_text("hell", encoding="utf-8"), "has 4 bytes instead of 5"),
+        (lambda f: f.write_text("hallo", encoding="utf-8"), "does not match its sha256"),
     ],
 )
 def test_a_missing_truncated_or_corrupted_file_is_named_with_the_fix(damage, complaint):
@@ -75,7 +78,7 @@ def test_a_missing_truncated_or_corrupted_file_is_named_with_the_fix(damage, com
 def test_a_missing_artefact_and_a_broken_manifest():
     with pytest.raises(StoreError, match="has not been made"):
         store.load("things", CONFIG)
-    (make().path / "manifest.json").write_text("{")
+    (make().path / "manifest.json").write_text("{", encoding="utf-8")
     with pytest.raises(StoreError, match="manifest.json cannot be read.*delete the folder"):
         store.load("things", CONFIG)
 
@@ -83,7 +86,7 @@ def test_a_missing_artefact_and_a_broken_manifest():
 @pytest.mark.parametrize("problem", [KeyboardInterrupt(), ValueError("no")])
 def test_an_interrupted_making_leaves_nothing(cache, problem):
     with pytest.raises(type(problem)), store.create("things", CONFIG) as folder:
-        (folder / "a.txt").write_text("half")
+        (folder / "a.txt").write_text("half", encoding="utf-8")
         raise problem
     assert list((cache / "things").iterdir()) == []
 
@@ -93,7 +96,7 @@ def test_a_full_disk_is_one_clear_message_and_leaves_nothing(cache):
         pytest.raises(StoreError, match="the disk is full .* MB left.*FEATINT_CACHE"),
         store.create("things", CONFIG) as folder,
     ):
-        (folder / "a.txt").write_text("half")
+        (folder / "a.txt").write_text("half", encoding="utf-8")
         raise OSError(errno.ENOSPC, "No space left on device")
     assert list((cache / "things").iterdir()) == []
 
@@ -108,7 +111,7 @@ def test_a_full_disk_during_an_atomic_write_keeps_the_old_file(tmp_path, monkeyp
     monkeypatch.setattr(store.os, "replace", full)
     with pytest.raises(StoreError, match="the disk is full"):
         store.write_json(file, {"a": 2})
-    assert json.loads(file.read_text()) == {"a": 1}
+    assert json.loads(file.read_text(encoding="utf-8")) == {"a": 1}
     assert [f.name for f in tmp_path.iterdir()] == ["x.json"]
 
 

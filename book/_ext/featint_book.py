@@ -48,7 +48,7 @@ def swap_in_executed(app: Sphinx, docname: str, source: list[str]) -> None:
         str(executed)
     )  # absolute, else the page counts as changed in every build
     try:
-        notebook = json.loads(executed.read_text())
+        notebook = json.loads(executed.read_text(encoding="utf-8"))
         run = notebook["metadata"]["papermill"]
     except (ValueError, KeyError) as e:
         raise ExtensionError(
@@ -181,7 +181,9 @@ def setup(app: Sphinx) -> dict:
         "featint_profile", profile(), "env", str
     )  # another profile: every page is read again
     toc = Path(app.srcdir, "_toc.yml")  # on every page's side
-    app.add_config_value("featint_toc", toc.read_text() if toc.exists() else "", "env", str)
+    app.add_config_value(
+        "featint_toc", toc.read_text(encoding="utf-8") if toc.exists() else "", "env", str
+    )
     app.connect("source-read", swap_in_executed)
     app.connect("source-read", list_modules)
     app.connect("autodoc-process-docstring", plain_docstring)

@@ -46,7 +46,7 @@ def load(env, file: Path, remedy: str):
     """A JSON file that the current page then depends on. Raises ExtensionError naming the page."""
     env.note_dependency(str(file))
     try:
-        return json.loads(file.read_text())
+        return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as e:
         raise ExtensionError(f"{env.docname}: {file} cannot be read ({e}); {remedy}") from e
 

@@ -30,7 +30,7 @@ FOOTER = '<div style="width:100%; text-align:center; font-size:8px"><span class=
 
 def pages() -> list[str]:
     """The book's pages in the order of _toc.yml."""
-    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
     return [
         toc["root"],
         *(
@@ -76,7 +76,7 @@ def main(html: Path) -> None:
     book.write(html / NAME)
     size = (html / NAME).stat().st_size / 1e6
     link = f'<p class="whole-book"><a href="../{NAME}">The whole book as PDF</a> ({len(book.pages)} pages, {size:.1f} MB).</p>'
-    first.write_text(PLACE.sub(link, first.read_text()))
+    first.write_text(PLACE.sub(link, first.read_text(encoding="utf-8")), encoding="utf-8")
     print(f"The book on paper: {html / NAME}, {len(book.pages)} pages, {size:.1f} MB")
 
 

@@ -51,7 +51,7 @@ def library() -> ctypes.CDLL | None:
 def fingerprint(command: list[str]) -> str:
     """Names what the compiled file depends on: source, command and this very processor."""
     parts = (
-        SOURCE.read_text(),
+        SOURCE.read_text(encoding="utf-8"),
         *command,
         platform.machine(),
         platform.processor(),
@@ -64,10 +64,9 @@ def fingerprint(command: list[str]) -> str:
 def processor_flags() -> tuple[str, ...]:
     """The instruction sets that Linux reports; empty elsewhere."""
     cpu = Path("/proc/cpuinfo")
-    lines = cpu.read_text().splitlines() if cpu.exists() else []
-    return tuple(
-        next((line for line in lines if line.startswith(("flags", "Features"))), "").split()
-    )
+    lines = cpu.read_text(encoding="utf-8").splitlines() if cpu.exists() else []
+    flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    return tuple(flags.split())
 
 
 def compile_to(file: Path, command: list[str]) -> None:
@@ -82,7 +81,8 @@ def compile_to(file: Path, command: list[str]) -> None:
             [*command, str(SOURCE), "-o", str(draft)],
             check=True,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=120,
         )
         draft.replace(file)

@@ -9,7 +9,7 @@ from bs4 import BeautifulSoup
 
 @functools.cache
 def soup(file: Path) -> BeautifulSoup:
-    return BeautifulSoup(file.read_text(), "html.parser")
+    return BeautifulSoup(file.read_text(encoding="utf-8"), "html.parser")
 
 
 @functools.cache
@@ -58,4 +58,4 @@ def test_nothing_is_loaded_from_elsewhere(html, page_path):
 
 
 def test_the_front_door_leads_to_the_book(html):
-    assert "book/intro.html" in (html / "index.html").read_text()
+    assert "book/intro.html" in (html / "index.html").read_text(encoding="utf-8")

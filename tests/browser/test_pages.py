@@ -77,7 +77,9 @@ def test_page_is_light_enough(html, page_path):
 def test_figures_follow_the_theme_button(visit, html):
     """One picture on a light system: dark ink on a bright page, and after the button was pressed light ink on a dark page."""
     with_figures = [
-        f for f in sorted(html.glob("notebooks/*.html")) if "dark-light" in f.read_text()
+        f
+        for f in sorted(html.glob("notebooks/*.html"))
+        if "dark-light" in f.read_text(encoding="utf-8")
     ]
     if not with_figures:
         pytest.skip("the book has no figures yet; un-skip when a notebook shows one")
@@ -134,7 +136,7 @@ def test_notebooks_can_be_downloaded_clean_and_executed(visit, html):
     for link in page.locator("a.download").all():
         with page.expect_download() as download:
             link.click()
-        notebook = json.loads(download.value.path().read_text())
+        notebook = json.loads(download.value.path().read_text(encoding="utf-8"))
         outputs["executed" in link.inner_text()] = sum(
             len(cell.get("outputs", [])) for cell in notebook["cells"]
         )
