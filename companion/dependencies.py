@@ -65,7 +65,28 @@ def of_stage(module: str) -> list[Path]:
 
 
 def of_notebook(file: Path) -> list[Path]:
-    """What a notebook's results depend on besides its own cells."""
-    cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
-    code = ("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
-    return closure(set().union(*map(imported, code)))
+    """What a notebook's results depend on besides its own cells. Raises ValueError as `code`."""
+    return closure(set().union(*map(imported, code(file))))
+
+
+def code(file: Path) -> list[str]:
+    """A notebook's cells of code, with IPython's own signs (`%time`, `!ls`) as Python.
+
+    Raises ValueError naming the file, and the cell that is not Python.
+    """
+    from IPython.core.inputtransformer2 import TransformerManager
+
+    mend = f"mend it, or take it out of {places.TOC.name}"
+    try:
+        cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
+        sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise ValueError(f"{file} is not a notebook ({e!r}); {mend}") from e
+    found = []
+    for n, source in enumerate(sources, 1):
+        try:
+            found.append(TransformerManager().transform_cell(source))
+            ast.parse(found[-1])
+        except SyntaxError as e:
+            raise ValueError(f"{file}: code cell {n} is not Python ({e}); {mend}") from e
+    return found

@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pandas as pd
 
-from companion import places, profiles
+from companion import dependencies, places, profiles
 from companion.profiles import Profile
 from featint import store
 
@@ -50,8 +50,11 @@ def provenance(profile: Profile, began: float) -> pd.DataFrame:
 
 
 def names() -> list[str]:
-    """The notebooks there are."""
-    return sorted(file.stem for file in FOLDER.glob("*.ipynb"))
+    """The notebooks of the table of contents; others in the folder are drafts of somebody's."""
+    from sphinx_external_toc.parsing import parse_toc_yaml
+
+    pages = map(Path, parse_toc_yaml(places.TOC))
+    return sorted(page.stem for page in pages if page.parent.name == FOLDER.name)
 
 
 def executed(name: str, profile_name: str) -> Path:
@@ -60,19 +63,20 @@ def executed(name: str, profile_name: str) -> Path:
 
 
 def run(name: str, profile_name: str, parameters: dict, out: Path | None = None) -> Path:
-    """Execute a notebook by papermill and return the executed copy's path; it appears only if every
-    cell succeeded.
+    """Execute a notebook, a page or a draft, by papermill and return the executed copy's path; it
+    appears only if every cell succeeded.
 
     A walkthrough on toy data has no `profile` parameter and runs the same in all of them.
 
-    Raises ValueError for an unknown notebook or parameter, NotebookError if a cell fails; the
-    failed copy is then kept beside the place of the good one, as `<name>.failed.ipynb`.
+    Raises ValueError for an unknown or damaged notebook or parameter, NotebookError if a cell
+    fails; the failed copy is then kept beside the good one's place, as `<name>.failed.ipynb`.
     """
     import papermill  # only here: a chapter that calls `start` should not wait for it
 
-    if name not in names():
-        raise ValueError(f"notebook = {name!r} is not known; there are {', '.join(names())}")
     source = FOLDER / f"{name}.ipynb"
+    if not source.exists():
+        raise ValueError(f"notebook = {name!r} is not known; there are {', '.join(names())}")
+    dependencies.code(source)
     known = papermill.inspect_notebook(source)
     if "profile" in known:
         parameters = {"profile": profile_name} | parameters

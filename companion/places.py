@@ -6,3 +6,4 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parents[1]
 DATA = PROJECT / "data"
 BUILD = PROJECT / "_build"
+TOC = PROJECT / "_toc.yml"

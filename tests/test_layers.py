@@ -46,7 +46,7 @@ COMPANION = {
     "compare": "estimates places results verdicts",
     "plots": "estimates places",
     "figures": "estimates plots figures",
-    "notebook": "places profiles",
+    "notebook": "places profiles dependencies",
     "atlas": "places profiles variants",
     "chapters": "estimates published places profiles variants designs stimuli results chapters",
     "cli": "places profiles variants results ledger compare notebook atlas",

@@ -6,9 +6,9 @@ import nbformat
 import papermill
 import pytest
 
-from companion import notebook
+from companion import dependencies, notebook, places
 
-FILES = sorted(notebook.FOLDER.glob("*.ipynb"))
+FILES = [notebook.FOLDER / f"{name}.ipynb" for name in notebook.names()]
 
 
 @pytest.fixture(params=FILES, ids=lambda f: f.stem)
@@ -100,3 +100,53 @@ class TestStart:
         with pytest.raises(ValueError, match="tiny has no parameter 'kk'; it has k"):
             notebook.run("tiny", "smoke", {"kk": 5}, tmp_path / "out.ipynb")
         assert not (tmp_path / "out.ipynb").exists()
+
+
+class TestDrafts:
+    """Somebody's own notebooks in the folder, and broken ones."""
+
+    @pytest.fixture(autouse=True)
+    def folder(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(notebook, "FOLDER", tmp_path / "notebooks")
+        monkeypatch.setattr(places, "TOC", tmp_path / "_toc.yml")
+        (tmp_path / "notebooks").mkdir()
+        chapters = (
+            "chapters:\n  - file: notebooks/b\n  - file: notebooks/a.ipynb\n  - file: book/c\n"
+        )
+        (tmp_path / "_toc.yml").write_text(
+            f"format: jb-book\nroot: intro\n{chapters}", encoding="utf-8"
+        )
+        return tmp_path / "notebooks"
+
+    def test_only_pages_of_the_table_of_contents_count(self, folder):
+        (folder / "Untitled.ipynb").touch()
+        assert notebook.names() == ["a", "b"]
+
+    def test_a_draft_runs_by_name(self, folder):
+        cells = [nbformat.v4.new_code_cell("%matplotlib inline\nx = !echo 1")]
+        kernel = {"name": "python3", "language": "python", "display_name": "Python 3"}
+        draft = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
+        nbformat.write(draft, folder / "scratch.ipynb")
+        out = notebook.run("scratch", "smoke", {}, folder / "out.ipynb")
+        assert nbformat.read(out, as_version=4).cells[-1].execution_count == 1
+
+    @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"cells": [1]}', '{"cells": null}'])
+    def test_a_file_that_is_no_notebook_is_named(self, folder, content):
+        (folder / "Untitled.ipynb").write_text(content, encoding="utf-8")
+        with pytest.raises(ValueError, match=r"Untitled.ipynb is not a notebook .* _toc.yml"):
+            notebook.run("Untitled", "smoke", {})
+
+    def test_a_missing_page_and_a_cell_that_is_no_python_are_named(self, folder):
+        with pytest.raises(ValueError, match="gone.ipynb is not a notebook .*No such file"):
+            dependencies.of_notebook(folder / "gone.ipynb")
+        cells = [nbformat.v4.new_code_cell(source) for source in ("x = 1", "x ==")]
+        nbformat.write(nbformat.v4.new_notebook(cells=cells), folder / "a.ipynb")
+        with pytest.raises(ValueError, match=r"a.ipynb: code cell 2 is not Python \(invalid syn"):
+            dependencies.of_notebook(folder / "a.ipynb")
+
+    def test_magics_do_not_hide_what_a_notebook_imports(self, folder):
+        source = "%matplotlib inline\n!ls\nimport featint.metrics"
+        cells = [nbformat.v4.new_code_cell(text) for text in (source, "%%bash\nls | wc")]
+        nbformat.write(nbformat.v4.new_notebook(cells=cells), folder / "a.ipynb")
+        touched = dependencies.of_notebook(folder / "a.ipynb")
+        assert [f.name for f in touched] == ["metrics.py"]
