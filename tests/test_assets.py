@@ -89,6 +89,19 @@ def test_no_network_says_what_was_tried_and_what_is_needed(wheelhouse):
     assert nothing_is_left()
 
 
+def test_a_dead_proxy_is_named_once(wheelhouse, monkeypatch):
+    wheelhouse()
+    for name in ("PIP_NO_INDEX", "PIP_FIND_LINKS", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PIP_INDEX_URL", "https://index.invalid/simple")
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("PIP_RETRIES", "2")
+    with pytest.raises(StoreError, match="could not download tiny-text==1.0") as caught:
+        assets.path("tiny")
+    assert str(caught.value).count("Connection refused") == 1
+    assert nothing_is_left()
+
+
 def test_a_member_that_is_not_in_the_wheel(wheelhouse):
     wheelhouse(member="tiny_text/missing.json")
     with pytest.raises(StoreError, match="holds no 'tiny_text/missing.json'"):

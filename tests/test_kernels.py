@@ -70,6 +70,27 @@ def test_failing_compiler_is_noted(monkeypatch, caplog, tmp_path):
     assert not list((tmp_path / "kernels").iterdir())
 
 
+@pytest.mark.parametrize(
+    "compiler",
+    [
+        "sh -c 'exit 1'",  # not a word
+        "sh -c 'echo >&2; exit 1'",
+        "sh -c 'exit 0'",  # nothing written
+        """sh -c 'for f; do :; done; echo text > "$f"'""",  # no library
+        "g++ 'unclosed",
+        " ",
+        "/nowhere/g++",
+    ],
+)
+def test_a_compiler_that_fails_in_its_own_way_is_noted(compiler, monkeypatch, caplog, tmp_path):
+    monkeypatch.setenv("FEATINT_CACHE", str(tmp_path))
+    monkeypatch.setenv("CXX", compiler)
+    with caplog.at_level(logging.WARNING):
+        assert loops.library.__wrapped__() is None
+    assert "did not compile" in caplog.text and "plain PyTorch" in caplog.text
+    assert not list(tmp_path.rglob("*.so")), "the next compiler starts anew"
+
+
 def test_compiled_once(monkeypatch, tmp_path, compiled):
     monkeypatch.setenv("FEATINT_CACHE", str(tmp_path))
     assert loops.library.__wrapped__() is not None

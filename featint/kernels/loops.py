@@ -32,18 +32,16 @@ def library() -> ctypes.CDLL | None:
     compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
     lost = "training runs in plain PyTorch, at about half the speed (results agree to rounding)"
     if compiler is None:
-        logging.getLogger(__name__).warning(
-            "no C++ compiler found (g++, clang++ or $CXX): %s", lost
-        )
+        logging.getLogger(__name__).warning("no C++ compiler (g++, clang++ or $CXX): %s", lost)
         return None
-    command = [*shlex.split(compiler), *FLAGS.split()]
     try:
+        command = [*shlex.split(compiler), *FLAGS.split()]
         file = store.cache() / "kernels" / f"{fingerprint(command)}.so"
         if not file.exists():
             compile_to(file, command)
         return ctypes.CDLL(str(file))
-    except (OSError, subprocess.SubprocessError) as e:
-        reason = (getattr(e, "stderr", None) or str(e)).strip().splitlines()[-1]
+    except (OSError, ValueError, subprocess.SubprocessError) as e:
+        reason = ((getattr(e, "stderr", None) or "").strip() or str(e)).splitlines()[-1]
         logging.getLogger(__name__).warning("the kernels did not compile (%s): %s", reason, lost)
         return None
 
@@ -85,6 +83,7 @@ def compile_to(file: Path, command: list[str]) -> None:
             errors="replace",
             timeout=120,
         )
+        ctypes.CDLL(str(draft))  # else what is no library would be kept
         draft.replace(file)
 
 
