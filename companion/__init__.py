@@ -11,4 +11,5 @@ from companion.places import PROJECT
 warnings.filterwarnings("ignore", message="IProgress not found")
 
 # The project's own cache, unless somebody has chosen one; the library alone would take the user's.
-os.environ.setdefault("FEATINT_CACHE", str(PROJECT / "cache"))
+# A relative one lies in the project, so that commands and kernels find the same from anywhere.
+os.environ["FEATINT_CACHE"] = str(PROJECT / (os.environ.get("FEATINT_CACHE") or "cache"))

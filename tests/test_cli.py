@@ -20,7 +20,6 @@ from featint import store
             "profile = 'huge' is not known; allowed: 'smoke', 'laptop', 'full', 'paper'",
         ),
         ("train --model joints --profile smoke", "model = 'joints' is not known; allowed: 'sae'"),
-        ("train --model sae --profile smoke", "have not been harvested"),
         ("notebook nothing --profile smoke", "notebook = 'nothing' is not known; there are "),
         (
             "notebook reconstruction --profile smoke -p kk=3",
@@ -53,6 +52,18 @@ def test_an_unexpected_error_is_not_hidden(monkeypatch):
     monkeypatch.setattr(store, "provenance", bug)
     with pytest.raises(ZeroDivisionError):
         cli.main(["doctor"])
+
+
+@pytest.mark.parametrize(
+    "chosen, place", [("mine", PROJECT / "mine"), ("", PROJECT / "cache"), ("/x/y", "/x/y")]
+)
+def test_a_relative_cache_is_one_place_from_any_folder(chosen, place, tmp_path):
+    """Commands, and the kernels that they start in another folder, which inherit it."""
+    code = "import os, companion; from featint import store; os.chdir('/'); print(store.cache(), os.environ['FEATINT_CACHE'])"
+    environment = os.environ | {"FEATINT_CACHE": chosen, "PYTHONPATH": str(PROJECT)}
+    command = [sys.executable, "-c", code]
+    said = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert said.stdout == f"{place} {place}\n"
 
 
 def test_doctor_says_what_is_missing(capsys):

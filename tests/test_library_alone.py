@@ -75,6 +75,12 @@ def test_what_is_refused_is_refused():
     assert run(sys.executable, refuse, tried, cwd=PROJECT) == "refused"
 
 
+def test_a_relative_cache_stays_where_it_is_if_the_program_moves_on(tmp_path, monkeypatch):
+    monkeypatch.setenv("FEATINT_CACHE", "mine")
+    moves = f"import os, sys; sys.path.append({str(PROJECT)!r})\nfrom featint import store\nos.chdir('/')"
+    assert run(sys.executable, moves, "print(store.cache())", cwd=tmp_path) == f"{tmp_path}/mine"
+
+
 @pytest.mark.slow
 def test_an_installed_wheel_works_without_the_book(tmp_path):
     """Minutes and 2 GB: builds the wheel, installs it with its dependencies into a fresh environment."""
