@@ -31,6 +31,10 @@ IN_THE_KEY = {"featint.config", "featint.store", "companion.profiles", "companio
 """Modules that say what is asked for and where it lies; the hash in an artefact's path says it
 already."""
 
+ON_THE_SPOT = {"featint.activations": {"featint.harvest"}}
+"""Imports, by module, that only make artefacts which the flow makes beforehand; it watches what
+those depend on already."""
+
 
 def within(name: str) -> set[str]:
     """A dotted name and those of all packages that it lies in, which Python loads before it."""
@@ -55,7 +59,8 @@ def closure(modules: Iterable[str], without: set[str] = frozenset()) -> list[Pat
     while todo:
         module = todo.pop()
         found.add(module)
-        todo |= imported(FILES[module].read_text(encoding="utf-8")) - found - without
+        asked = imported(FILES[module].read_text(encoding="utf-8"))
+        todo |= asked - ON_THE_SPOT.get(module, set()) - found - without
     return sorted(FILES[m] for m in found) + sorted(f for f, m in BESIDE.items() if m in found)
 
 

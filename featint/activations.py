@@ -14,8 +14,6 @@ from torch import Tensor
 from featint import store
 from featint.config import FIRST_POSITIONS, SPLITS, HarvestConfig, choose
 
-KIND = "activations"
-
 
 def normalise(
     x: Float[Tensor, "*batch d"], mean: Float[Tensor, " d"], std: Float[Tensor, " d"]
@@ -179,27 +177,21 @@ def load(config: HarvestConfig, split: str, first_position: str = "drop") -> Act
     """Open the harvested activations of a split: train, validation or test.
 
     `first_position="drop"` leaves out all attention sinks, `"keep"` none; mean and standard
-    deviation are the training split's, with or without sinks alike. Raises StoreError if the
-    activations have not been harvested or a file is damaged, ValueError for an unknown split.
+    deviation are the training split's, with or without sinks alike. What the store lacks is
+    harvested on the spot. Raises StoreError if a file is damaged, ValueError for an unknown split.
     """
     choose("split", split, SPLITS)
     choose("first_position", first_position, FIRST_POSITIONS)
-    if not store.exists(KIND, config):
-        raise store.StoreError(
-            f"the activations at {config.hook_point} of {config.lm.name!r} have not been "
-            f"harvested (no {store.path(KIND, config)}); call featint.harvest.harvest(config), or "
-            "run `featint harvest --profile laptop` with the profile that you use"
-        )
-    artefact = store.load(KIND, config)
+    if not store.exists("activations", config):
+        from featint import harvest  # only here: it waits for the language model's library
+
+        harvest.harvest(config)
+    artefact = store.load("activations", config)
     shards = tuple(
         load_file(artefact.file(name))["x"].flatten(0, 1) for name in artefact.meta["shards"][split]
     )
     origin = load_file(artefact.file(f"{split}-origin.safetensors"))
-    where = (
-        torch.arange(len(origin["sink"]))
-        if first_position == "keep"
-        else (~origin["sink"]).nonzero().squeeze(1)
-    )
+    where = (~origin["sink"] | (first_position == "keep")).nonzero().squeeze(1)
     statistics = load_file(artefact.file("statistics.safetensors"))
     mean, std = statistics[f"mean_{first_position}"], statistics[f"std_{first_position}"]
     names = json.loads(artefact.file("names.json").read_text(encoding="utf-8"))

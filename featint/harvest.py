@@ -1,7 +1,5 @@
 """Activations of the language model for a whole corpus, stored once for all trainings."""
 
-import os
-import shutil
 from pathlib import Path
 
 import torch
@@ -10,9 +8,10 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 from tqdm import tqdm
 
-from featint import activations, corpora, lm, store
+from featint import corpora, lm, store
 from featint.config import FIRST_POSITIONS, SPLITS, HarvestConfig
 
+KIND = "activations"
 SHARD_WINDOWS = 512
 
 
@@ -25,7 +24,7 @@ def harvest(config: HarvestConfig, *more: HarvestConfig) -> store.Artefact:
     """Store the activations of all splits at the hook point; taken from the store if they are
     there.
 
-    A killed harvest goes on where it was.
+    A killed harvest goes on where it was; of two at once on one cache, one waits for the other.
 
     Further configs of the same text and language model are read in the same pass, each with its own
     hook point and numbers of windows. Per split: shards of (n_windows, seq_len, d_model) float16
@@ -34,36 +33,45 @@ def harvest(config: HarvestConfig, *more: HarvestConfig) -> store.Artefact:
     Raises ValueError for an unknown hook point, more windows than there are, or configs that cannot
     share a pass, StoreError if an activation does not fit into float16.
     """
-    corpus = windows(config)
-    wanted = {
-        c: {split: corpus.windows[split].first(getattr(c, f"{split}_windows")) for split in SPLITS}
-        for c in (config, *more)
-    }
+    wanted = dict.fromkeys((config, *more))
     if len(passes := dict.fromkeys((c.lm, c.corpus, c.dtype) for c in wanted)) > 1:
         raise ValueError(
             "one pass reads one language model, corpus and precision; asked for "
             f"{' and '.join(map(str, passes))}"
         )
-    missing = {c: parts for c, parts in wanted.items() if not store.exists(activations.KIND, c)}
-    if missing:
-        dtype = lm.precision(config.dtype)
-        model = lm.load(config.lm, dtype)
-        for c in missing:
-            lm.block_of(model, c.hook_point)
-        shards = {}
-        for split in SPLITS:
-            tokens = {c: parts[split].tokens for c, parts in missing.items()}
-            shards[split] = write_shards(model, tokens, split)
-        for c, parts in missing.items():
-            files = {split: shards[split][c] for split in SPLITS}
-            meta = {"d_in": model.d_model, "dtype": dtype, "shards": files}
-            finish(model, c, parts, meta, corpus)
-    return store.load(activations.KIND, config)
+    if not all(store.exists(KIND, c) for c in wanted):
+        with store.alone("harvest"):
+            if missing := [c for c in wanted if not store.exists(KIND, c)]:
+                read(missing)
+    return store.load(KIND, config)
+
+
+def read(configs: list[HarvestConfig]) -> None:
+    """Make the artefacts of configs that share a pass; says beforehand how many tokens it reads."""
+    dtype = lm.precision(configs[0].dtype)
+    model = lm.load(configs[0].lm, dtype)
+    for c in configs:
+        lm.block_of(model, c.hook_point)
+    corpus, shards = windows(configs[0]), {}
+    missing = {
+        c: {split: corpus.windows[split].first(getattr(c, f"{split}_windows")) for split in SPLITS}
+        for c in configs
+    }
+    n = sum(max(parts[split].tokens.numel() for parts in missing.values()) for split in SPLITS)
+    places = ", ".join(dict.fromkeys(c.hook_point for c in configs))
+    print(f"reading {n:,} tokens at {places} of {model.config.name}, in {dtype}", flush=True)
+    for split in SPLITS:
+        tokens = {c: parts[split].tokens for c, parts in missing.items()}
+        shards[split] = write_shards(model, tokens, split)
+    for c, parts in missing.items():
+        files = {split: shards[split][c] for split in SPLITS}
+        meta = {"d_in": model.d_model, "dtype": dtype, "shards": files}
+        finish(model, c, parts, meta, corpus)
 
 
 def partial(config: HarvestConfig) -> Path:
     """The folder of the shards of an unfinished harvest."""
-    return store.cache() / activations.KIND / f"partial-{store.key(config)}"
+    return store.cache() / KIND / f"partial-{store.key(config)}"
 
 
 def write_shards(
@@ -78,7 +86,7 @@ def write_shards(
         c: [f"{split}-{i:05d}.safetensors" for i in range(-(-len(tokens) // SHARD_WINDOWS))]
         for c, tokens in wanted.items()
     }
-    with tqdm(total=len(longest), desc=f"harvest {split}", unit="window", disable=None) as bar:
+    with tqdm(total=len(longest), desc=f"harvest {split}", unit="window", mininterval=1) as bar:
         for i, part in enumerate(longest.split(SHARD_WINDOWS)):
             # file -> (hook point, windows), of the files of this part that are lacking
             lacking = {}
@@ -122,13 +130,12 @@ def finish(
     meta: dict,
     corpus: corpora.Corpus,
 ) -> None:
-    """Make the artefact of a config whose shards are all written."""
-    with store.create(activations.KIND, config, meta) as draft:
-        for name in sum(meta["shards"].values(), []):
-            os.replace(partial(config) / name, draft / name)
+    """Make the artefact of a config whose shards are all written; if that fails, they stay."""
+    with store.create(KIND, config, meta, draft=partial(config)) as draft:
         for split, part in parts.items():
             files = [draft / name for name in meta["shards"][split]]
-            sinks = sinks_of(model, files, part.tokens)
+            pairs = zip(files, part.tokens.split(SHARD_WINDOWS), strict=True)
+            sinks = torch.cat([model.sinks(t, load_file(file)["x"]) for file, t in pairs])
             position = torch.arange(config.corpus.seq_len).expand_as(part.tokens)
             origin = {"token": part.tokens, "article": part.article, "topic": part.topic}
             origin = {name: t.int() for name, t in (origin | {"position": position}).items()}
@@ -137,15 +144,6 @@ def finish(
             if split == "train":
                 store.write_bytes(draft / "statistics.safetensors", save(statistics(files, sinks)))
         store.write_json(draft / "names.json", {"titles": corpus.titles, "topics": corpus.topics})
-    shutil.rmtree(partial(config), ignore_errors=True)
-
-
-def sinks_of(
-    model: lm.LanguageModel, files: list[Path], tokens: Int[Tensor, "n_windows seq"]
-) -> Bool[Tensor, "n_windows seq"]:
-    """Where the attention sinks of stored activations are."""
-    parts = zip(files, tokens.split(SHARD_WINDOWS), strict=True)
-    return torch.cat([model.sinks(part, load_file(file)["x"]) for file, part in parts])
 
 
 def statistics(files: list[Path], sinks: Bool[Tensor, "n_windows seq"]) -> dict[str, Tensor]:

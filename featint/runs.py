@@ -82,7 +82,7 @@ def get(config: ModelConfig) -> Trained:
     """The trained model of this config; trains it on the spot, with a progress bar, if the store
     lacks it.
 
-    Raises StoreError if its activations have not been harvested or an artefact is damaged.
+    Raises StoreError if an artefact is damaged.
     """
     if not store.exists(KIND, config):
         fit(config)
@@ -111,8 +111,7 @@ def checkpoint_of(config: ModelConfig) -> Path:
 def training_tokens(config: ModelConfig) -> tuple[Activations, Activations]:
     """The activations that a model is trained on, and those of the same text held out from it.
 
-    The latter are a random share of the tokens, `holdout_share`, the same for every seed: none by
-    default. Raises StoreError if the activations have not been harvested.
+    The latter are a random share, `holdout_share`: the same for every seed, none by default.
     """
     acts = activations.load(config.harvest, "train", config.train.first_position)
     return acts.split_tokens(config.train.holdout_share, seed=HOLDOUT_SEED)
@@ -131,11 +130,10 @@ def target_of(config: ModelConfig) -> Callable[[Tensor], Tensor]:
     return lambda x: base.nfm.hidden(base.encode(x))
 
 
-def fit(config: ModelConfig, label: str | None = None) -> Path:
+def fit(config: ModelConfig, label: str | None = None) -> None:
     """Train a model and store it; goes on from its checkpoint if an earlier run was killed.
 
-    `label` stands before the progress bar. Returns the artefact's folder. Raises StoreError if the
-    activations have not been harvested, FloatingPointError if the loss stops being finite.
+    `label` stands before the progress bar. Raises FloatingPointError for a loss that is not finite.
     """
     began = time.monotonic()
     settings = config.train
@@ -173,4 +171,3 @@ def fit(config: ModelConfig, label: str | None = None) -> Path:
             "counts/silent_tokens": training.silent_tokens.cpu(),
         }
         save_file(state | counts, folder / "model.safetensors")
-    return store.path(KIND, config)

@@ -21,11 +21,14 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from featint.config import to_json
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 MANIFEST = "manifest.json"
 FORMAT = 1  # raise it when files in artefacts change their meaning; older ones are made anew
+STARTED_AT = Path.cwd()  # a relative $FEATINT_CACHE stays where it is if the program moves on
 STAMPED = "torch numpy transformers transformer-lens pandas scipy statsmodels pingouin papermill"
 
 
@@ -35,7 +38,7 @@ class StoreError(Exception):
 
 def cache() -> Path:
     """The folder of large, remakeable files: $FEATINT_CACHE, else `~/.cache/featint`."""
-    return Path(os.environ.get("FEATINT_CACHE") or Path.home() / ".cache" / "featint")
+    return STARTED_AT / (os.environ.get("FEATINT_CACHE") or Path.home() / ".cache" / "featint")
 
 
 def key(config) -> str:
@@ -80,21 +83,16 @@ class Artefact:
                 f"{', '.join(sorted(self.manifest['files']))}"
             )
         want, found = self.manifest["files"][name], self.path / name
-        remedy = f"delete the folder {self.path} and run the command again: it will be made anew"
         if not found.exists():
-            raise StoreError(f"{found} is missing; {remedy}")
-        stat = found.stat()
-        if stat.st_size != want["bytes"]:
-            raise StoreError(
-                f"{found} has {stat.st_size} bytes instead of {want['bytes']}: it is truncated or "
-                f"altered; {remedy}"
-            )
-        if sha256(found, stat.st_mtime_ns) != want["sha256"]:
-            raise StoreError(
-                f"{found} does not match its sha256 {want['sha256'][:12]}...: it is corrupted; "
-                f"{remedy}"
-            )
-        return found
+            wrong = "is missing"
+        elif (size := found.stat().st_size) != want["bytes"]:
+            wrong = f"has {size} bytes instead of {want['bytes']}: it is truncated or altered"
+        elif sha256(found, found.stat().st_mtime_ns) != want["sha256"]:
+            wrong = f"does not match its sha256 {want['sha256'][:12]}...: it is corrupted"
+        else:
+            return found
+        remedy = f"delete the folder {self.path} and run the command again: it will be made anew"
+        raise StoreError(f"{found} {wrong}; {remedy}")
 
 
 @functools.lru_cache(maxsize=256)
@@ -126,19 +124,23 @@ def load(kind: str, config) -> Artefact:
 
 
 @contextmanager
-def create(kind: str, config, meta: dict | None = None, seed: int | None = None) -> Iterator[Path]:
-    """Make an artefact: yields an empty folder, which becomes it if the block ends well.
+def create(
+    kind: str, config, meta: dict | None = None, seed: int | None = None, draft: Path | None = None
+) -> Iterator[Path]:
+    """Make an artefact: yields an empty folder, or `draft`, which becomes it if all ends well.
 
     If another process has made the same one meanwhile, that one stays: somebody may be reading it.
     `meta` may be filled inside the block; it is written into the manifest afterwards. On any
-    exception the folder is removed. Raises StoreError if the disk is full.
+    exception the folder is removed, but not `draft`. Raises StoreError if the disk is full.
     """
-    final = path(kind, config)
+    final, kept = path(kind, config), draft
     with refuse_full_disk(final):
         final.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=final.parent))
+        draft = draft or Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=final.parent))
     try:
         with refuse_full_disk(final):
+            for f in (*draft.glob(".*"), draft / MANIFEST):  # of a process that was killed
+                f.unlink(missing_ok=True)
             yield draft
             files = {
                 f.name: {"sha256": sha256(f, f.stat().st_mtime_ns), "bytes": f.stat().st_size}
@@ -151,8 +153,27 @@ def create(kind: str, config, meta: dict | None = None, seed: int | None = None)
             if not exists(kind, config):
                 shutil.rmtree(final, ignore_errors=True)  # what lies here without a manifest
                 draft.rename(final)
+            kept = None
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        if draft != kept:
+            shutil.rmtree(draft, ignore_errors=True)
+
+
+@contextmanager
+def alone(name: str) -> Iterator[None]:
+    """Let one process at a time into the block; the others on this cache wait, and say so.
+
+    The operating system lets the next one in when a process dies.
+    """
+    cache().mkdir(parents=True, exist_ok=True)
+    lock = FileLock(cache() / f"{name}.lock")
+    try:
+        held = lock.acquire(timeout=0)
+    except Timeout:
+        print(f"waiting for another {name} on {cache()}", flush=True)
+        held = lock.acquire()
+    with held:
+        yield
 
 
 @contextmanager

@@ -1,5 +1,10 @@
 """Harvested activations: statistics, rows, order, resuming, bad input."""
 
+import errno
+import signal
+import subprocess
+import sys
+import threading
 import time
 from dataclasses import replace
 
@@ -9,8 +14,9 @@ import torch
 from safetensors.torch import load_file
 
 from companion import profiles
+from companion.places import PROJECT
 from featint import activations, harvest, lm, store
-from featint.config import SPLITS, HarvestConfig
+from featint.config import SPLITS
 from featint.store import StoreError
 
 
@@ -196,11 +202,80 @@ def test_batches_are_reproducible_permutations(harvested):
         batches[len(batches)]
 
 
-def test_missing_harvest_names_the_command():
-    with pytest.raises(
-        StoreError, match="have not been harvested .*featint harvest --profile laptop"
-    ):
-        activations.load(HarvestConfig(), "train")
+def test_what_is_missing_is_made_on_the_spot(tiny_harvest):
+    """Windows and activations, in an empty cache."""
+    acts = activations.load(tiny_harvest, "test", "keep")
+    assert torch.equal(acts.raw(torch.arange(len(acts))), direct(tiny_harvest, "test", "keep"))
+
+
+@pytest.mark.parametrize("place", ["blocks.4.hook_resid_post", "blocks.1.hook_z", "3", ""])
+def test_an_impossible_place_is_refused_before_any_work(tiny_harvest, place):
+    with pytest.raises(ValueError, match=f"hook_point = '{place}' .* from 0 to 3 .* hook_mlp_out"):
+        activations.load(replace(tiny_harvest, hook_point=place), "train")
+    assert not (store.cache() / "windows").exists()
+    assert not (store.cache() / "activations").exists()
+
+
+@pytest.mark.parametrize("problem", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left")])
+@pytest.mark.parametrize("step", ["harvest.statistics", "store.write_json", "store.provenance"])
+def test_finished_shards_outlive_a_failure_in_the_last_step(
+    tiny_harvest, monkeypatch, problem, step
+):
+    monkeypatch.setattr(harvest, "SHARD_WINDOWS", 8)
+    harvest.windows(tiny_harvest)
+
+    def failing(*_, **__):
+        raise problem
+
+    with monkeypatch.context() as m, pytest.raises((KeyboardInterrupt, StoreError)):
+        m.setattr(f"featint.{step}", failing)
+        harvest.harvest(tiny_harvest)
+    assert not store.exists("activations", tiny_harvest)
+    (harvest.partial(tiny_harvest) / ".train-00000.safetensors-x").write_text("of a killed process")
+    with monkeypatch.context() as m:
+        m.setattr(lm, "activations", None)  # nothing is read again
+        harvest.harvest(tiny_harvest)
+    assert [f.name for f in (store.cache() / "activations").iterdir()] == [store.key(tiny_harvest)]
+    artefact = store.load("activations", tiny_harvest)
+    files = {f.name for f in artefact.path.iterdir()}
+    assert files == {*artefact.manifest["files"], store.MANIFEST}
+    assert torch.equal(
+        activations.load(tiny_harvest, "test", "keep").raw(torch.arange(50)),
+        direct(tiny_harvest, "test", "keep")[:50],
+    )
+
+
+HARVEST = """
+import sys, time
+from featint import harvest
+from featint.config import CorpusConfig, HarvestConfig, LMConfig
+
+corpus = CorpusConfig(name=sys.argv[2], seq_len=16, validation_fraction=0.1, test_fraction=0.2)
+config = HarvestConfig(lm=LMConfig(name=sys.argv[1]), corpus=corpus, hook_point="blocks.1.hook_resid_post", dtype="float32")
+finish = harvest.finish
+harvest.finish = lambda *args: (print("last step", flush=True), time.sleep(float(sys.argv[3])), finish(*args))
+harvest.harvest(config)
+"""
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_of_two_harvests_one_waits_for_the_other(tiny_harvest, killed, capsys):
+    """A second one says that it waits, and goes on when the first has ended, by a kill even."""
+    seconds = "60" if killed else "2"
+    words = [tiny_harvest.lm.name, tiny_harvest.corpus.name, seconds]
+    with subprocess.Popen(
+        [sys.executable, "-c", HARVEST, *words], cwd=PROJECT, stdout=subprocess.PIPE, text=True
+    ) as first:
+        while "last step" not in first.stdout.readline():
+            assert first.poll() is None
+        if killed:
+            threading.Timer(1, first.kill).start()
+        harvest.harvest(tiny_harvest)
+    assert first.returncode == (-signal.SIGKILL if killed else 0)
+    said = capsys.readouterr().out
+    assert f"waiting for another harvest on {store.cache()}" in said
+    assert ("reading " in said) == killed  # what the first has made is not made again
+    assert [f.name for f in (store.cache() / "activations").iterdir()] == [store.key(tiny_harvest)]
 
 
 def test_unknown_split(tiny_harvest):

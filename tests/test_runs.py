@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from companion import variants
-from featint import activations, runs, store, train
+from featint import activations, harvest, runs, store, train
 from featint.store import StoreError
 
 
@@ -81,12 +81,14 @@ def test_a_damaged_model_is_refused(p):
         runs.get(config)
 
 
-def test_missing_activations_say_which_command_makes_them(p):
+def test_missing_activations_are_harvested_on_the_spot(p, capsys):
     config = variants.get(
-        "sae", replace(p, harvest=replace(p.harvest, hook_point="blocks.2.hook_resid_post"))
+        "sae", replace(p, harvest=replace(p.harvest, hook_point="blocks.2.hook_mlp_out"))
     )
-    with pytest.raises(StoreError, match="featint harvest"):
-        runs.get(config)
+    n = sum(w.tokens.numel() for w in harvest.windows(p.harvest).windows.values())
+    assert runs.get(config).model.W_dec.shape == (64, 32)
+    said = f"reading {n:,} tokens at blocks.2.hook_mlp_out of {p.harvest.lm.name}, in float32\n"
+    assert said in capsys.readouterr().out
 
 
 def test_held_out_tokens_are_left_out_and_the_same_for_all_seeds(p):
