@@ -4,7 +4,6 @@ What a step needs is imported when it runs: `featint --help` does not wait for t
 """
 
 import argparse
-import ast
 import os
 import sys
 from pathlib import Path
@@ -58,17 +57,8 @@ def notebook(args):
         name, separator, value = item.partition("=")
         if not separator:
             raise ValueError(f"--parameter {item!r} must be name=value")
-        parameters[name] = literal(value)
+        parameters[name] = value
     print(f"{args.name}: {notebook.run(args.name, args.profile.name, parameters, args.out)}")
-
-
-def literal(text: str):
-    """A parameter's value: a number, a list, True, None ... where it reads as one in Python, else
-    the text itself."""
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
 
 
 def ledger(args):

@@ -1,11 +1,16 @@
 """The two ends of a chapter: what its first cell calls, and what runs it."""
 
+import ast
+import inspect
 import tempfile
 import time
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from types import ModuleType
+from typing import Annotated
 
 import pandas as pd
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
 from companion import dependencies, places, profiles
 from companion.profiles import Profile
@@ -19,24 +24,96 @@ class NotebookError(Exception):
     it."""
 
 
-def start(namespace: dict) -> Profile:
-    """Check a notebook's parameters and return the profile they ask for.
+def no_bool(value):
+    """What pydantic is to read as a number; Python takes True for 1."""
+    if isinstance(value, bool):
+        raise ValueError(value)
+    return value
 
-    `namespace` is the notebook's `globals()`. Its parameters are the annotated names of the cell
-    tagged `parameters`; any other plain value is a parameter that somebody passed and the notebook
-    does not have, which papermill alone would only log.
 
-    Raises ValueError for an unknown parameter, profile or knob.
+NUMBER, FINITE = BeforeValidator(no_bool), {"allow_inf_nan": False}
+FACTORS = list[Annotated[float, NUMBER, Field(gt=0, **FINITE)]]
+KINDS = {
+    "int": ("a whole number of at least 1", Annotated[int, NUMBER, Field(ge=1)]),
+    "float": ("a finite number of at least 0", Annotated[float, NUMBER, Field(ge=0, **FINITE)]),
+    "bool": ("True or False", bool),
+    "str": ("text", str),
+    "list[float]": ("a list of numbers above 0", Annotated[FACTORS, Field(min_length=1)]),
+}
+"""What a parameter may be: its annotation, in words and for pydantic."""
+KINDS |= dict.fromkeys(
+    ("seed", "feature"),
+    ("a whole number from 0 to 4294967295", Annotated[int, NUMBER, Field(ge=0, lt=2**32)]),
+)
+"""These by name: all other whole numbers count something."""
+
+
+def typed(whose: str, declared: Mapping[str, tuple[str, bool]], passed: Mapping) -> dict:
+    """The values of parameters as what they are declared to be, `{name: (annotation, whether None
+    is the default)}`: 32.0, "32" and "1e2" are whole numbers, "[1, 2]" is a list.
+
+    Raises ValueError for a value that is none, and for a parameter that is not declared.
     """
-    allowed = namespace.get("__annotations__", {})
-    known = {*allowed, "In", "Out", "exit", "quit", "get_ipython", "open"}
-    for name, value in namespace.items():
-        plain = not isinstance(value, ModuleType) and not callable(value)
-        if plain and name not in known and not name.startswith("_"):
-            has = ", ".join(allowed)
-            raise ValueError(f"this notebook has no parameter {name!r}; it has {has}")
-    knobs = {name: namespace[name] for name in allowed if name in profiles.KNOBS}
-    return profiles.get(namespace["profile"], **knobs)
+    values = dict(passed)
+    for name, value in passed.items():
+        if name not in declared:
+            raise ValueError(f"{whose} has no parameter {name!r}; it has {', '.join(declared)}")
+        annotation, optional = declared[name]
+        if isinstance(value, str) and (annotation != "str" or (optional and value == "None")):
+            with suppress(ValueError, SyntaxError):
+                values[name] = ast.literal_eval(value.strip())
+        if annotation not in KINDS or (optional and values[name] is None):
+            continue
+        words, kind = KINDS.get(name) or KINDS[annotation]
+        try:
+            values[name] = TypeAdapter(kind).validate_python(values[name])
+        except ValidationError:
+            words += ", or None for the default" if optional else ""
+            got = f"{name} = {value!r} ({type(value).__name__})"
+            raise ValueError(f"{got} must be {words}") from None
+    return values
+
+
+def check(namespace: dict) -> dict:
+    """Make the parameters of a notebook, in its `globals()`, what they are declared to be; their
+    values.
+
+    What is declared and what was passed stands in the cells that the kernel has run (`In`): the
+    names in `globals()` may be left from a run of cells that come later.
+
+    Raises ValueError for a wrong value, and for a parameter that the notebook does not have, which
+    papermill alone would only log.
+    """
+    annotations = namespace.get("__annotations__", {}).items()
+    declared = {name: (inspect.formatannotation(kind), True) for name, kind in annotations}
+    passed = []
+    for cell in namespace.get("In", ()):
+        try:
+            lines = ast.parse(cell).body
+        except SyntaxError:  # it did not run
+            continue
+        annotated = [line for line in lines if isinstance(line, ast.AnnAssign)]
+        plain = [line for line in lines if isinstance(line, ast.Assign)]
+        injected = cell.startswith("# Parameters")  # by papermill
+        if (annotated or injected) and len(annotated) + len(plain) == len(lines):
+            for line in annotated:
+                optional = isinstance(line.value, ast.Constant) and line.value.value is None
+                declared[ast.unparse(line.target)] = (ast.unparse(line.annotation), optional)
+            passed = [ast.unparse(target) for line in plain for target in line.targets]
+    there = {name: namespace[name] for name in (*declared, *passed) if name in namespace}
+    values = typed("this notebook", declared, there)
+    namespace.update(values)
+    return values
+
+
+def start(namespace: dict) -> Profile:
+    """Check a notebook's parameters (`check`) and return the profile they ask for.
+
+    Raises ValueError also for an unknown profile and a knob that its config refuses.
+    """
+    values = check(namespace)
+    knobs = {name: value for name, value in values.items() if name in profiles.KNOBS}
+    return profiles.get(values["profile"], **knobs)
 
 
 def provenance(profile: Profile, began: float) -> pd.DataFrame:
@@ -68,8 +145,9 @@ def run(name: str, profile_name: str, parameters: dict, out: Path | None = None)
 
     A walkthrough on toy data has no `profile` parameter and runs the same in all of them.
 
-    Raises ValueError for an unknown or damaged notebook or parameter, NotebookError if a cell
-    fails; the failed copy is then kept beside the good one's place, as `<name>.failed.ipynb`.
+    Raises ValueError for an unknown or damaged notebook and what `typed` refuses, NotebookError if
+    a cell fails; the failed copy is then kept beside the good one's place, as
+    `<name>.failed.ipynb`.
     """
     import papermill  # only here: a chapter that calls `start` should not wait for it
 
@@ -80,9 +158,8 @@ def run(name: str, profile_name: str, parameters: dict, out: Path | None = None)
     known = papermill.inspect_notebook(source)
     if "profile" in known:
         parameters = {"profile": profile_name} | parameters
-    for parameter in parameters:
-        if parameter not in known:
-            raise ValueError(f"{name} has no parameter {parameter!r}; it has {', '.join(known)}")
+    declared = {k: (p["inferred_type_name"], p["default"] == "None") for k, p in known.items()}
+    parameters = typed(name, declared, parameters)
     out = out or executed(name, profile_name)
     out.parent.mkdir(parents=True, exist_ok=True)
     failed = out.with_suffix(".failed.ipynb")

@@ -184,13 +184,11 @@ class TrainConfig:
     """Seed of initialisation, order of the tokens and dropout."""
 
     def __post_init__(self):
-        at_least("batch_tokens", self.batch_tokens, 1)
-        at_least("n_tokens", self.n_tokens, self.batch_tokens)
-        at_least("lr", self.lr, 0)
+        lowest = {"batch_tokens": 1, "n_tokens": self.batch_tokens, "lr": 0, "clip_norm": 0}
+        for name, low in (lowest | {"dead_after_tokens": 1, "seed": 0}).items():
+            at_least(name, getattr(self, name), low)
         for prefix, factor in self.lr_scale.items():
             at_least(f"lr_scale[{prefix!r}]", factor, 0)
-        at_least("clip_norm", self.clip_norm, 0)
-        at_least("dead_after_tokens", self.dead_after_tokens, 1)
         choose("first_position", self.first_position, FIRST_POSITIONS)
         if not 0 <= self.holdout_share < 1:
             raise ValueError(f"holdout_share = {self.holdout_share!r} must lie in [0, 1)")

@@ -26,6 +26,15 @@ from featint import store
             "reconstruction has no parameter 'kk'; it has profile, seed, k",
         ),
         ("notebook reconstruction --profile smoke -p k", "--parameter 'k' must be name=value"),
+        (
+            "notebook reconstruction --profile smoke -p k=true",
+            "k = 'true' (str) must be a whole number of at least 1, or None for the default",
+        ),
+        (
+            "notebook superposition --profile smoke -p seed=-1",
+            "seed = '-1' (str) must be a whole number from 0 to 4294967295",
+        ),
+        ("train --model sae --profile smoke --seed -1", "seed = -1 must be a finite number of at"),
         ("doctor --profile huge", "profile = 'huge' is not known"),
     ],
 )
@@ -85,17 +94,3 @@ def test_a_reader_who_closes_the_pipe_ends_it_quietly(words, unbuffered):
     )
     os.close(write)
     assert done.stderr.decode() == "" and done.returncode in (0, 1)
-
-
-@pytest.mark.parametrize(
-    "text, value",
-    [
-        ("32", 32),
-        ("1e-3", 1e-3),
-        ("None", None),
-        ("blocks.3.hook_mlp_out", "blocks.3.hook_mlp_out"),
-        ("laptop", "laptop"),
-    ],
-)
-def test_parameters_are_read_as_python_where_they_can_be(text, value):
-    assert cli.literal(text) == value

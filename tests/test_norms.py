@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from companion import estimates
+from companion import estimates, profiles
 from companion.chapters import norms, two_decoders
 from featint import runs, train
 from featint.activations import Activations
@@ -314,3 +314,14 @@ class TestSweep:
         again = norms.retrained(config)
         assert again.equals(first) and again.attrs == first.attrs
         assert set(first) == {"s", "start", "cosine", "updates", "rare"}
+
+
+def test_without_the_sweep_the_chapters_own_model_is_its_table():
+    model = trained()
+    history = norms.history(model.config, model.model, model.fired_tokens)
+    cells = ("norms-n37", "norms-n38", "norms-n39", "norms-n40", "norms-n41")
+    names = {"p": profiles.smoke(), "sweep": False, "histories": {"joint_published": history}}
+    page = pages.run("norms", *cells, **names)
+    (row,) = page["summary"].to_dict("records")
+    assert row["setting"] == "as the chapter's" and row["features"] == D_SAE and row["dead"] is None
+    assert len(estimates.tidy(page["of_sweep"], model="sweep")) == 4

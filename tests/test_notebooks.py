@@ -1,6 +1,7 @@
 """Notebooks stay thin, clean and parameterised."""
 
 import ast
+import symtable
 
 import nbformat
 import papermill
@@ -58,25 +59,140 @@ def test_a_chapter_begins_with_words(cells):
     assert cells[0].cell_type == "markdown" and cells[0].source.startswith("# ")
 
 
-class TestStart:
-    """`notebook.start` catches what papermill only logs."""
+VALUES = {  # of each kind: a second value, forms that mean the same, and what is refused
+    "int": (
+        3,
+        [3.0, "3", "3.0", "3e0", " 3 "],
+        [True, [3], 3.5, "true", "three", "", "nan", -1, 0],
+    ),
+    "index": (0, [0.0, "0", "0e4"], [False, [0], 0.5, "x", -1, "-1", 2**32, 1e300]),
+    "float": (0.5, ["0.5", "5e-1", "5E-1"], [True, [0.5], "half", "", "nan", float("inf"), -0.5]),
+    "bool": (False, [0, "False", "false", "no", "0"], [2, 0.5, "perhaps", "", [], [False]]),
+    "str": ("other", [], [3, 0.5, True, ["other"]]),
+    "list[float]": (
+        [0.5, 2.0],
+        [[0.5, 2], ["0.5", 2], "[0.5, 2]", "0.5, 2"],
+        [1, "1", [], [True], [0], ["x"]],
+    ),
+}
 
-    def names(self, **more):
-        return {
-            "__annotations__": {"profile": str, "k": int, "n_shown": int},
-            "profile": "smoke",
-            "k": None,
-            "n_shown": 3,
-            "ast": ast,
-        } | more
+
+class Kernel(dict):
+    """What a Jupyter kernel keeps: its variables, and the cells that it has run."""
+
+    def __init__(self, *cells):
+        self["In"] = [""]
+        self.run(*cells)
+
+    def run(self, *cells):
+        for cell in cells:
+            self["In"].append(cell)
+            exec(cell, self)
+
+
+class TestEveryParameter:
+    """What stands in the first cell of a notebook is what it takes, by whatever way."""
+
+    @pytest.fixture
+    def cell(self, cells):
+        return code(cells)[0].source
+
+    def kinds(self, cell):
+        for line in ast.parse(cell).body:
+            name, kind = line.target.id, ast.unparse(line.annotation)
+            assert kind in notebook.KINDS, f"{name}: {kind} is no kind of parameter"
+            yield name, *VALUES["index" if name in ("seed", "feature") else kind]
+
+    def check(self, cell, name, value):
+        return notebook.check(Kernel(cell, f"# Parameters\n{name} = {value!r}\n"))[name]
+
+    def test_defaults_are_taken(self, cell):
+        kernel = Kernel(cell)
+        before = dict(kernel)
+        notebook.check(kernel)
+        assert {**kernel} == before
+
+    def test_values_and_what_means_the_same_are_taken(self, cell):
+        for name, value, forms, _ in self.kinds(cell):
+            for form in (value, *forms):
+                found = self.check(cell, name, form)
+                assert found == value and type(found) is type(value), (name, form)
+
+    def test_none_is_taken_where_it_is_the_default(self, cell):
+        for name, optional in {
+            n.target.id: ast.unparse(n.value) == "None" for n in ast.parse(cell).body
+        }.items():
+            if optional:
+                assert self.check(cell, name, None) is self.check(cell, name, "None") is None
+            else:
+                with pytest.raises(ValueError, match=f"^{name} = None \\(NoneType\\) must be "):
+                    self.check(cell, name, None)
+
+    def test_others_are_refused_by_name_value_and_type(self, cell):
+        for name, _, _, wrong in self.kinds(cell):
+            for value in wrong:
+                with pytest.raises(ValueError) as error:
+                    notebook.check(
+                        Kernel(cell, f"{name} = {value!r}".replace("inf", "float('inf')"))
+                    )
+                assert str(error.value).startswith(
+                    f"{name} = {value!r} ({type(value).__name__}) must be "
+                )
+
+    def test_they_are_checked_before_any_work(self, cells):
+        calls = ("notebook.start(globals())", "notebook.check(globals())")
+        assert any(call in code(cells)[1].source for call in calls)
+
+    def test_no_cell_gives_their_names_to_something_else(self, cell, cells):
+        parameters = {line.target.id for line in ast.parse(cell).body}
+        for later in code(cells)[1:]:
+            table = symtable.symtable(later.source, "cell", "exec")
+            assigned = {symbol.get_name() for symbol in table.get_symbols() if symbol.is_assigned()}
+            assert not assigned & parameters, later.source
+
+
+class TestStart:
+    """`notebook.start` catches what papermill only logs, as often as a reader calls it."""
+
+    PARAMETERS = 'profile: str = "smoke"\nk: int = None\nn_shown: int = 3'
 
     def test_knobs_reach_the_profile(self):
-        assert notebook.start(self.names(k=5)).sae.k == 5
-        assert notebook.start(self.names()).label == "smoke"
+        assert notebook.start(Kernel(self.PARAMETERS, "# Parameters\nk = 5.0\n")).sae.k == 5
+        assert notebook.start(Kernel(self.PARAMETERS)).label == "smoke"
 
-    def test_a_misspelt_parameter_is_refused(self):
+    def test_the_same_setting_is_the_same_run(self):
+        runs = [notebook.start(Kernel(self.PARAMETERS, f"k = {k!r}")) for k in (5, 5.0, "5")]
+        assert len({run.label for run in runs}) == 1
+
+    def test_without_a_history_the_annotations_hold(self):
+        names = {"__annotations__": {"profile": str, "k": int}, "profile": "smoke", "k": "5"}
+        assert notebook.start(names).sae.k == 5
+        with pytest.raises(ValueError, match="k = True"):
+            notebook.start(names | {"k": True})
+
+    @pytest.mark.parametrize("cells", [["# Parameters\nkk = 5\n"], [PARAMETERS + "\nkk = 5"]])
+    def test_a_misspelt_parameter_is_refused(self, cells):
         with pytest.raises(ValueError, match="no parameter 'kk'; it has profile, k, n_shown"):
-            notebook.start(self.names(kk=5))
+            notebook.start(Kernel(self.PARAMETERS, *cells))
+
+    def test_a_reader_edits_and_runs_again(self):
+        kernel = Kernel(self.PARAMETERS, "# Parameters\nkk = 5\n")
+        with pytest.raises(ValueError, match="no parameter 'kk'"):
+            notebook.start(kernel)
+        kernel.run("# Parameters\nk = 5\n", "mine = 'a note'", "import math")
+        kernel["p"] = notebook.start(kernel)
+        kernel.run("began = 0.0", "models = {}", "scratch: dict = {}", "k = 6")
+        assert notebook.start(kernel).sae.k == 6
+        kernel["In"].append("a cell that (did not run")
+        kernel.run(self.PARAMETERS.replace("None", "7"))
+        assert notebook.start(kernel).sae.k == 7
+        kernel.run("k = [7]")
+        with pytest.raises(
+            ValueError, match=r"k = \[7\] \(list\) must be a whole number of at least 1"
+        ):
+            notebook.start(kernel)
+        kernel.run(self.PARAMETERS)
+        assert notebook.start(kernel).label == "smoke"
 
     def test_unknown_notebooks_and_parameters_are_refused_before_anything_runs(
         self, tmp_path, monkeypatch
@@ -99,6 +215,8 @@ class TestStart:
         monkeypatch.setattr(notebook, "FOLDER", tmp_path)
         with pytest.raises(ValueError, match="tiny has no parameter 'kk'; it has k"):
             notebook.run("tiny", "smoke", {"kk": 5}, tmp_path / "out.ipynb")
+        with pytest.raises(ValueError, match=r"k = '\[1\]' \(str\) must be a whole number of at "):
+            notebook.run("tiny", "smoke", {"k": "[1]"}, tmp_path / "out.ipynb")
         assert not (tmp_path / "out.ipynb").exists()
 
 
