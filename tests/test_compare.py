@@ -49,6 +49,8 @@ def value(x, ci=None, unit="%", of="articles", protocol="controlled"):
         ),  # intervals overlap, neither holds the other's value
         (value(1.0, (0.8, 1.2)), value(1.3), "intervals", True),
         (value(1.3), value(1.0, (0.8, 1.4)), "intervals", False),
+        (value(0.8), value(1.0, (0.8, 1.4)), "intervals", False),  # an end belongs to its interval
+        (value(1.4), value(1.0, (0.8, 1.4)), "intervals", False),
         (value(100.0), value(100.9), "tolerance", False),
         (value(100.0), value(98.9), "tolerance", True),
         (value(0), value(0.0), "tolerance", False),
@@ -71,13 +73,14 @@ def test_moved_or_not(write, a, b, by, moved):
 def test_missing_and_added_values_and_chapters(write):
     write("a", "norms", kept=value(1.0), dropped=value(2.0))
     write("a", "behaviour", kl=value(1.0))
-    b = write("b", "norms", kept=value(1.0), new=value(3.0))
+    write("a", "seeds", share=value(1.0))
+    b = write("b", "norms", kept=value(1.0), new=value(3.0), newer=value(3.0))
     store.write_json(b / "ledger.json", [{"id": "not a results file"}])
     said = compare.report(compare.folder("a"), compare.folder(str(b)), tolerance=0.01)
     assert "\n1 values in both (1 by tolerance (0.01)); 0 moved.\n" in said
     assert said.endswith(
-        "\n\nChapters only in A: behaviour\nOnly in A, norms: sae/dropped/controlled\n"
-        "Only in B, norms: sae/new/controlled"
+        "\n\nChapters only in A: behaviour, seeds\nOnly in A, norms: sae/dropped/controlled\n"
+        "Only in B, norms: sae/new/controlled, sae/newer/controlled"
     )
 
 
@@ -87,7 +90,10 @@ def test_command_line(write, capsys):
     assert cli.main(["compare", "laptop", "custom/laptop-1234"]) == 0
     out = capsys.readouterr().out
     assert "2 values in both (1 by intervals, 1 by tolerance (0.01)); 1 moved." in out
-    assert "−0.5 [−0.6, −0.4]" in out and "−0.9 [−1, −0.8]" in out
+    assert [line.split() for line in out.splitlines()[-2:]] == [
+        "chapter id unit A B judged by".split(),
+        "norms sae/rho/controlled % −0.5 [−0.6, −0.4] −0.9 [−1, −0.8] intervals".split(),
+    ]
     assert cli.main(["compare", "laptop", "custom/laptop-1234", "--tolerance", "0.001"]) == 0
     assert "2 moved" in capsys.readouterr().out
 

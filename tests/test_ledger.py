@@ -227,6 +227,14 @@ def test_a_row_carries_the_numbers_and_says_them(profile):
     }
     for text in ("41.3 %", "26.12 %", "4.5 %", "3.25 to 6", "12 articles", "20.65", "0.75 %"):
         assert text in row["why"]
+    page = (
+        ledger.chapter(profile, "reconstruction")
+        .set_index("what")
+        .loc["Joint training: reconstruction error cut"]
+    )
+    assert page["ours, as published"].startswith("26.12 %") and page["ours, controlled"].startswith(
+        "4.5 %"
+    )
 
 
 def test_a_value_that_its_chapter_has_not_reported_is_pending_and_named(profile):

@@ -35,8 +35,11 @@ def judge(rule, *values, paper=40.0, **entry):
 )
 @pytest.mark.parametrize("side", [1, -1])
 def test_effect(measured, ci, verdict, side):
-    mirrored = ci and tuple(sorted(side * x for x in ci))
-    assert judge("effect", value(side * measured, mirrored), paper=side * 40.0) == verdict
+    """The paper's figure is 40, ours as given; then the same in a unit a hundred times as large."""
+    for scale in (1, 0.01):
+        mirrored = ci and tuple(sorted(side * scale * x for x in ci))
+        ours = value(side * scale * measured, mirrored)
+        assert judge("effect", ours, paper=side * scale * 40.0) == verdict
 
 
 @pytest.mark.parametrize(
@@ -260,8 +263,9 @@ SHORT = "the controlled interval lies on the claimed side of zero, but {} half o
             [(0, (-2, 2))],
             "the controlled interval excludes neither zero nor an effect that would matter",
         ),
+        ("untestable", [], "it is the author's machine"),
     ],
 )
 def test_a_verdict_says_why(rule, values, reason):
-    entry = {"paper": 40.0, "side": 1, "step": 1}
+    entry = {"paper": 40.0, "side": 1, "step": 1, "reason": "it is the author's machine"}
     assert RULES[rule](entry, *(x and value(*x) for x in values))[1] == reason
