@@ -12,10 +12,11 @@ from typing import Annotated
 import pandas as pd
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
-from companion import dependencies, places, profiles
+from companion import dependencies, places, profiles, results
 from companion.profiles import Profile
 from featint import store
 
+REMEDY = "copy the project to a folder of your own"
 FOLDER = places.PROJECT / "notebooks"
 
 
@@ -109,11 +110,14 @@ def check(namespace: dict) -> dict:
 def start(namespace: dict) -> Profile:
     """Check a notebook's parameters (`check`) and return the profile they ask for.
 
-    Raises ValueError also for an unknown profile and a knob that its config refuses.
+    Raises ValueError also for an unknown profile and a knob that its config refuses, StoreError if
+    results could not be written.
     """
     values = check(namespace)
     knobs = {name: value for name, value in values.items() if name in profiles.KNOBS}
-    return profiles.get(values["profile"], **knobs)
+    profile = profiles.get(values["profile"], **knobs)
+    store.writable(results.folder(profile).parent, REMEDY)
+    return profile
 
 
 def provenance(profile: Profile, began: float) -> pd.DataFrame:
@@ -145,11 +149,13 @@ def run(name: str, profile_name: str, parameters: dict, out: Path | None = None)
 
     A walkthrough on toy data has no `profile` parameter and runs the same in all of them.
 
-    Raises ValueError for an unknown or damaged notebook and what `typed` refuses, NotebookError if
-    a cell fails; the failed copy is then kept beside the good one's place, as
-    `<name>.failed.ipynb`.
+    Raises ValueError for an unknown or damaged notebook and what `typed` refuses, StoreError if a
+    folder takes no files, NotebookError if a cell fails; the failed copy is then kept beside the
+    good one's place, as `<name>.failed.ipynb`.
     """
-    import papermill  # only here: a chapter that calls `start` should not wait for it
+    # only here: a chapter that calls `start` should not wait for them
+    import papermill
+    from jupyter_core import paths
 
     source = FOLDER / f"{name}.ipynb"
     if not source.exists():
@@ -160,8 +166,14 @@ def run(name: str, profile_name: str, parameters: dict, out: Path | None = None)
         parameters = {"profile": profile_name} | parameters
     declared = {k: (p["inferred_type_name"], p["default"] == "None") for k, p in known.items()}
     parameters = typed(name, declared, parameters)
+    remedy = "choose another --out" if out else REMEDY
     out = out or executed(name, profile_name)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    store.writable(out.parent, remedy)
+    try:
+        runtime = Path(paths.jupyter_runtime_dir())
+    except RuntimeError as e:
+        raise store.StoreError(f"{e} Set HOME to a folder that takes files") from e
+    store.writable(runtime, "set HOME or JUPYTER_RUNTIME_DIR to a folder that does")
     failed = out.with_suffix(".failed.ipynb")
     with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=out.parent) as folder:
         copy = Path(folder, out.name)

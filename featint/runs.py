@@ -136,6 +136,7 @@ def fit(config: ModelConfig, label: str | None = None) -> None:
     `label` stands before the progress bar. Raises FloatingPointError for a loss that is not finite.
     """
     began = time.monotonic()
+    store.writable(store.path(KIND, config).parent)
     settings = config.train
     acts, _ = training_tokens(config)
     target = target_of(config)

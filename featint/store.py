@@ -37,8 +37,27 @@ class StoreError(Exception):
 
 
 def cache() -> Path:
-    """The folder of large, remakeable files: $FEATINT_CACHE, else `~/.cache/featint`."""
-    return STARTED_AT / (os.environ.get("FEATINT_CACHE") or Path.home() / ".cache" / "featint")
+    """The folder of large, remakeable files: $FEATINT_CACHE, else `~/.cache/featint`.
+
+    Raises StoreError if there is neither that variable nor a home."""
+    try:
+        return STARTED_AT / (os.environ.get("FEATINT_CACHE") or Path.home() / ".cache" / "featint")
+    except RuntimeError as e:
+        raise StoreError(f"{e} Set FEATINT_CACHE to a folder that takes files") from e
+
+
+def writable(folder: Path, remedy: str = "if it is the cache, set FEATINT_CACHE") -> None:
+    """Make a folder and try whether it takes files: better before the work than after it.
+
+    Raises StoreError with the remedy if it does not, OSError if the disk is full.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as e:
+        if e.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise StoreError(f"{folder} takes no files ({e.strerror}); {remedy}") from e
 
 
 def key(config) -> str:
@@ -78,10 +97,8 @@ class Artefact:
         Raises StoreError if the file is missing, truncated or altered.
         """
         if name not in self.manifest["files"]:
-            raise StoreError(
-                f"{self.path} holds no {name!r}; it holds "
-                f"{', '.join(sorted(self.manifest['files']))}"
-            )
+            has = ", ".join(sorted(self.manifest["files"]))
+            raise StoreError(f"{self.path} holds no {name!r}; it holds {has}")
         want, found = self.manifest["files"][name], self.path / name
         if not found.exists():
             wrong = "is missing"
@@ -109,17 +126,14 @@ def load(kind: str, config) -> Artefact:
     """
     folder = path(kind, config)
     if not (folder / MANIFEST).exists():
-        raise StoreError(
-            f"there is no {kind} artefact at {folder}: it has not been made for this config yet"
-        )
+        said = f"there is no {kind} artefact at {folder}"
+        raise StoreError(f"{said}: it has not been made for this config yet")
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         manifest["files"], manifest["meta"]
     except (ValueError, KeyError) as e:
-        raise StoreError(
-            f"{folder / MANIFEST} cannot be read ({e}); delete the folder {folder} and run the "
-            "command again"
-        ) from e
+        said = f"{folder / MANIFEST} cannot be read ({e})"
+        raise StoreError(f"{said}; delete the folder {folder} and run the command again") from e
     return Artefact(folder, manifest)
 
 
@@ -135,7 +149,7 @@ def create(
     """
     final, kept = path(kind, config), draft
     with refuse_full_disk(final):
-        final.parent.mkdir(parents=True, exist_ok=True)
+        writable(final.parent)
         draft = draft or Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=final.parent))
     try:
         with refuse_full_disk(final):
@@ -198,7 +212,7 @@ def write_bytes(file: Path, content: bytes) -> None:
     Raises StoreError if the disk is full.
     """
     with refuse_full_disk(file):
-        file.parent.mkdir(parents=True, exist_ok=True)
+        writable(file.parent)
         handle, temporary = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent)
         try:
             with os.fdopen(handle, "wb") as f:

@@ -231,7 +231,9 @@ def test_finished_shards_outlive_a_failure_in_the_last_step(
         m.setattr(f"featint.{step}", failing)
         harvest.harvest(tiny_harvest)
     assert not store.exists("activations", tiny_harvest)
-    (harvest.partial(tiny_harvest) / ".train-00000.safetensors-x").write_text("of a killed process")
+    (harvest.partial(tiny_harvest) / ".train-00000.safetensors-x").write_text(
+        "of a killed process", encoding="utf-8"
+    )
     with monkeypatch.context() as m:
         m.setattr(lm, "activations", None)  # nothing is read again
         harvest.harvest(tiny_harvest)
@@ -264,7 +266,10 @@ def test_of_two_harvests_one_waits_for_the_other(tiny_harvest, killed, capsys):
     seconds = "60" if killed else "2"
     words = [tiny_harvest.lm.name, tiny_harvest.corpus.name, seconds]
     with subprocess.Popen(
-        [sys.executable, "-c", HARVEST, *words], cwd=PROJECT, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HARVEST, *words],
+        cwd=PROJECT,
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
     ) as first:
         while "last step" not in first.stdout.readline():
             assert first.poll() is None

@@ -71,7 +71,9 @@ def test_a_relative_cache_is_one_place_from_any_folder(chosen, place, tmp_path):
     code = "import os, companion; from featint import store; os.chdir('/'); print(store.cache(), os.environ['FEATINT_CACHE'])"
     environment = os.environ | {"FEATINT_CACHE": chosen, "PYTHONPATH": str(PROJECT)}
     command = [sys.executable, "-c", code]
-    said = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    said = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, encoding="utf-8"
+    )
     assert said.stdout == f"{place} {place}\n"
 
 

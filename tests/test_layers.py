@@ -46,7 +46,7 @@ COMPANION = {
     "compare": "estimates places results verdicts",
     "plots": "estimates places",
     "figures": "estimates plots figures",
-    "notebook": "places profiles dependencies",
+    "notebook": "places profiles dependencies results",
     "atlas": "places profiles variants",
     "chapters": "estimates published places profiles variants designs stimuli results chapters",
     "cli": "places profiles variants results ledger compare notebook atlas",

@@ -8,6 +8,7 @@ import papermill
 import pytest
 
 from companion import dependencies, notebook, places
+from featint.store import StoreError
 
 FILES = [notebook.FOLDER / f"{name}.ipynb" for name in notebook.names()]
 
@@ -268,3 +269,38 @@ class TestDrafts:
         nbformat.write(nbformat.v4.new_notebook(cells=cells), folder / "a.ipynb")
         touched = dependencies.of_notebook(folder / "a.ipynb")
         assert [f.name for f in touched] == ["metrics.py"]
+
+
+class TestBeforeTheWork:
+    """What could not be written, or no kernel begun, is found out before any cell runs."""
+
+    @pytest.fixture
+    def closed(self, tmp_path, monkeypatch):
+        (tmp_path / "file").touch()
+        monkeypatch.setattr(papermill, "execute_notebook", lambda *_, **__: pytest.fail("it ran"))
+        return tmp_path / "file"
+
+    def test_a_closed_project_or_place(self, closed, monkeypatch):
+        with pytest.raises(StoreError, match="takes no files .* choose another --out"):
+            notebook.run("superposition", "smoke", {}, closed / "o.ipynb")
+        monkeypatch.setattr(places, "BUILD", closed)
+        with pytest.raises(StoreError, match="takes no files .* copy the project"):
+            notebook.run("superposition", "smoke", {})
+
+    def test_results_that_could_not_be_written(self, closed, monkeypatch):
+        monkeypatch.setattr(places, "DATA", closed)
+        with pytest.raises(StoreError, match="takes no files .* copy the project"):
+            notebook.start({"__annotations__": {"profile": str}, "profile": "smoke"})
+
+    def test_no_home_for_the_kernel(self, closed, tmp_path, monkeypatch):
+        out = tmp_path / "o.ipynb"
+        monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(closed))
+        with pytest.raises(StoreError, match="takes no files .* set HOME or JUPYTER_RUNTIME_DIR"):
+            notebook.run("superposition", "smoke", {}, out)
+
+        def nobody():
+            raise RuntimeError("Could not determine home directory.")
+
+        monkeypatch.setattr("jupyter_core.paths.jupyter_runtime_dir", nobody)
+        with pytest.raises(StoreError, match="home directory. Set HOME"):
+            notebook.run("superposition", "smoke", {}, out)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from companion import variants
+from companion import profiles, variants
 from featint import activations, harvest, runs, store, train
 from featint.store import StoreError
 
@@ -100,3 +100,11 @@ def test_held_out_tokens_are_left_out_and_the_same_for_all_seeds(p):
         held_out.where, runs.training_tokens(variants.get("joint_published", p, seed=1))[1].where
     )
     assert len(runs.training_tokens(variants.get("joint", p))[1]) == 0
+
+
+def test_a_closed_cache_is_found_out_before_the_training(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("FEATINT_CACHE", str(tmp_path / "file"))
+    monkeypatch.setattr(runs, "training_tokens", lambda _: pytest.fail("it began"))
+    with pytest.raises(StoreError, match="models takes no files .*FEATINT_CACHE"):
+        runs.fit(variants.get("sae", profiles.get("smoke")))

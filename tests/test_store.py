@@ -119,3 +119,32 @@ def test_json_refuses_nan(tmp_path):
     with pytest.raises(ValueError):
         store.write_json(tmp_path / "x.json", {"a": float("nan")})
     assert list(tmp_path.iterdir()) == []
+
+
+def closed(folder):
+    """A folder that takes no files, from root either: a file stands in its place."""
+    folder.write_text("", encoding="utf-8")
+    return folder
+
+
+def test_a_folder_that_takes_no_files_is_named_with_what_helps(tmp_path, monkeypatch):
+    monkeypatch.setenv("FEATINT_CACHE", str(closed(tmp_path / "file")))
+    with pytest.raises(StoreError, match=r"things takes no files \(Not a.*FEATINT_CACHE"):
+        make()
+    with pytest.raises(StoreError, match="takes no files .*; my remedy"):
+        store.writable(tmp_path / "file" / "a", "my remedy")
+    with pytest.raises(StoreError, match="takes no files"):
+        store.write_json(tmp_path / "file" / "a.json", {})
+    store.writable(tmp_path / "new" / "folder")
+    assert list((tmp_path / "new" / "folder").iterdir()) == []
+
+
+def test_somebody_without_name_and_home_is_told_the_variable(monkeypatch):
+    def nobody(*_):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(store.Path, "home", nobody)
+    assert store.cache()
+    monkeypatch.delenv("FEATINT_CACHE")
+    with pytest.raises(StoreError, match="home directory. Set FEATINT_CACHE"):
+        store.cache()

@@ -48,13 +48,8 @@ def library() -> ctypes.CDLL | None:
 
 def fingerprint(command: list[str]) -> str:
     """Names what the compiled file depends on: source, command and this very processor."""
-    parts = (
-        SOURCE.read_text(encoding="utf-8"),
-        *command,
-        platform.machine(),
-        platform.processor(),
-        *processor_flags(),
-    )
+    here = (platform.machine(), platform.processor(), *processor_flags())
+    parts = (SOURCE.read_text(encoding="utf-8"), *command, *here)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
@@ -75,14 +70,9 @@ def compile_to(file: Path, command: list[str]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=file.parent) as folder:
         draft = Path(folder) / file.name
-        subprocess.run(
-            [*command, str(SOURCE), "-o", str(draft)],
-            check=True,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=120,
-        )
+        heard = {"capture_output": True, "encoding": "utf-8", "errors": "replace"}
+        command = [*command, str(SOURCE), "-o", str(draft)]
+        subprocess.run(command, check=True, timeout=120, **heard)
         ctypes.CDLL(str(draft))  # else what is no library would be kept
         draft.replace(file)
 
@@ -126,15 +116,11 @@ def bag(acts: Tensor, indices: Tensor, table: Tensor) -> Tensor:
     """
     (batch, k), (d_sae, d) = indices.shape, table.shape
     if acts.shape != indices.shape:
-        raise ValueError(
-            f"acts have the shape {tuple(acts.shape)}, indices {tuple(indices.shape)}; they must "
-            "be the same"
-        )
+        said = f"acts have the shape {tuple(acts.shape)}, indices {tuple(indices.shape)}"
+        raise ValueError(f"{said}; they must be the same")
     if indices.numel() and not (indices.amin() >= 0 and indices.amax() < d_sae):
-        raise IndexError(
-            f"feature indices range from {indices.amin()} to {indices.amax()}, but there are "
-            f"{d_sae} features"
-        )
+        said = f"feature indices range from {indices.amin()} to {indices.amax()}"
+        raise IndexError(f"{said}, but there are {d_sae} features")
     out = acts.new_empty(batch, d)
     call("bag", acts.dtype, acts, indices, table, out, batch, k, d, d_sae)
     return out
