@@ -148,3 +148,18 @@ def test_somebody_without_name_and_home_is_told_the_variable(monkeypatch):
     monkeypatch.delenv("FEATINT_CACHE")
     with pytest.raises(StoreError, match="home directory. Set FEATINT_CACHE"):
         store.cache()
+
+
+def test_a_stamp_holds_the_versions_of_what_is_there(monkeypatch):
+    """The library alone has no papermill; that must not cost a trained model."""
+    real = store.metadata.version
+
+    def version(name):
+        if name == "papermill":
+            raise store.metadata.PackageNotFoundError(name)
+        return real(name)
+
+    monkeypatch.setattr(store.metadata, "version", version)
+    make()
+    versions = store.load("things", CONFIG).manifest["provenance"]["versions"]
+    assert "papermill" not in versions and "numpy" in versions
