@@ -26,6 +26,20 @@ def process_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+class Busy(Exception):
+    """Somebody else uses the machine: what is measured now would say little."""
+
+
+def wait_until_idle(tries: int = 3, seconds: float = 5) -> None:
+    """Look for some seconds, a few times, what others do. Raises Busy if they never leave the machine alone."""
+    for _ in range(tries):
+        watch = Watch(os.getpid())
+        time.sleep(seconds)
+        if watch.clean():
+            return
+    raise Busy(f"other processes use more than {SHARE:.0%} of a core, {tries} times in a row")
+
+
 class Watch:
     """Measures a stretch of time and what processes other than `pid` did in it."""
 

@@ -57,7 +57,7 @@ class Worker:
             )
         command = [str(python), "-m", "benchmarks.contestants", name, *map(str, arguments)]
         quiet = subprocess.DEVNULL
-        self.name, self.samples, self.per_order = name, [], 1
+        self.name, self.samples, self.missed, self.per_order = name, [], 0, 1
         self.process = stack.enter_context(
             subprocess.Popen(
                 command,
@@ -89,7 +89,9 @@ class Worker:
         self.per_order = max(1, round(SAMPLE_SECONDS / min(seconds)))
 
     def sample(self) -> None:
-        """Add the mean seconds of a step, unless someone else was using the machine; up to three tries."""
+        """Add the mean seconds of a step, unless someone else was using the machine; up to three tries.
+
+        Raises Busy at the third time in vain, if that is more often than not."""
         for _ in range(3):
             watch = machine.Watch(self.process.pid)
             seconds = self.train(self.per_order)["seconds"]
@@ -97,13 +99,14 @@ class Worker:
                 self.samples.append(statistics.fmean(seconds))
                 return
             time.sleep(0.5)
+        self.missed += 1
+        if self.missed >= 3 and self.missed > len(self.samples):
+            raise machine.Busy(f"{self.missed} of {self.name}'s samples in vain")
 
     def enough(self) -> list[float]:
-        """The clean samples. Raises RuntimeError if there are fewer than three: the stage is better measured again."""
+        """The clean samples. Raises Busy if there are fewer than three: the stage is better measured again."""
         if len(self.samples) < 3:
-            raise RuntimeError(
-                f"only {len(self.samples)} samples of {self.name} were clean: other processes use the machine; try again later"
-            )
+            raise machine.Busy(f"only {len(self.samples)} samples of {self.name} were clean")
         return self.samples
 
 
@@ -239,7 +242,13 @@ def main(stages: list[str]) -> None:
         file = folder() / f"{name.replace('/', '-')}.json"
         if name in stages or (not stages and not file.exists()):
             print(f"{name} ...", file=sys.stderr)
-            store.write_json(file, run())
+            try:
+                machine.wait_until_idle()
+                store.write_json(file, run())
+            except machine.Busy as e:
+                sys.exit(
+                    f"{name}: {e}. Stop what else runs here, then run `make bench` again: finished stages are kept in {folder()}"
+                )
     raw = {name: folder() / f"{name.replace('/', '-')}.json" for name in STAGES}
     missing = [name for name, file in raw.items() if not file.exists()]
     if missing:

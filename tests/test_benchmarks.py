@@ -130,8 +130,52 @@ def test_a_stage_with_too_few_clean_samples_is_refused():
     with ExitStack() as stack:
         worker = speed.Worker(stack, "product", 64, 4, 16)
         worker.samples = [0.1, 0.2]
-        with pytest.raises(RuntimeError, match="only 2 samples of product were clean"):
+        with pytest.raises(machine.Busy, match="only 2 samples of product were clean"):
             worker.enough()
+
+
+def test_a_stage_ends_early_when_most_samples_are_in_vain(monkeypatch):
+    monkeypatch.setattr(machine.Watch, "clean", lambda self: False)
+    monkeypatch.setattr(speed.time, "sleep", lambda seconds: None)
+    with ExitStack() as stack:
+        worker = speed.Worker(stack, "product", 64, 4, 16)
+        worker.samples = [0.1, 0.2]
+        worker.sample()
+        worker.sample()
+        with pytest.raises(machine.Busy, match="3 of product's samples in vain"):
+            worker.sample()
+
+
+@pytest.fixture
+def two_stages(monkeypatch, tmp_path):
+    monkeypatch.setattr(speed, "STAGES", {"a": lambda: {"x": 1}, "b": lambda: {"x": 2}})
+    monkeypatch.setattr(speed, "folder", lambda: tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("idle_at_first", [0, 1])
+def test_other_work_is_told_of_before_a_stage_and_finished_stages_stay(
+    two_stages, monkeypatch, idle_at_first
+):
+    said, slept = [True] * idle_at_first, []
+    monkeypatch.setattr(machine.Watch, "clean", lambda self: said.pop() if said else False)
+    monkeypatch.setattr(machine.time, "sleep", slept.append)
+    stage = "ab"[idle_at_first]
+    with pytest.raises(SystemExit, match=rf"^{stage}: other processes use .* `make bench` again"):
+        speed.main([])
+    assert [f.stem for f in two_stages.glob("*.json")] == ["a"][:idle_at_first]
+    assert sum(slept) < 60
+
+
+def test_a_stage_that_others_disturb_is_told_of_too(two_stages, monkeypatch):
+    def disturbed():
+        raise machine.Busy("in vain")
+
+    monkeypatch.setattr(machine, "wait_until_idle", lambda: None)
+    monkeypatch.setitem(speed.STAGES, "b", disturbed)
+    with pytest.raises(SystemExit, match="^b: in vain. Stop what else"):
+        speed.main([])
+    assert [f.stem for f in two_stages.glob("*.json")] == ["a"]
 
 
 def test_every_stage_is_summarised():
