@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from companion import profiles
 from companion.places import PROJECT
 from featint import activations, harvest, lm, store
-from featint.config import SPLITS
+from featint.config import SPLITS, HarvestConfig
 from featint.store import StoreError
 
 
@@ -68,6 +68,52 @@ def test_denormalise_inverts_normalise(harvested):
     acts = activations.load(harvested, "test")
     x = acts.raw(torch.arange(len(acts))).float()
     torch.testing.assert_close(acts.denormalise(acts.normalise(x)), x, rtol=1e-5, atol=1e-5)
+
+
+@pytest.fixture
+def by_hand():
+    """Seven rows of two dimensions in two shards: (0, 1), (2, 3), ... with mean (1, 2) and spread (2, 0.5)."""
+    x, n = torch.arange(14.0).reshape(7, 2).half(), torch.arange(7)
+    return activations.Activations(
+        config=HarvestConfig(),
+        first_position="keep",
+        shards=(x[:4], x[4:]),
+        starts=torch.tensor([0, 4]),
+        where=n,
+        mean=torch.tensor([1.0, 2.0]),
+        std=torch.tensor([2.0, 0.5]),
+        token=n + 10,
+        article=n // 3,
+        topic=n % 2,
+        position=n % 4,
+        titles=["a", "b", "c"],
+        topics=["T", "U"],
+    )
+
+
+def test_pieces_are_all_rows_in_order_normalised(by_hand):
+    pieces = by_hand.pieces(3)
+    assert [len(piece) for piece in pieces] == [3, 3, 1] and len(by_hand.pieces()) == 1
+    z = torch.cat(list(pieces))
+    assert z[:2].tolist() == [[-0.5, -2.0], [0.5, 2.0]]  # ((0, 1) - (1, 2)) / (2, 0.5), then (2, 3)
+    assert z[6].tolist() == [5.5, 22.0]  # (12, 13)
+    doubled = pieces.map(lambda piece: 2 * piece)
+    assert len(doubled) == 3 and torch.equal(doubled[2], 2 * pieces[2])
+
+
+def test_a_subset_keeps_every_label_of_its_rows(by_hand):
+    some = by_hand.subset(torch.tensor([5, 0]))
+    assert some.raw(torch.arange(2)).tolist() == [[10.0, 11.0], [0.0, 1.0]]
+    labels = [getattr(some, name).tolist() for name in ("token", "article", "topic", "position")]
+    assert labels == [[15, 10], [1, 0], [1, 0], [1, 0]]
+    assert some.titles == by_hand.titles and some.d_in == 2
+
+
+def test_tokens_are_split_by_lot_and_stay_in_order(by_hand):
+    kept, held_out = by_hand.split_tokens(0.3, seed=1)
+    order = torch.randperm(7, generator=torch.Generator().manual_seed(1))
+    assert held_out.where.tolist() == sorted(order[:2].tolist())  # round(7 * 0.3) of them
+    assert kept.where.tolist() == sorted(order[2:].tolist())
 
 
 def test_every_row_knows_its_origin(harvested):

@@ -92,6 +92,17 @@ def test_evaluate_against_a_plain_computation(site):
     ].kl.mean() > 1e-4
 
 
+def test_sinks_are_replaced_and_counted_if_they_are_kept(site):
+    """Every position but a window's last; against the same splice with the whole x replaced."""
+    model, windows, config = site
+    frame = evaluate(*site, {"noisy": noisy}, first_position="keep")
+    assert len(frame) == windows.tokens[:, :-1].numel() and (frame.position == 0).any()
+    reading = lm.read(model, windows.tokens, config.hook_point)
+    spliced = Categorical(logits=lm.resume(model, reading, noisy, "keep")[:, 0].double())
+    ours = frame[frame.position == 0].sort_values("window").ce_spliced
+    np.testing.assert_allclose(ours, -spliced.log_prob(windows.tokens[:, 1]), atol=2e-5)
+
+
 def test_results_do_not_depend_on_the_batch_size(site):
     conditions = {"noisy": noisy, "zero": zero_ablation}
     whole, single = (evaluate(*site, conditions, draws=2, seed=5, batch_windows=n) for n in (7, 1))
