@@ -1,9 +1,11 @@
 # The whole interface. PROFILE=smoke|laptop|full|paper chooses the size; laptop is the default.
 PROFILE ?= laptop
 BIN := .venv/bin
-export OMP_WAIT_POLICY := passive  # see featint/__init__.py
+# see featint/__init__.py
+export OMP_WAIT_POLICY := passive
 SNAKEMAKE := $(BIN)/snakemake --cores all --scheduler greedy --rerun-incomplete --quiet rules progress
-export PYTHONUTF8 := 1  # text is UTF-8 whatever the locale, for the tools of the flow too
+# text is UTF-8 whatever the locale, for the tools of the flow too
+export PYTHONUTF8 := 1
 # The longest chapters first, so that the others fill the second core beside them.
 FIRST = --prioritize $(foreach n,best_chance baselines behaviour efficiency,"$$(pwd -P)/_build/executed/$(PROFILE)/notebooks/$(n).ipynb")
 
