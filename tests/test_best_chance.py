@@ -126,6 +126,14 @@ def test_a_hidden_unit_that_is_pushed_below_zero_passes_nothing(p, n):
     )
 
 
+def test_a_hidden_unit_passes_what_is_above_zero(p):
+    trained = runs.get(variants.get("sae_interaction", p))
+    trained.model.nfm.W_hidden.zero_()
+    trained.model.nfm.b_hidden.copy_(torch.tensor([0.5, 0.0, -0.5]))
+    x = activations.load(p.harvest, "validation").pieces()[0]
+    assert best_chance.passing(trained, x).tolist() == [1, 0, 0]
+
+
 @pytest.mark.parametrize("name", ["sae", "joint_no_interaction"])
 def test_a_model_without_hidden_units_has_no_share(p, name):
     trained = runs.get(variants.get(name, p))

@@ -51,6 +51,9 @@ class TestHistory:
         # of 1,000 training tokens the average feature has 100; rare is less than a twentieth, 5
         assert features.updates.tolist() == list(range(0, 400, 10))
         assert features.rare.tolist() == [True] + 39 * [False]
+        some = torch.tensor([4, 6] * 20)
+        rare = norms.history(m.config, m.model, some).rare
+        assert rare.tolist() == [True, False] * 20 and rare.index.name == "feature"
 
     def test_by_hand(self):
         m = trained()
@@ -189,6 +192,15 @@ class TestObserved:
         blocks, of_blocks = norms.blocks(m.model, acts)
         assert torch.equal(torch.cat(blocks), acts.pieces()[0])
         assert torch.equal(of_blocks[0].indices, codes.indices)
+
+    @pytest.mark.parametrize(("n", "some"), [(5, range(5)), (6, [0, 3]), (8, [0, 3, 6])])
+    def test_effects_are_measured_on_every_third_block_if_there_are_six(self, n, some, monkeypatch):
+        pieces = [tokens(3, seed) for seed in range(n)]
+        monkeypatch.setattr(Activations, "pieces", lambda self: pieces)
+        model, acts = trained().model, self.acts(torch.arange(3), torch.zeros(3).long(), ["A"])
+        blocks, codes = norms.blocks(model, acts)
+        assert torch.equal(torch.stack(blocks), torch.stack([pieces[i] for i in some]))
+        assert torch.equal(codes[-1].acts, model.encode(pieces[some[-1]]).acts)
 
     def test_by_chance_a_longer_move_is_shared_evenly(self):
         """Both paths move by `moved`; with start and draw both small beside it, either has half of
