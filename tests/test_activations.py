@@ -263,9 +263,11 @@ def test_an_impossible_place_is_refused_before_any_work(tiny_harvest, place):
 
 
 @pytest.mark.parametrize("problem", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left")])
-@pytest.mark.parametrize("step", ["harvest.statistics", "store.write_json", "store.provenance"])
+@pytest.mark.parametrize(
+    "place, step", [(harvest, "statistics"), (store, "write_json"), (store, "provenance")]
+)
 def test_finished_shards_outlive_a_failure_in_the_last_step(
-    tiny_harvest, monkeypatch, problem, step
+    tiny_harvest, monkeypatch, problem, place, step
 ):
     monkeypatch.setattr(harvest, "SHARD_WINDOWS", 8)
     harvest.windows(tiny_harvest)
@@ -274,7 +276,7 @@ def test_finished_shards_outlive_a_failure_in_the_last_step(
         raise problem
 
     with monkeypatch.context() as m, pytest.raises((KeyboardInterrupt, StoreError)):
-        m.setattr(f"featint.{step}", failing)
+        m.setattr(place, step, failing)
         harvest.harvest(tiny_harvest)
     assert not store.exists("activations", tiny_harvest)
     (harvest.partial(tiny_harvest) / ".train-00000.safetensors-x").write_text(
