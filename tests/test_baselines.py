@@ -11,8 +11,8 @@ from sklearn.linear_model import Ridge
 
 from companion import variants
 from companion.chapters import baselines, norms
-from featint import activations, runs, train
-from featint.config import TrainConfig
+from featint import activations, runs, store, train
+from featint.config import TrainConfig, to_json
 
 
 @pytest.fixture
@@ -80,10 +80,11 @@ def test_least_squares_reads_training_text_and_chooses_on_validation_text(
     assert np.allclose(weights, best.coef_.T, atol=1e-5)
     assert np.allclose(constant, best.intercept_, atol=1e-5)
 
-    seen = []
+    seen, chosen_on = [], []
 
-    def ridge(pairs, _):
+    def ridge(pairs, validation):
         seen.extend(pairs)
+        chosen_on.append(validation[1])
         return np.zeros((64, 32)), np.zeros(32)
 
     monkeypatch.setattr(baselines, "FIT_TOKENS", 50)
@@ -92,6 +93,8 @@ def test_least_squares_reads_training_text_and_chooses_on_validation_text(
     chosen = torch.cat([targets for _, targets in seen])
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
     assert torch.equal(chosen, x[order[:50].sort().values])
+    assert torch.equal(chosen_on[0], held_out[: len(chosen_on[0])])
+    assert len(chosen_on[0]) == min(len(held_out), runs.VALIDATION_TOKENS)
 
 
 def test_an_l1_sae_by_hand():
@@ -144,6 +147,9 @@ def test_the_released_codes_second_sae_is_fitted_to_the_error_at_its_settings(p,
     assert torch.equal(second.W_enc, start.W_enc) and (second.W_dec == 7).all()
     assert start.W_dec.std().item() == pytest.approx(1e-4, rel=0.1)
     assert start.W_dec.mean().abs() < 1e-5
+    assert not any(weights.requires_grad for weights in second.parameters())
+    identity = {"l1_on_error": to_json(config), "train": to_json(settings)}
+    assert store.load("l1_sae", identity).manifest["provenance"]["seed"] == p.train.seed
     again = baselines.l1_on_error(config)
     assert len(calls) == 1 and torch.equal(again.W_dec, second.W_dec)
     baselines.l1_on_error(other.config)

@@ -108,6 +108,8 @@ def test_a_trial_is_measured_on_validation_text_and_never_chosen_if_it_diverged(
     assert np.isnan(tried["fvu"].iloc[0]) and tried["fvu"].tolist()[1:] == pytest.approx(fvu)
     assert fvu[1] < fvu[0] - 0.01  # a tenth of the rate learns less
     assert tried["chosen"].tolist() == [False, False, True, True]
+    lost = best_chance.validate(trials.iloc[:1], p)  # nothing that could be measured
+    assert lost[["fvu", "parameters", "silent"]].isna().all(axis=None) and not lost.chosen.any()
     # 64 features of 32 dimensions: encoder, its bias, decoder and its bias; 3 factors, two layers
     assert tried["parameters"].tolist()[2:] == [4192, 4192 + 64 * 3 + 3 * 3 + 3 + 3 * 32 + 32]
     assert tried["silent"].isna().tolist() == [True, True, True, False]
@@ -139,6 +141,12 @@ def test_a_model_without_hidden_units_has_no_share(p, name):
     trained = runs.get(variants.get(name, p))
     x = activations.load(p.harvest, "validation").pieces()[0]
     assert len(best_chance.passing(trained, x)) == 0
+
+
+def test_a_polynomial_has_no_hidden_units(p):
+    config = profiles.altered(variants.get("sae_interaction", p), {"nfm": {"form": "polynomial"}})
+    x = activations.load(p.harvest, "validation").pieces()[0]
+    assert len(best_chance.passing(runs.get(config), x)) == 0
 
 
 def test_a_warm_start_takes_over_the_sae_and_its_twin_keeps_the_path_as_it_began(p):
@@ -174,6 +182,9 @@ def test_pair_weights_by_their_definition(p):
     np.testing.assert_allclose(pairs, expected, atol=1e-12)
     some = best_chance.pair_weights(model, acts, n_features=4, min_tokens=4, seed=0)
     assert len(some) == 6 and some["weight"].round(9).isin(pairs["weight"].round(9)).all()
+    again = best_chance.pair_weights(model, acts, n_features=4, min_tokens=4, seed=0)
+    other = best_chance.pair_weights(model, acts, n_features=4, min_tokens=4, seed=1)
+    assert again.equals(some) and not other.equals(some)
 
 
 @pytest.fixture

@@ -55,6 +55,13 @@ class TestTopics:
         assert (row.p, row.q) == pytest.approx((1 - 0.6**0.5, 2 * (1 - 0.6**0.5)))
         assert silent[["F", "p", "partial_eta2"]].to_numpy().tolist() == [[0, 1, 0]] * 3
 
+    def test_other_columns_of_a_design_play_no_part(self):
+        frame, values = self.three_topics()
+        wide = frame[["emotion", "formality", "topic"]].assign(text=range(12), half="selection")
+        assert designs.rm_anova(wide, values, FACTORS).equals(
+            designs.rm_anova(frame, values, FACTORS)
+        )
+
     def test_a_feature_of_one_cell_leaves_no_error(self):
         frame = design(6)
         corner = (frame.formality == "formal") & (frame.emotion == "emotional")
@@ -249,6 +256,11 @@ class TestWords:
         assert (test.estimate, test.se, test.df) == pytest.approx((4, 6**0.5, 2.35636), rel=1e-5)
         test = designs.mean_test(np.array([[2.0, 6], [0, 8]]))
         assert (test.estimate, test.se, test.df) == pytest.approx((4, 3, 1))
+        # prompts 4, 8, 12 (16 / 3), words 5, 8, 11 (9 / 3), what is left: squares of 12 over 4 x 9
+        rest = np.array([[1.0, -1, 0], [-1, 2, -1], [0, -1, 1]]) * 12**0.5 / 10**0.5
+        test = designs.mean_test(np.array([[4.0], [8], [12]]) + [-3, 0, 3] + rest)
+        df = 8**2 / ((16 / 3) ** 2 / 2 + 3**2 / 2 + (1 / 3) ** 2 / 4)
+        assert (test.estimate, test.se, test.df) == pytest.approx((8, 8**0.5, df))
         with pytest.raises(ValueError, match="2 prompts and 1 words"):
             designs.mean_test(np.ones((2, 1)))
 
@@ -277,6 +289,17 @@ class TestWords:
         assert mixed.se == pytest.approx(both.se, rel=1e-3) and mixed.p < both.p  # z against t
         still = designs.interactions(0 * table, mixed=True)
         assert still[["t", "F", "p", "lo", "hi"]].isna().all(axis=None)
+        assert still.estimate.tolist() == [0] * 5
+
+    def test_a_mixed_model_that_did_not_converge_tests_nothing(self, monkeypatch):
+        class Model:
+            converged, params, bse = False, {"ab": 1.0}, {"ab": 1.0}
+
+            def fit(self, **_):
+                return self
+
+        monkeypatch.setattr(designs.smf, "mixedlm", lambda *_, **__: Model())
+        assert np.isnan(designs.mixed_model(words(HAND)).variance)
 
     def test_false_positives_under_shuffled_labels(self):
         """500 shuffles: by word and both random reject in 5 % (binomial 95 % interval), the test by
@@ -317,6 +340,9 @@ class TestWords:
         table = words(HAND)
         back = designs.crossed(tidy(table).iloc[::-1], FACTORS)
         assert back.equals(table.iloc[::-1, ::-1])
+        assert back.columns.tolist() == table.columns[::-1].tolist()
+        tests = designs.interactions(back)
+        assert (tests.estimate["by prompt"], tests.F["published"]) == pytest.approx((2, 6))
 
     @pytest.mark.parametrize(
         ("change", "message"),

@@ -67,10 +67,13 @@ def test_a_share_without_room_is_refused(p, share, message):
         efficiency.of_size(p, 100, share)
 
 
-@pytest.mark.parametrize(("share", "m", "d_sae"), [(0.8, 1, 99), (1.2, 1, 99), (15.5, 25, 84)])
+@pytest.mark.parametrize(
+    ("share", "m", "d_sae"), [(0.8, 1, 99), (1.2, 1, 99), (13.2, 21, 87), (15.5, 25, 84)]
+)
 def test_one_factor_and_k_features_are_enough(p, share, m, d_sae):
     """0.8 % of 115,876 parameters are 927: 576 for the output's bias, 351 of a factor's
-    677. 15.5 % are 17,385 beyond the bias: 25 x 25 + 25 x 661 = 17,150, and 26 would take 17,862."""
+    677. 15.5 % are 17,385 beyond the bias: 25 x 25 + 25 x 661 = 17,150, and 26 would take 17,862. 13.2 % are
+    14,720: less than 21.5 x 21.5 + 21.5 x 664 = 14,738."""
     config = efficiency.of_size(p, 100, share)
     assert (config.nfm.d_factor, config.sae.d_sae) == (m, d_sae)
 
@@ -105,7 +108,7 @@ def test_the_interaction_paths_share_by_hand():
         assert (row.of, row.unit) == ("articles", "%")
     # alone: 0, 1/2 and 0 of what the articles lose; draws of one article alone are the extremes
     row = efficiency.interaction_share(THREE, "alone", 2000, quantity="q").iloc[0]
-    assert row.lo == 0 and row.hi == pytest.approx(50)
+    assert row.lo == 0 and row.hi == pytest.approx(50) and row.model == ""
 
 
 @pytest.mark.parametrize(

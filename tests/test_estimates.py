@@ -142,6 +142,8 @@ def test_what_numpy_would_warn_of_is_an_error_by_name(undefined):
 def test_one_article_has_no_interval():
     row = estimates.gains(ERRORS.iloc[:1], [("joint", "sae")]).iloc[0]
     assert told(row) == (75, None, None) and row.n == 1
+    two = estimates.gains(ERRORS.iloc[:2], [("joint", "sae")]).iloc[0]  # x alone 3 of 4, y 1 of 6
+    assert told(two) == pytest.approx((40, 100 / 6, 75)) and two.n == 2
 
 
 @pytest.mark.parametrize(

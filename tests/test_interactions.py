@@ -163,6 +163,9 @@ class TestClamps:
         slopes = interactions.slopes(frame)
         assert slopes.iloc[0].tolist() == pytest.approx([10] + 7 * [7])
         assert slopes.columns.tolist() == words(np.zeros((2, 8))).columns.tolist()
+        turned = interactions.slopes(frame.iloc[::-1])  # words in the order of first appearance
+        assert turned.columns.tolist() == slopes.columns[::-1].tolist()
+        assert turned.index.tolist() == slopes.index[::-1].tolist()
         with pytest.raises(ValueError, match="multiplier is 1 in all rows"):
             interactions.slopes(frame.assign(multiplier=1))
         with pytest.raises(ValueError, match="value = .*nan"):
@@ -188,6 +191,7 @@ class TestClamps:
         kinds = {"a": "secondary feature", "b": "primary feature, all paths"}
         kinds |= {"r": "random direction", "0": "secondary feature"}
         table = interactions.summary(frame, kinds, bound=20)
+        assert table.index.tolist() == [*"abr0"] and table.index.name == "condition"
         row, df = table.loc["a"], 1.75**2 / (1 + 1 / 4 + 1 / 64)
         assert (row.estimate, row.se) == pytest.approx((10, 5 * 1.75**0.5))
         assert (row["shift"], row.F) == pytest.approx((12.5, 4 / 1.75))
@@ -231,6 +235,9 @@ class TestClamps:
         assert groups.p[smallest] == pytest.approx(min(1, 4 * p[smallest]))
         assert groups.p.max() <= 1 and all(groups.p[g] >= p[g] for g in p)
         assert interactions.group_shifts(frame.assign(value=0.0)).p.isna().all()
+        still = (frame.formality == "casual") & (frame.emotion == "neutral")
+        one = interactions.group_shifts(frame.assign(value=frame.value.where(~still, 0.0)))
+        assert one.p.isna().all()  # four tests are corrected for, or none
 
     def test_contrasts_per_multiplier_by_hand(self):
         """At -4 five times the negative of `HAND`: contrast -10; F does not depend on the dose."""
@@ -239,6 +246,9 @@ class TestClamps:
         assert table.index.tolist() == [-4, 0, 4]
         assert table.estimate.tolist() == pytest.approx([-10, -2, 6])
         assert table.F.tolist() == pytest.approx([6] * 3)
+        two = pd.concat([frame.iloc[::-1].assign(condition="d"), frame])
+        order = [("d", m) for m in (4, 1, 0, -4)] + [("c", m) for m in (-4, 0, 1, 4)]
+        assert interactions.contrasts(two).index.tolist() == order
         both = interactions.contrasts(frame).loc["c"]
         assert both.F.tolist()[::3] == pytest.approx([4 / 1.75] * 2) and pd.isna(both.F[1])
 
@@ -249,6 +259,8 @@ def test_numbers_that_are_missing_say_why():
     assert frame.value.tolist() == [2.0, [1.0, 2.0], None]
     assert frame.unit.tolist() == ["F", "logit", "undefined"]
     assert frame["part"].tolist() == ["", "FL", ""] and set(frame.n) == {3}
+    alone = interactions.numbers({"F": (2.0, "F"), "p": (np.nan, "p")}, model="clamp")
+    assert alone.value.tolist() == [2.0, None] and alone.unit.tolist() == ["F", ""]
 
 
 class TestFigures:

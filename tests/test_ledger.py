@@ -63,6 +63,7 @@ def test_a_key_is_asked_for_in_one_unit_only():
     ("rule", "units"),
     [
         ("effect", ("%", "%", "p")),
+        ("arithmetic", ("%", "%", "p")),
         ("size", ("%", "%", "p")),
         ("reading", ("%", None, "p")),
         ("significance", (None, None, "p")),
@@ -90,8 +91,12 @@ def test_derived_settings_agree_with_what_training_does():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda e: e.pop("label"), "abs_joint_kl_reduction, $: 'label' is a required property"),
-        (lambda e: e.update(rule="guess"), "rule: 'guess' is not one of ['effect'"),
+        (
+            lambda e: e.pop("label"),
+            "entry abs_joint_kl_reduction, $: 'label' is a required property",
+        ),
+        (lambda e: e.pop("id"), "entry number 1, $: 'id' is a required property"),
+        (lambda e: e.update(rule="guess"), "_reduction, rule: 'guess' is not one of ['effect'"),
         (lambda e: e.update(claim="C9"), "claim: 'C9' is not one of ['C1'"),
         (lambda e: e.update(id="abs_joint_recon_improvement"), "appears twice"),
         (lambda e: e.update(controlled=None), "controlled: None is not of type 'string'"),
@@ -159,6 +164,7 @@ def rows(profile):
 
 
 def test_without_results_all_claims_are_pending(profile):
+    assert {"pending", "not testable here", "setting"} < set(VERDICTS)
     for entry, row in zip(ENTRIES, ledger.build(profile), strict=True):
         assert set(row) == {
             "id",
@@ -242,6 +248,13 @@ def test_a_value_that_its_chapter_has_not_reported_is_pending_and_named(profile)
     row = rows(profile)["abs_joint_recon_improvement"]
     assert row["verdict"] == "pending" and "joint/gain_vs_sae/controlled" in row["why"]
     assert row["as_published"]["value"] == 26.0
+    assert row["why"].startswith("Chapter reconstruction has not reported joint/gain_vs_sae/contr")
+
+
+def test_a_published_value_that_is_missing_for_a_reason_does_not_decide(profile):
+    none = under(PUBLISHED, None, unit="the chapter says why")
+    report(profile, "reconstruction", none, under(CONTROLLED, 4.5, ci=(3.25, 6.0)))
+    assert rows(profile)["abs_joint_recon_improvement"]["verdict"] == "partly"
 
 
 def test_a_p_value_decides_about_an_F(profile):

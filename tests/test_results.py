@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -71,6 +72,19 @@ def test_what_was_saved_comes_back_as_a_tidy_frame(profile):
     expected = saved.assign(value=[0.12345679, 0.12345679, [1, 0.12345679], None])
     pd.testing.assert_frame_equal(back.reset_index(drop=True), expected)
     assert back.loc["setting/k", "value"] == [1, 0.12345679]  # the line above allows for rounding
+
+
+def test_an_estimate_without_an_interval_has_none_and_numpys_numbers_become_pythons():
+    row = estimates.tidy([GAIN | {"lo": None, "hi": None}]).iloc[0]
+    assert results.plain(row) | {"value": 0} == {
+        "value": 0,
+        "ci": None,
+        "n": 120,
+        "of": "articles",
+        "unit": "%",
+    }
+    mixed = results.rounded([np.float32(0.5), np.int64(3), np.float64(0.1234567891234)])
+    assert mixed == [0.5, 3, 0.12345679] and [type(x) for x in mixed] == [float, int, float]
 
 
 def test_a_folder_of_results_is_one_frame_by_chapter_and_id(profile):

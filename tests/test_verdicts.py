@@ -15,7 +15,9 @@ def value(value, ci=None, n=100, unit="%"):
 
 
 def judge(rule, *values, paper=40.0, **entry):
-    return RULES[rule]({"paper": paper} | entry, *values)[0]
+    verdict, _ = RULES[rule]({"paper": paper} | entry, *values)
+    assert verdict in VERDICTS
+    return verdict
 
 
 @pytest.mark.parametrize(
@@ -134,6 +136,7 @@ def test_significance(p, verdict):
         ((-0.9, 0.9), "reproduced"),
         ((0.1, 0.9), "reproduced"),
         ((-1, 0.5), "partly"),
+        ((-0.5, 1), "partly"),
         ((-2, 2), "partly"),
         ((0.5, 1.5), "not reproduced"),
         ((0, 1.5), "partly"),
@@ -167,6 +170,7 @@ def test_every_rule_has_a_text_and_known_verdicts_only():
     for name, rule in RULES.items():
         assert len(rule.__doc__) > 60
         assert [v for v in VERDICTS if f"*{v}*" in rule.__doc__.lower()] or name == "setting"
+    assert RULES["untestable"]({"reason": "a machine"}) == ("not testable here", "a machine")
     assert RULES["setting"]({}, None) == ("setting", "") and "setting" in VERDICTS
 
 
@@ -204,6 +208,7 @@ SHORT = "the controlled interval lies on the claimed side of zero, but {} half o
             [(10, (-5, 20))],
             "the controlled interval includes zero, so wide that it also reaches half of the paper's value",
         ),
+        ("effect", [(-5, (-10, 0))], "the controlled interval includes zero"),
         ("effect", [(-9, (-10, -5))], "the controlled interval lies on the other side of zero"),
         (
             "effect",
