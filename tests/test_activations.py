@@ -116,6 +116,24 @@ def test_tokens_are_split_by_lot_and_stay_in_order(by_hand):
     assert kept.where.tolist() == sorted(order[2:].tolist())
 
 
+def test_batches_need_a_row_and_one_is_enough(by_hand):
+    one = by_hand.subset(torch.tensor([0])).batches(2, 2, seed=0)
+    assert one[0].tolist() == [[-0.5, -2.0]] * 2
+    with pytest.raises(ValueError, match="no activations to draw batches from"):
+        by_hand.subset(torch.tensor([], dtype=torch.int64)).batches(2, 2, seed=0)
+
+
+def test_only_a_constant_dimension_is_left_undivided(harvested, monkeypatch):
+    def with_spreads(path):
+        found = load_file(path)
+        if "std_drop" in found:
+            found["std_drop"][:3] = torch.tensor([0.0, 0.25, 4.0])
+        return found
+
+    monkeypatch.setattr(activations, "load_file", with_spreads)
+    assert activations.load(harvested, "test").std[:3].tolist() == [1, 0.25, 4]
+
+
 def test_every_row_knows_its_origin(harvested):
     windows = harvest.windows(harvested).windows["test"]
     acts = activations.load(harvested, "test")

@@ -56,6 +56,31 @@ def test_kl_of_a_distribution_with_itself_is_zero():
     assert (compare(Clean.of(p), p.clone(), torch.zeros(4, dtype=torch.long))["kl"] == 0).all()
 
 
+def test_logits_of_half_precision_are_compared_in_single():
+    p, q = (3 * torch.randn(4, 50, generator=torch.Generator().manual_seed(s)) for s in (0, 1))
+    p, q, target = p.bfloat16(), q.bfloat16(), torch.arange(4)
+    found = compare(Clean.of(p), q, target)
+    for name, value in compare(Clean.of(p.float()), q.float(), target).items():
+        assert torch.equal(found[name], value)
+
+
+def test_random_twins_are_x_plus_a_vector_as_long_as_the_error(site):
+    """Of a condition in double precision too; where nothing is edited they are x."""
+    model, windows, config = site
+    reading = lm.read(model, windows.tokens[:2], config.hook_point)
+    edited = torch.zeros_like(reading.sinks)
+    edited[1, 3] = True
+    conditions = {"off": lambda x: x.double() - 2}
+    found = list(downstream.replacements(conditions, reading, edited, 5, 1, 9))
+    assert [(name, draw) for name, draw, _ in found] == [("off", -1), ("off", 0)]
+    own, twin = (x_hat - reading.x for _, _, x_hat in found)
+    wanted = torch.zeros_like(reading.x)
+    wanted[1, 3] = -2
+    torch.testing.assert_close(own, wanted, rtol=1e-4, atol=1e-5)
+    wanted[1, 3] = 2 * 32**0.5 * downstream.directions(reading.x, 5, 0, 9)[1, 3]
+    torch.testing.assert_close(twin, wanted, rtol=1e-4, atol=1e-5)
+
+
 def test_evaluate_against_a_plain_computation(site):
     model, windows, config = site
     frame = evaluate(
@@ -155,6 +180,7 @@ def test_evaluation_can_begin_at_a_later_window(site):
     whole, late = (evaluate(*site, {"noisy": noisy}, draws=1, start=n) for n in (0, 3))
     key = ["window", "position", "article", "draw"]
     rest = whole[whole.window >= 3].sort_values(key).reset_index(drop=True)
+    assert late.index.is_unique
     late = late.sort_values(key).reset_index(drop=True)
     assert late[key].equals(rest[key])
     np.testing.assert_allclose(late.kl, rest.kl, rtol=1e-3, atol=1e-4)
@@ -233,6 +259,8 @@ def test_paths_of_a_model_are_sums_of_its_parts(tiny_harvest):
     for path, x_hat in wanted.items():
         found = downstream.of_model(trained, acts, path)(x)
         torch.testing.assert_close(found, acts.denormalise(x_hat), rtol=1e-4, atol=1e-5)
+    assert torch.equal(downstream.of_model(trained, acts)(x), found)  # all, unless asked
+    assert torch.equal(downstream.by_path(model)(x), downstream.by_path(model, "all")(x))
     raw = downstream.by_path(model, "all")(x)
     torch.testing.assert_close(raw, model(x).x_hat, rtol=1e-4, atol=1e-5)
     assert torch.equal(downstream.by_path(model.sae, "all")(x), model.sae(x).x_hat)

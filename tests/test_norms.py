@@ -1,6 +1,7 @@
 """The chapter on norms: histories, modes, what norms predict, half precision; and its toy data."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pages
@@ -12,7 +13,7 @@ from companion import estimates, profiles
 from companion.chapters import norms, two_decoders
 from featint import runs, train
 from featint.activations import Activations
-from featint.config import HarvestConfig, ModelConfig, NFMConfig, SAEConfig, TrainConfig
+from featint.config import HarvestConfig, ModelConfig, NFMConfig, SAEConfig, TrainConfig, to_json
 from featint.runs import Trained
 
 D_IN, D_SAE, K = 6, 40, 4
@@ -97,6 +98,25 @@ class TestModes:
         smallest = tests.dip_p.idxmin()
         assert tests.p_holm[smallest] == pytest.approx(8 * tests.dip_p[smallest])
 
+    @pytest.mark.parametrize(
+        ("change", "two"),
+        [
+            ({}, True),
+            ({"bic_gain": -0.5}, False),
+            ({"valley": None}, False),
+            ({"low_weight": 0.04}, False),
+            ({"low_weight": 0.96}, False),
+            ({"low_weight": 0.06}, True),
+        ],
+    )
+    def test_two_modes_need_a_gain_a_valley_and_weight(self, change, two, monkeypatch):
+        found = norms.geometry.bimodality(lognormal().s.to_numpy())
+        found = found._replace(**{"bic_gain": 0.5, "valley": 1.0, "low_weight": 0.5} | change)
+        monkeypatch.setattr(norms.geometry, "bimodality", lambda _: found)
+        tests = norms.modes({"any": lognormal()})
+        assert (tests.two == two).all() and tests.n.dtype == int
+        assert tests.index.names == ["model", "features", "scale"]
+
     def test_a_handful_of_outliers_is_no_mode(self):
         features = lognormal(second=0.05)
         features.loc[:9, "s"] = 5.0
@@ -176,7 +196,7 @@ class TestObserved:
         m = trained()
         features = norms.history(m.config, m.model, m.fired_tokens)
         article = torch.arange(600) // 30
-        acts = self.acts(article, (article // 2) % 3, ["A", norms.NO_TOPIC, "C"])
+        acts = self.acts(article, (article // 2) % 3, ["A", "Uncategorized", "C"])
         found = norms.observe(m.model, features, acts)
         codes = m.model.encode(acts.pieces()[0])
         fired = torch.bincount(codes.indices[codes.acts > 0], minlength=D_SAE).numpy()
@@ -251,7 +271,8 @@ class TestMatched:
         features.loc[0:9, "low"] = True  # five bins without a high-norm feature
         features.loc[0:9, "y"] = 1000.0
         unmeasured = features.iloc[[-1]].assign(y=math.nan)
-        row = norms.matched(pd.concat([features, unmeasured]), "y").iloc[0]
+        every = pd.concat([features.assign(other=math.nan), unmeasured.assign(other=1.0)])
+        row = norms.matched(every, "y").iloc[0]
         assert (row.value, row.n) == (pytest.approx(2), 30)
 
     def test_a_norm_that_only_follows_the_rate_predicts_nothing(self):
@@ -273,6 +294,21 @@ class TestMatched:
         assert row.value is None and row.unit.endswith("10 of each are needed")
         if n == 40:
             assert row.unit.startswith("9 low- and 9 high-norm features") and row.n == 18
+
+
+@pytest.mark.parametrize("few", [True, False])
+def test_ten_of_either_group_are_enough_and_nine_are_not(few):
+    """Bins of ten features; in some of them one is of the group of which there are `few`."""
+
+    def found(bins):
+        low = np.array([few == (i == 0 and b < bins) for b in range(20) for i in range(10)])
+        rate = np.repeat(np.arange(20), 10) + np.tile(np.arange(10), 20) / 100
+        features = pd.DataFrame({"rate": rate, "low": low, "y": 2.0 * low})
+        return norms.matched(features, "y").iloc[0]
+
+    enough, short = found(10), found(9)
+    assert enough.value == pytest.approx(2) and enough.n == 100
+    assert short.value is None and short.n == 90
 
 
 def test_estimates_in_words():
@@ -319,6 +355,13 @@ class TestSweep:
         article = torch.arange(300)
         acts = TestObserved().acts(article, article * 0, ["A"])
         monkeypatch.setattr(norms.runs, "training_tokens", lambda _: (acts, None))
+        config, fit, asked = replace(config, train=replace(config.train, seed=5)), train.fit, []
+
+        def watched(*args, **more):
+            asked.append((fit(*args, **more), more["checkpoint"]))
+            return asked[-1][0]
+
+        monkeypatch.setattr(norms.train, "fit", watched)
         first = norms.retrained(config)
         coarse = norms.retrained(config, half=True)
         assert first.updates.sum() > 0 and not first.s.equals(coarse.s)
@@ -326,6 +369,13 @@ class TestSweep:
         again = norms.retrained(config)
         assert again.equals(first) and again.attrs == first.attrs
         assert set(first) == {"s", "start", "cosine", "updates", "rare"}
+        fitted, checkpoint = asked[0]
+        assert first.attrs == {"dead": fitted.history.dead_share.iloc[-1]}
+        assert first.updates.tolist() == fitted.fired_tokens.tolist()
+        # a killed training of the one must not go on as the other
+        assert checkpoint != asked[1][1] and checkpoint.is_relative_to(norms.store.cache())
+        key = {"model": to_json(config), "half": False}
+        assert norms.store.load("norm-sweep", key).manifest["provenance"]["seed"] == 5
 
 
 def test_without_the_sweep_the_chapters_own_model_is_its_table():

@@ -1,10 +1,12 @@
 """The planted truth is what its formula says, and what is measured against it is worked out by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from featint import planted, train
+from featint import pair_effects, planted, train
 from featint.config import NFMConfig, SAEConfig, TrainConfig
 from featint.kernels.sparse import Codes
 from featint.nfm import NFM
@@ -69,6 +71,9 @@ def test_batches_repeat_exactly_and_hold_the_codes_first():
     assert len(list(batches)) == 3
     other_seed, other_step = World(SMALL).batches(3, 10, seed=5)[1], batches[2][:, 6:]
     assert not torch.equal(other_seed, sample.x) and not torch.equal(other_step, sample.x)
+    assert not torch.equal(other_seed, other_step)  # the next seed is no later start of this one
+    seeds = [planted.step_generator(*at).initial_seed() for at in ((0, 5), (2, 3))]
+    assert seeds == [5, 2_000_009]
 
 
 @pytest.mark.parametrize(
@@ -80,11 +85,50 @@ def test_batches_repeat_exactly_and_hold_the_codes_first():
         ({"n_products": 16}, "n_products = 16 is more than the 15 pairs of 6 features"),
         ({"strength": 0}, "strength = 0 plants nothing"),
         ({"noise": -1}, "noise = -1"),
+        ({"strength": -1}, "strength = -1"),
+        *(({name: 0}, f"{name} = 0") for name in ("n_features", "d_in", "n_active", "n_products")),
     ],
 )
 def test_impossible_worlds_are_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
         WorldConfig(**{"n_features": 6, "d_in": 5, "n_active": 3, "n_products": 2} | wrong)
+
+
+def test_worlds_at_the_limits_are_possible():
+    """All features at once, every pair planted, once each; and one triple of three features."""
+    size = {"d_in": 1, "noise": 0}
+    world = World(WorldConfig(**size, n_features=4, n_active=4, n_products=6))
+    pairs = sorted(map(tuple, world.products.tolist()))
+    assert pairs == [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)]
+    assert len(set(map(tuple, world.products[:3].tolist())) - set(pairs[:3])) > 0  # by lot
+    codes = world.draw(5, generator()).codes
+    assert (codes >= 0.5).all()
+    triples = World(WorldConfig(**size, n_features=3, n_active=3, n_products=1, order="triples"))
+    assert triples.products.tolist() == [[0, 1, 2]]
+    WorldConfig(**size, n_features=4, n_active=2, n_products=1)
+    none = WorldConfig(**size, n_features=2, n_active=1, n_products=9, order="none", strength=0)
+    assert World(none).products.numel() == 0
+
+
+def test_another_seed_plants_another_truth():
+    world, other = World(SMALL), World(replace(SMALL, seed=1))
+    for name in ("directions", "product_directions"):
+        assert not torch.allclose(getattr(world, name), getattr(other, name))
+    planted_by = {tuple(World(replace(SMALL, seed=s)).products[0].tolist()) for s in range(9)}
+    assert len(planted_by) > 2
+
+
+def test_floors_by_hand():
+    """x = 1 + 2 c + 4 p. Without p the fit is 3 + 2 c: on the test's 1 and 9 it says 3 and 7, errors
+    4 + 4 around the mean's 16 + 16."""
+
+    def sample(c, p):
+        c, p = torch.tensor([c, p], dtype=torch.float32)[..., None]
+        return planted.Sample(c, p, 1 + 2 * c + 4 * p)
+
+    world = World(WorldConfig(n_features=1, d_in=1, n_active=1, order="none"))
+    linear, floor = world.floors(sample([0, 2, 0, 2], [0, 0, 1, 1]), sample([0, 2], [0, 1]))
+    assert linear == pytest.approx(0.25) and floor == pytest.approx(0, abs=1e-12)
 
 
 def test_on_true_codes_the_nfm_reads_the_largest_codes_and_is_judged_by_x():
@@ -136,6 +180,12 @@ def test_matching_is_one_to_one_and_the_nearest_need_not_be():
         0,
         1,
     ]
+    # the opposite direction is no match: a row of zeros, at 0, comes before it
+    opposite = torch.tensor([[-1.0, 0], [0.6, 0.8], [0, 0]])
+    cosine, match = planted.matched(opposite, torch.eye(2))
+    assert match.tolist() == [2, 1] and cosine.tolist() == pytest.approx([0, 0.8])
+    assert planted.nearest(opposite[[0, 2]], torch.eye(2)).tolist() == [0, 0]
+    assert planted.nearest(opposite[:1], torch.eye(2)).tolist() == [-1, 0]
 
 
 def test_a_planted_dictionary_is_recovered():
@@ -181,3 +231,61 @@ def test_a_pair_is_bought_if_one_feature_follows_its_product():
     assert planted.bought(codes, products) == pytest.approx(1 / 3)
     diluted = torch.stack([products[:, 0] + 3 * other], 1)  # correlates by about 0.3
     assert planted.bought(diluted, products[:, :1]) == 0
+
+
+def test_bought_counts_correlations_of_more_than_half_of_products_with_features():
+    """Of two products that do not correlate, 3 a + 4 b has 0.6 and 0.8, b - 2 a -0.89 and 0.45."""
+    a, b = torch.tensor([[1.0, 1, -1, -1], [1, -1, 1, -1]])
+
+    def bought(*codes, products=(a, b)):
+        return planted.bought(torch.stack(codes, 1), torch.stack(products, 1))
+
+    assert bought(3 * a + 4 * b) == 1 and bought(b - 2 * a) == 0
+    assert bought(a + 2 * b) == 0.5  # 0.45 and 0.89
+    assert bought(a * b, products=(a, a)) == 0  # products that follow each other buy nothing
+    assert bought(a, a, a * b) == 0.5
+
+
+def test_pairs_found_by_hand():
+    """V_i V_j a_i a_j, with the levels 2, the mean of 1 and 3 where it fires, 1 and 2: 2, 1 and 0.5
+    for V = 1, 1, 1/4. Half of a planted 2 is reported, by equality."""
+    config = WorldConfig(n_features=3, d_in=1, n_active=2, n_products=1, strength=2)
+    world, nfm = World(config), NFM(1, 3, NFMConfig(d_factor=1, dropout=0.0))
+    with torch.no_grad():
+        for p in nfm.parameters():
+            p.zero_()
+        nfm.V.copy_(torch.tensor([[1.0], [1.0], [0.25]]))
+        nfm.W_hidden.fill_(1.0)
+        nfm.W_out.fill_(-1.0)
+    codes = Codes(torch.tensor([[1.0, 1], [3, 2], [1, 2]]), torch.tensor([[0, 1], [0, 2], [1, 2]]))
+
+    def found(i, j, match=(0, 1, 2)):
+        world.products = torch.tensor([[i, j]])
+        return planted.pairs_found(nfm, codes, torch.tensor(match), world)
+
+    row = found(0, 1)
+    assert row["top"] == [(2, True), (1, False), (0.5, False)]
+    assert (row["reported"], row["false"]) == (2, 1)
+    for name in ("difference", "factors"):
+        assert (row[f"auprc_{name}"], row[f"recall_{name}"]) == (1, 1)
+    last = found(1, 2)
+    assert last["top"] == [(2, False), (1, False), (0.5, True)] and last["false"] == 2
+    for name in ("difference", "factors"):
+        assert last[f"auprc_{name}"] == pytest.approx(1 / 3) and last[f"recall_{name}"] == 0
+    # true feature 0 is the NFM's 2: its pairs with 1 and 2 are the NFM's (2, 1) and (2, 0)
+    turned = found(0, 2, match=(2, 1, 0))
+    assert turned["top"] == [(2, False), (1, True), (0.5, False)] and turned["false"] == 1
+
+
+def test_difference_and_factors_are_each_their_own_score(monkeypatch):
+    world = World(WorldConfig(n_features=10, d_in=1, n_active=2, n_products=1))
+    world.products = torch.tensor([[0, 1]])
+    nfm, codes = NFM(1, 10, NFMConfig(d_factor=1)), Codes(torch.ones(1, 2), torch.tensor([[0, 1]]))
+    rising = torch.arange(45.0)  # the planted pair is the first of 45
+    monkeypatch.setattr(pair_effects, "alone", lambda *_: rising)
+    monkeypatch.setattr(pair_effects, "by_weights", lambda *_: -rising)
+    row = planted.pairs_found(nfm, codes, torch.arange(10), world)
+    assert (row["recall_difference"], row["recall_factors"]) == (0, 1)
+    assert row["auprc_difference"] == pytest.approx(1 / 45) and row["auprc_factors"] == 1
+    assert row["top"] == [(float(d), False) for d in range(44, 4, -1)]  # the 40 largest
+    assert (row["reported"], row["false"]) == (44, 44)

@@ -144,6 +144,17 @@ def test_every_model_is_what_it_is_called():
     assert not torch.equal(
         first, planted_truth.untrained(Attempt(**TINY, model="sae", seed=1)).W_dec
     )
+    first, again, other = (
+        planted_truth.untrained(Attempt(**TINY, model="joint", seed=s)).nfm.V for s in (0, 0, 1)
+    )
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    small = [
+        sum(p.numel() for p in planted_truth.untrained(Attempt(**TINY | changed)).parameters())
+        for changed in ({"model": "sae_matched", "d_in": 2}, {"model": "joint", "d_in": 2})
+    ]
+    # features of two dimensions have 5 parameters; 4 of the SAE, and 10 + 4 + 2 + 4 = 20 are 4 more
+    assert small == [40, 40]
+    assert planted_truth.WITH_PAIRS == ("true_codes", "sequential", "joint")
 
 
 def test_the_sequential_models_sae_is_the_sae_and_the_bias_moves_only_if_asked():
@@ -174,6 +185,13 @@ def test_planted_pairs_are_found_on_true_codes_and_none_where_none_are():
     between = (pairs["fvu_floor"] + pairs["fvu_linear_floor"]) / 2
     assert pairs["fvu_floor"] * 0.95 < pairs["fvu"] < between
     assert (none["reported"], none["false"]) == (0, 0) and "auprc_difference" not in none
+
+
+def test_tokens_of_tests_are_no_training_tokens():
+    """A seed has a million and three steps before the next one's begin; training takes the first."""
+    steps = {planted_truth.TEST, planted_truth.FLOOR}
+    assert len(steps) == 2 and min(steps) > 10**6 - 2 and max(steps) < 1_000_003
+    assert Attempt(**TINY, seed=3).training.seed == 3
 
 
 def test_sweeps_are_checked_before_anything_trains():
@@ -240,8 +258,19 @@ def test_means_over_seeds():
     assert row["fvu", "a"].value == pytest.approx(2) and row["gain", "a"].value == pytest.approx(0)
     low = planted_truth.means(SEEDS.assign(bought=1 - SEEDS["bought"]), {"bought": ""})
     assert (low.value[0], low.lo[0], low.hi[0]) == pytest.approx((0.25, 0, 0.25 + HALF))
+    shares = dict.fromkeys(planted_truth.SHARES, "%")
+    found = planted_truth.means(SEEDS.assign(**dict.fromkeys(shares, SEEDS["gain"])), shares)
+    assert found.loc[found["model"] == "b", "hi"].tolist() == [100] * 5
+    assert found.loc[found["model"] == "a", "lo"].tolist() == [0] * 5
+    assert set(shares) == {
+        *(f"{score}_{of}" for score in ("recall", "auprc") for of in ("difference", "factors")),
+        "bought",
+    }
+    with pytest.raises(ValueError, match="finite"):  # a seed is not dropped in silence
+        planted_truth.means(SEEDS.assign(fvu=[0.5, None, 1, 1, 1, 4]), {"fvu": "FVU"})
     one = planted_truth.means(SEEDS[SEEDS["seed"] == 1], {"bought": "%"})
     assert (one.value[0], one.lo[0], one.n[0]) == (75, None, 1)
+    assert estimates.identifier(next(one.itertuples())) == "b/bought/controlled"
     parts = planted_truth.means(SEEDS.assign(part="none"), {"fvu": "FVU"})
     assert [estimates.identifier(r) for r in parts.itertuples()] == [
         "b/fvu/none/controlled",
@@ -254,6 +283,8 @@ def test_a_table_for_readers():
     table = planted_truth.table(SEEDS, columns)
     assert table.index.tolist() == ["b", "a"] and table.columns.tolist() == ["won", "pairs bought"]
     assert table.loc["b"].tolist() == ["0.8 [0.1, 1.4]", "0.75 [0.13, 1.00]"]
+    without = planted_truth.table(SEEDS, {"bought": ("pairs bought", ".2f")})
+    assert without.index.tolist() == ["b", "a"] and without.index.name == "model"
     assert table.loc["a", "won"] == "0.0 [0.0, 0.0]" and pd.isna(table.loc["a", "pairs bought"])
 
 

@@ -50,6 +50,7 @@ def test_kl_of_conditions_and_of_their_random_twins(site):
         f"0 {model.tokenizer.decode([model.separator])}",
         *words,
     ]
+    assert list(found.kl) == list(found.kl_random) == ["same", "half"]
     assert found.tokens["sink"].tolist()[0] and list(found.logits) == ["clean", "same", "half"]
 
 
@@ -59,7 +60,10 @@ def test_the_first_position_counts_only_if_asked(site):
         [model.separator, *model.tokenizer(text, add_special_tokens=False)["input_ids"]]
     )
     for first in ("drop", "keep"):
-        found = reading_a_splice.splice(model, text, hook, {"half": halved}, 0, first)
+        asked = []
+        half = {"half": lambda x, asked=asked: asked.append(len(x)) or halved(x)}
+        found = reading_a_splice.splice(model, text, hook, half, 0, first)
+        assert asked == [7 if first == "drop" else 8]  # a sink is not even asked for
         want = lm.resume(model, lm.read(model, tokens[None], hook), halved, first)[0]
         torch.testing.assert_close(found.logits["half"], want, atol=1e-4, rtol=1e-4)
 
@@ -68,6 +72,7 @@ def test_top_tokens_are_the_likeliest(site):
     model, text, hook = site
     found = reading_a_splice.splice(model, text, hook, {"half": halved})
     top = reading_a_splice.top_tokens(model, found, 3, n=2)
+    assert list(top) == ["condition", "token", "probability"]
     assert top["condition"].tolist() == ["clean"] * 2 + ["half"] * 2
     for name in ("clean", "half"):
         p, token = found.logits[name][3].softmax(-1).sort(descending=True)
@@ -85,3 +90,17 @@ def test_a_sentence_of_one_token_is_refused(site):
         reading_a_splice.splice(model, "city", hook, {})
     found = reading_a_splice.splice(model, "city river", hook, {"half": halved})
     assert found.kl.index.tolist() == ["1 city", "2 river"]
+
+
+def test_a_tokenizer_adds_nothing_of_its_own(site, monkeypatch):
+    model, text, hook = site
+    plain = type(model.tokenizer).__call__
+
+    def adds(self, text, add_special_tokens=True, **more):
+        found = plain(self, text, add_special_tokens=False, **more)
+        if add_special_tokens:
+            found["input_ids"] = [model.separator, *found["input_ids"]]
+        return found
+
+    monkeypatch.setattr(type(model.tokenizer), "__call__", adds)
+    assert len(reading_a_splice.splice(model, text, hook, {"half": halved}).tokens) == 8

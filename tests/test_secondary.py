@@ -33,6 +33,14 @@ def test_encode_and_decode_are_the_saes_on_z_scores():
         )
 
 
+def test_only_constant_dimensions_are_left_undivided():
+    sae = TopKSAE(3, SAEConfig(d_sae=4, k=1), torch.Generator().manual_seed(0))
+    secondary = SecondarySAE(sae, torch.zeros(3), torch.tensor([0.0, 0.5, 2.0]))
+    assert secondary.std.tolist() == [1, 0.5, 2]
+    secondary.standardise(torch.tensor([[7.0, 0.0, 1.0], [7.0, 0.5, 5.0]]))
+    assert secondary.mean.tolist() == [7, 0.25, 3] and secondary.std.tolist() == [1, 0.25, 2]
+
+
 def test_a_secondary_model_is_trained_on_the_inside_of_its_base_and_keeps_its_statistics(p):
     config = variants.get("secondary", p)
     trained, base = runs.get(config), runs.get(config.base).model

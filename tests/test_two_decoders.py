@@ -11,7 +11,7 @@ import torch
 
 from companion import variants
 from companion.chapters import two_decoders
-from featint import activations, runs
+from featint import activations, runs, train
 from featint.config import NFMConfig, SAEConfig
 from featint.joint import JointSAE
 from featint.nfm import NFM
@@ -44,6 +44,9 @@ def test_gradients_are_those_of_the_formula_and_differ_only_with_a_mask(joint):
         wanted
     )
     assert found["difference"] < 1e-12 * wanted
+    untouched = joint.sae.W_dec  # the copy is another one
+    assert untouched.dtype == torch.float32 and not untouched.requires_grad
+    assert joint.nfm.config.dropout == 0.2
     masked = two_decoders.gradients(two_decoders.separate(joint, top_n=2), x.float())
     assert masked["difference"] > 0.05 * masked["decoder"]
 
@@ -62,9 +65,20 @@ def test_the_difference_is_conserved_in_float64_and_only_without_a_mask(p):
     free, masked = (
         two_decoders.conservation(variants.get(n, p), p) for n in ("joint", "joint_masked")
     )
-    assert free.index.tolist() == list(range(15, 121, 15))
+    assert free.index.tolist() == list(range(15, 121, 15)) and free.index.name == "step"
     assert free["decoder"].iloc[-1] > 1.3 * free["decoder"].iloc[0] > 0.1
     assert free["difference"].max() < 1e-11 and masked["difference"].iloc[-1] > 1e-3
+
+
+def test_every_segment_goes_on_with_the_next_batches_at_the_same_rate(p, monkeypatch):
+    config, seen = variants.get("joint", p), []
+    monkeypatch.setattr(train, "fit", lambda _, part, how, **__: seen.append((part, how)))
+    two_decoders.conservation(config, p)
+    batches = activations.load(p.harvest, "train").batches(120 * 256, 256, config.train.seed)
+    parts = torch.stack([torch.stack(part) for part, _ in seen])
+    assert torch.equal(parts.flatten(0, 1), torch.stack(list(batches)).double())
+    for part, how in seen:
+        assert (len(part), how.n_steps, how.lr_end_factor, how.lr) == (15, 15, 1, config.train.lr)
 
 
 def test_the_trained_models_difference_stayed_where_the_seed_put_it(p):

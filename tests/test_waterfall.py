@@ -36,6 +36,15 @@ def test_a_protocol_trains_the_named_variant(p, name, protocol, variant):
     assert store.key(found) == store.key(variants.get(variant, p))
 
 
+@pytest.mark.parametrize(("k", "half"), [(1, 1), (2, 1), (3, 1), (8, 4)])
+def test_the_mask_shows_half_of_the_codes_and_at_least_one(p, monkeypatch, k, half):
+    config = variants.get("joint", p)
+    config = replace(config, sae=replace(config.sae, k=k))
+    monkeypatch.setattr(variants, "get", lambda *_: config)
+    protocol = Protocol(first_position="drop", nfm_sees="half")
+    assert waterfall.trained_as("joint", protocol, p).nfm.top_n == half
+
+
 def sse(x, x_hat):
     return (x.double() - x_hat.double()).square().sum().item()
 
