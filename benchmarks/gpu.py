@@ -11,6 +11,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import torch
 import triton
@@ -29,9 +30,7 @@ SIZES = ((576, 4096, 84), (3200, 50000, 1024), (2048, 65536, 64))  # d_in, d_sae
 BATCH, D_FACTOR = 8192, 300
 SHARES = (32, 64, 128, 256, 512, 1024)  # active of 65,536 features
 STEPS = 160
-DEVICE = (
-    store.device()
-)  # of the rest; its correctness can be checked on the CPU, by Triton's interpreter
+DEVICE = store.device()
 
 
 class DenseJoint(nn.Module):
@@ -154,8 +153,8 @@ def switch(k: int, d_sae: int = 65536, d_in: int = 2048) -> dict:
     codes = random_codes(BATCH, d_sae, k)
     table, rows = torch.randn(d_sae, d_in, device=DEVICE), torch.randn(BATCH, d_in, device=DEVICE)
     times = {"k": k, "share": k / d_sae}
-    for layout, limit in (("gathered", 2.0), ("dense", 0.0)):
-        with limited(limit):
+    for layout in ("gathered", "dense"):
+        with limited(layout):
             times |= {
                 f"{layout}_bag": milliseconds(lambda: gpu.bag(*codes, table)),
                 f"{layout}_row_dots": milliseconds(
@@ -167,17 +166,9 @@ def switch(k: int, d_sae: int = 65536, d_in: int = 2048) -> dict:
     return times
 
 
-class limited:
-    """`gpu.DENSE` set to another share for a while."""
-
-    def __init__(self, share: float):
-        self.share = share
-
-    def __enter__(self):
-        self.kept, gpu.DENSE = gpu.DENSE, self.share
-
-    def __exit__(self, *_):
-        gpu.DENSE = self.kept
+def limited(layout: str):
+    """One of the two layouts, whatever the share of active features, for a while."""
+    return mock.patch.object(gpu, "DENSE", {"gathered": 2.0, "dense": 0.0}[layout])
 
 
 def random_codes(batch: int, d_sae: int, k: int) -> Codes:
@@ -191,7 +182,7 @@ def exactness(layout: str, size: tuple[int, int, int] = (576, 4096, 84), batch: 
     d_in, d_sae, k = size
     model = model_of("joint", *size).eval()  # no dropout
     x = torch.randn(batch, d_in, device=DEVICE)
-    with limited(2.0 if layout == "gathered" else 0.0):
+    with limited(layout):
         x_hat, codes = model(x)
         train.mse(x_hat, x).backward()
     named = dict(model.named_parameters())
@@ -201,7 +192,7 @@ def exactness(layout: str, size: tuple[int, int, int] = (576, 4096, 84), batch: 
     acts = pre_acts.gather(1, codes.indices).relu()
     c = torch.zeros_like(pre_acts).scatter(1, codes.indices, acts)
     pooled = ((c @ p["nfm.V"]).square() - c.square() @ p["nfm.V"].square()) / 2
-    with limited(2.0 if layout == "gathered" else 0.0):
+    with limited(layout):
         active = model.nfm.hidden(codes) > 0
     hidden = (pooled @ p["nfm.W_hidden"] + p["nfm.b_hidden"]) * active
     reference = (
@@ -237,7 +228,7 @@ def loss(layout: str, size: tuple[int, int, int] = (576, 4096, 84), steps: int =
     )
     for name, kernels in (("bfloat16", gpu), ("float32", None)):
         fast, sparse._triton = sparse._triton, lambda kernels=kernels: kernels
-        with limited(2.0 if layout == "gathered" else 0.0):
+        with limited(layout):
             fitted = train.fit(
                 model_of("joint", *size), Batches(steps, batch), config, validation=batch(steps)
             )
@@ -272,6 +263,10 @@ def main() -> None:
     )
     parser.add_argument("--minutes", type=float, default=8, help="begin nothing new after so long")
     asked, began = parser.parse_args(), time.monotonic()
+    if DEVICE != "cuda":
+        parser.error(
+            "PyTorch sees no CUDA device here; `pytest tests/test_gpu.py` checks the kernels without one"
+        )
     rows = json.loads(asked.out.read_text(encoding="utf-8"))["rows"] if asked.out.exists() else []
     models = [{"model": model, "size": size} for size in SIZES for model in ("sae", "joint")]
     plan = [

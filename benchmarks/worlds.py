@@ -15,37 +15,31 @@ from companion.chapters import planted_truth
 from companion.chapters.planted_truth import Attempt
 from featint import store
 
-WIDE = Attempt(
-    n_features=256,
-    d_in=256,
-    n_active=8,
-    n_products=128,
-    d_factor=256,
-    noise=0.025,
-    n_tokens=2_400_000,
-    batch_tokens=1024,
-)
-WIDER = Attempt(
-    n_features=1024,
-    d_in=1024,
-    n_active=20,
-    n_products=320,
-    d_factor=640,
-    noise=0.0125,
-    n_tokens=10_000_000,
-    batch_tokens=4096,
-)
+WIDE = {
+    "n_features": 256,
+    "d_in": 256,
+    "n_active": 8,
+    "n_products": 128,
+    "d_factor": 256,
+    "noise": 0.025,
+}
+WIDER = {
+    "n_features": 1024,
+    "d_in": 1024,
+    "n_active": 20,
+    "n_products": 320,
+    "d_factor": 640,
+    "noise": 0.0125,
+}
 WORLDS = {  # about as many products per token and as much noise per activation in all of them
     "64": Attempt(n_tokens=600_000),
-    "256": WIDE,
-    "1024": WIDER,
-    "1024, half the dimensions": replace(WIDER, d_in=512),
-    "1024, four times the tokens": replace(WIDER, n_tokens=40_000_000),
+    "256": Attempt(**WIDE, n_tokens=2_400_000, batch_tokens=1024),
+    "1024": (wider := Attempt(**WIDER, n_tokens=10_000_000, batch_tokens=4096)),
+    "1024, half the dimensions": replace(wider, d_in=512),
+    "1024, four times the tokens": replace(wider, n_tokens=40_000_000),
 }
-RATES = {
-    "256": (0.001, 0.003),
-    "1024": (0.0005, 0.001, 0.002),
-}  # each model takes the better one on a seed of its own
+RATES = {"256": (0.001, 0.003), "1024": (0.0005, 0.001, 0.002)}
+"""Learning rates tried; each model takes the best on a seed of its own. The chapter's world keeps its rate."""
 TUNING_SEED = 99
 MODELS = list(planted_truth.WITH_PAIRS)
 KEPT = "recall_difference recall_factors auprc_difference reported false cosine fvu fvu_refit fvu_refit_pairs fvu_linear_floor fvu_floor".split()
@@ -69,7 +63,7 @@ def main() -> None:
     def run(stage: dict[str, list[Attempt]]) -> dict[str, pd.DataFrame]:
         tables = planted_truth.run(stage)
         for name, table in tables.items():
-            kept = [*asdict(WIDE), *(c for c in KEPT if c in table)]
+            kept = [*asdict(WORLDS["64"]), *(c for c in KEPT if c in table)]
             rows.extend(json.loads(table[kept].assign(world=name).to_json(orient="records")))
             by = ["model", "lr"]
             found = table.groupby(by, sort=False)[["recall_difference", "fvu"]].agg(

@@ -1,17 +1,16 @@
 """The Triton kernels against dense formulas in float64; without a GPU Triton's interpreter runs them (see conftest)."""
 
+import importlib
+
 import pytest
 import torch
 
-from featint import store, train
-from featint.config import NFMConfig, SAEConfig
-from featint.joint import JointSAE
+from featint import store
 from featint.kernels import sparse
 from featint.kernels.sparse import Codes
-from featint.nfm import NFM
-from featint.sae import TopKSAE
 
 gpu = pytest.importorskip("featint.kernels.gpu", reason="Triton is for Linux only")
+benchmark = importlib.import_module("benchmarks.gpu")
 
 BATCH, D_IN, D_SAE, K = 6, 300, 60, 20  # 300 is no multiple of 8: columns are padded
 DEVICE = store.device()
@@ -54,27 +53,18 @@ def test_products_with_sparse_codes(case, layout):
     close(gpu.weight_grad(rows, *codes, D_SAE), dense.T @ rows.double())
 
 
+@pytest.mark.parametrize("layout", ["gathered", "dense"])
 def test_the_joint_step_and_every_gradient(layout, monkeypatch):
-    """Against dense autograd in float64, for the features that the step itself chose."""
+    """As the benchmark does: against dense autograd in float64, for the features and hidden units that the step found active."""
     monkeypatch.setattr(sparse, "_fast", lambda *tensors: gpu)
-    generator = torch.Generator().manual_seed(0)
-    nfm = NFM(D_IN, D_SAE, NFMConfig(d_factor=9, dropout=0.0), generator)
-    model, x = (
-        JointSAE(TopKSAE(D_IN, SAEConfig(d_sae=D_SAE, k=K), generator), nfm).to(DEVICE),
-        random(BATCH, D_IN),
-    )
-    x_hat, codes = model(x)
-    train.mse(x_hat, x).backward()
-    p = {name: q.detach().double().requires_grad_() for name, q in model.named_parameters()}
-    acts = (x.double() @ p["sae.W_enc"] + p["sae.b_enc"]).gather(1, codes.indices).relu()
-    c = acts.new_zeros(BATCH, D_SAE).scatter(1, codes.indices, acts)
-    V, decoder = p["nfm.V"], p["sae.W_dec"] + p["nfm.W_lin"]
-    hidden = ((c @ V).square() - c.square() @ V.square()) / 2 @ p["nfm.W_hidden"] + p[
-        "nfm.b_hidden"
-    ]
-    reference = c @ decoder + p["nfm.b_lin"] + hidden.relu() @ p["nfm.W_out"] + p["nfm.b_out"]
-    train.mse(reference, x.double()).backward()
-    close(x_hat, reference)
-    for name, parameter in model.named_parameters():
-        error = (parameter.grad.double() - p[name].grad).norm() / p[name].grad.norm()
-        assert error < 0.02, f"{name}: {error:.3g}"
+    errors = benchmark.exactness(layout, (D_IN, D_SAE, K), BATCH)
+    assert errors.pop("layout") == layout and errors.pop("chosen_by_both") > 0.95
+    assert len(errors) == 11 and max(errors.values()) < 0.01, errors
+
+
+def test_the_benchmark_asks_for_a_gpu(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(benchmark, "DEVICE", "cpu")
+    monkeypatch.setattr("sys.argv", ["gpu", str(tmp_path / "gpu.json")])
+    with pytest.raises(SystemExit):
+        benchmark.main()
+    assert "no CUDA device here" in capsys.readouterr().err and not (tmp_path / "gpu.json").exists()

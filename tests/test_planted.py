@@ -247,7 +247,7 @@ def test_bought_counts_correlations_of_more_than_half_of_products_with_features(
 
 
 def test_pairs_found_by_hand():
-    """V_i V_j a_i a_j, with the levels 2, the mean of 1 and 3 where it fires, 1 and 2: 2, 1 and 0.5
+    """V_i V_j a_i a_j, with the levels 2, the mean of 1 and 3 where it fires, 1, its only time, and 2: 2, 1 and 0.5
     for V = 1, 1, 1/4. Half of a planted 2 is reported, by equality."""
     config = WorldConfig(n_features=3, d_in=1, n_active=2, n_products=1, strength=2)
     world, nfm = World(config), NFM(1, 3, NFMConfig(d_factor=1, dropout=0.0))
@@ -257,7 +257,7 @@ def test_pairs_found_by_hand():
         nfm.V.copy_(torch.tensor([[1.0], [1.0], [0.25]]))
         nfm.W_hidden.fill_(1.0)
         nfm.W_out.fill_(-1.0)
-    codes = Codes(torch.tensor([[1.0, 1], [3, 2], [1, 2]]), torch.tensor([[0, 1], [0, 2], [1, 2]]))
+    codes = Codes(torch.tensor([[1.0, 1], [3, 2], [0, 2]]), torch.tensor([[0, 1], [0, 2], [1, 2]]))
 
     def found(i, j, match=(0, 1, 2)):
         world.products = torch.tensor([[i, j]])

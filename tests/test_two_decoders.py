@@ -11,6 +11,7 @@ import torch
 
 from companion import variants
 from companion.chapters import two_decoders
+from companion.profiles import altered
 from featint import activations, runs, train
 from featint.config import NFMConfig, SAEConfig
 from featint.joint import JointSAE
@@ -71,7 +72,7 @@ def test_the_difference_is_conserved_in_float64_and_only_without_a_mask(p):
 
 
 def test_every_segment_goes_on_with_the_next_batches_at_the_same_rate(p, monkeypatch):
-    config, seen = variants.get("joint", p), []
+    config, seen = altered(variants.get("joint", p), {"train": {"n_tokens": 1280}}), []
     monkeypatch.setattr(train, "fit", lambda _, part, how, **__: seen.append((part, how)))
     two_decoders.conservation(config, p)
     batches = activations.load(p.harvest, "train").batches(120 * 256, 256, config.train.seed)
