@@ -125,7 +125,7 @@ class World:
         present = torch.rand(n_tokens, c.n_features, **on).topk(c.n_active).indices
         strengths = 0.5 + torch.rand(n_tokens, c.n_active, **on)
         codes = strengths.new_zeros(n_tokens, c.n_features).scatter(1, present, strengths)
-        products = codes[:, self.products].prod(2) if len(self.products) else codes[:, :0]
+        products = codes[:, self.products].prod(2)
         x = codes @ self.directions + c.strength * products @ self.product_directions
         return Sample(codes, products, x + c.noise * torch.randn(x.shape, **on))
 

@@ -118,6 +118,16 @@ def test_another_seed_plants_another_truth():
     assert len(planted_by) > 2
 
 
+def test_a_world_moves_to_a_device_whole_and_stays_where_it_was():
+    world = planted.World(planted.WorldConfig(n_features=8, d_in=4, n_active=2, n_products=3))
+    moved = world.to("meta")
+    for name in ("directions", "products", "product_directions"):
+        there, here = getattr(moved, name), getattr(world, name)
+        assert (there.device.type, there.shape) == ("meta", here.shape)
+        assert here.device.type == "cpu"
+    assert moved.config == world.config
+
+
 def test_floors_by_hand():
     """x = 1 + 2 c + 4 p. Without p the fit is 3 + 2 c: on the test's 1 and 9 it says 3 and 7, errors
     4 + 4 around the mean's 16 + 16."""
