@@ -1,7 +1,7 @@
 """The chapter Planted truth: do the models of this book find planted products? One attempt, sweeps
 of attempts that are checked before any of them trains, and means over seeds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import chain, product
 
@@ -70,11 +70,11 @@ def attempts(base: Attempt, **values: Sequence) -> list[Attempt]:
     return [replace(base, **dict(zip(values, c, strict=True))) for c in product(*values.values())]
 
 
-def untrained(a: Attempt) -> nn.Module:
-    """The attempt's model with its initial values."""
+def untrained(a: Attempt, path: Callable[..., NFM] = NFM) -> nn.Module:
+    """The attempt's model with its initial values; `path` makes its NFM."""
     generator = torch.Generator().manual_seed(a.seed + 1)  # another stream than the world's
     paths = {"interaction": a.model != "joint_no_interaction", "dropout": 0.0}
-    nfm = NFM(a.d_in, a.n_features, NFMConfig(d_factor=a.d_factor, **paths), generator)
+    nfm = path(a.d_in, a.n_features, NFMConfig(d_factor=a.d_factor, **paths), generator)
     if a.model == "true_codes":
         return OnTrueCodes(nfm, a.n_features, a.n_active)
     d_sae = a.n_features
@@ -84,9 +84,9 @@ def untrained(a: Attempt) -> nn.Module:
     return sae if a.model.startswith("sae") else JointSAE(sae, nfm)
 
 
-def fitted(a: Attempt, world: World) -> nn.Module:
+def fitted(a: Attempt, world: World, path: Callable[..., NFM] = NFM) -> nn.Module:
     """The attempt's model, trained on the fastest device and brought back."""
-    model, config, true = untrained(a), a.training, a.model == "true_codes"
+    model, config, true = untrained(a, path), a.training, a.model == "true_codes"
     model, world = model.to(store.device()), world.to(store.device())
     batches = world.batches(config.n_steps, config.batch_tokens, a.seed, with_codes=true)
     scale = {"nfm.b_hidden": 0.0} if a.model in WITH_PAIRS and not a.hidden_bias else {}
