@@ -28,7 +28,9 @@ profile = profiles.get(PROFILE)
 FEATINT = f"{shlex.quote(sys.executable)} -m companion.cli"
 JUPYTER_BOOK = shlex.quote(str(Path(sys.executable).with_name("jupyter-book")))
 MANIFEST = store.MANIFEST
-SPEED = places.DATA / "results" / "bench" / "speed.json"  # measured by `make bench`, on an idle machine, and committed
+PUBLISHED = sorted(places.PUBLISHED.glob("*/*.json"))
+# Notebooks that show published results whatever profile they run with.
+SHOWN = {"performance": "bench", "planted_truth": "bench", "seeds": profiles.PUBLISHED}
 
 # What an artefact depends on besides its config, which is in its path.
 READING, TRAINING = dependencies.of_stage("featint.harvest"), dependencies.of_stage("featint.runs")
@@ -54,7 +56,7 @@ rule book:
         executed=[notebook.executed(name, PROFILE) for name in notebook.names()],
         ledger=places.BUILD / "executed" / PROFILE / "ledger.done",
         atlas=places.BUILD / "atlas" / PROFILE / "atlas.json",
-        pages=["_config.yml", "_toc.yml", *PAGES],
+        pages=["_config.yml", "_toc.yml", *PAGES, *PUBLISHED],
     output:
         HTML / "book" / "intro.html",
     params:
@@ -115,7 +117,7 @@ rule execute:
     input:
         "notebooks/{name}.ipynb",
         lambda w: dependencies.of_notebook(notebook.FOLDER / f"{w.name}.ipynb"),
-        lambda w: [SPEED] if w.name == "performance" else [],
+        lambda w: [f for f in PUBLISHED if f.parent.name == SHOWN.get(w.name)],
         models=lambda w: models_of(w.name),
     output:
         places.BUILD / "executed" / PROFILE / "notebooks" / "{name}.ipynb",

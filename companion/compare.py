@@ -10,15 +10,17 @@ from featint.config import at_least
 
 
 def folder(run: str) -> Path:
-    """The results of a run, given as a folder or as a label under `data/results`.
+    """The results of a run, given as a folder or as a label: of this machine where it has them,
+    else the published ones. `report` says which folders these are.
 
     Raises ValueError naming the labels that there are.
     """
-    home = places.DATA / "results"
-    for place in (home / run, Path(run)):
+    homes = places.RESULTS, places.PUBLISHED
+    for place in (*(home / run for home in homes), Path(run)):
         if results.files(place):
             return place
-    labels = sorted(str(f.relative_to(home)) for f in home.glob("**/") if results.files(f))
+    found = {str(f.relative_to(h)) for h in homes for f in h.glob("**/") if results.files(f)}
+    labels = sorted(found)
     what = f"run = {run!r} is neither a folder with results nor a label"
     raise ValueError(f"{what}; labels: {', '.join(labels) or 'none yet'}")
 

@@ -62,9 +62,9 @@ def expected_unit(entry: dict, field: str) -> str | None:
     return entry.get("compare", entry)["unit"] if known else None
 
 
-def measured_here(profile: Profile) -> dict[str, pd.Series]:
-    """The estimates that a profile has, by key."""
-    here = results.load(results.folder(profile))
+def measured(place: Path) -> dict[str, pd.Series]:
+    """The estimates in a folder of results, by key."""
+    here = results.load(place)
     return {":".join(key): estimate for key, estimate in here.iterrows()}
 
 
@@ -153,10 +153,11 @@ def in_words(estimate: pd.Series | None) -> str | None:
     return None if estimate is None or estimate.value is None else sentence(estimate)
 
 
-def build(profile: Profile) -> list[dict]:
-    """The ledger of a profile, one row per number of the paper, in the paper's order:
+def build(profile: Profile, place: Path | None = None) -> list[dict]:
+    """The ledger of a profile's results, those of this machine or those in a folder, one row per
+    number of the paper, in the paper's order:
     {id, paper, as_published, controlled, verdict, why, chapter}."""
-    here = measured_here(profile)
+    here = measured(place or results.folder(profile))
     rows = [judge(entry, profile, here) for entry in entries()]
     for row in rows:
         row.update({f: results.plain(row[f]) for f in SHOWN if row[f] is not None})
@@ -173,7 +174,7 @@ def write(profile: Profile) -> Path:
 def chapter(profile: Profile, name: str) -> pd.DataFrame:
     """The ledger's rows of one chapter, as a table for its last page: what, paper, ours,
     verdict."""
-    here, rows = measured_here(profile), []
+    here, rows = measured(results.folder(profile)), []
     for entry in entries():
         if entry["chapter"] == name:
             row = judge(entry, profile, here)

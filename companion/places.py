@@ -5,5 +5,9 @@ from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[1]
 DATA = PROJECT / "data"
+PUBLISHED = DATA / "results"
+"""The published results, `<profile>/<chapter>.json`, in git."""
+RESULTS = PROJECT / "results"
+"""What is computed here, `<profile>/` or `custom/<profile>-<hash>/`, and not in git."""
 BUILD = PROJECT / "_build"
 TOC = PROJECT / "_toc.yml"

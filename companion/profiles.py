@@ -120,6 +120,8 @@ def paper() -> Profile:
     )
 
 
+PUBLISHED = full.__name__
+"""The profile whose published results the book puts beside those of the machine that built it."""
 PROFILES = {f.__name__: f for f in (smoke, laptop, full, paper)}
 KNOBS = (
     dict.fromkeys(("k", "d_sae"), "sae")

@@ -14,9 +14,9 @@ REMEDY = "`featint notebook {} --profile ...` computes it"
 
 
 def folder(profile) -> Path:
-    """Where a profile's results lie: `data/results/<name>`, or a folder of their own if knobs were
-    turned."""
-    return places.DATA / "results" / profile.label
+    """Where a profile's results are written: `results/<name>`, or a folder of their own if knobs
+    were turned."""
+    return places.RESULTS / profile.label
 
 
 def save(
@@ -96,15 +96,10 @@ def load(place: Path) -> pd.DataFrame:
     return pd.concat(tables, names=["chapter"]) if tables else estimates.tidy([])
 
 
-def frame(profile_label: str, chapter: str) -> pd.DataFrame:
-    """The estimates of one chapter. Raises as `read`."""
-    return table(places.DATA / "results" / profile_label / f"{chapter}.json")
-
-
-def lookup(profile_label: str, chapter: str, name: str) -> pd.Series:
-    """One estimate of one chapter. Raises StoreError naming the ids there are."""
-    values = frame(profile_label, chapter)
+def lookup(file: Path, name: str) -> pd.Series:
+    """One estimate of a results file. Raises as `read`, and StoreError naming the ids there are."""
+    values = table(file)
     if name not in values.index:
-        what = f"data/results/{profile_label}/{chapter}.json has no value {name!r}"
-        raise store.StoreError(f"{what}; it has {', '.join(sorted(values.index))}")
+        has = ", ".join(sorted(values.index))
+        raise store.StoreError(f"{file} has no value {name!r}; it has {has}")
     return values.loc[name]

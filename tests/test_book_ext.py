@@ -80,7 +80,8 @@ def write(file: Path, content) -> None:
 def book(tmp_path, monkeypatch):
     """A project with one page, one notebook, its executed copy and its results; the package is elsewhere."""
     monkeypatch.syspath_prepend(ROOT / "book" / "_ext")
-    monkeypatch.setattr(places, "DATA", tmp_path / "data")
+    for name, place in {"DATA": "data", "PUBLISHED": "data/results", "RESULTS": "results"}.items():
+        monkeypatch.setattr(places, name, tmp_path / place)
     monkeypatch.setenv("PROFILE", "laptop")
     (tmp_path / "featint").mkdir()
     write(tmp_path / "conf.py", CONF)
@@ -108,14 +109,14 @@ def book(tmp_path, monkeypatch):
         "seed": 0,
         "versions": {"numpy": "2.4"},
     }
-    for run, value in {"laptop": FVU, "full": FVU | {"value": 0.309}}.items():
+    for run, value in {"results/laptop": FVU, "data/results/full": FVU | {"value": 0.309}}.items():
         content = {
             "chapter": "chapter",
             "profile": run,
             "provenance": stamp,
             "values": {"joint/fvu": value},
         }
-        write(tmp_path / f"data/results/{run}/chapter.json", content)
+        write(tmp_path / run / "chapter.json", content)
     entry = {
         "id": "gain",
         "claim": "C1",
@@ -135,7 +136,7 @@ def book(tmp_path, monkeypatch):
         "why": "It is | smaller.",
         "chapter": "chapter",
     }
-    write(tmp_path / "data/results/laptop/ledger.json", [row])
+    write(tmp_path / "results/laptop/ledger.json", [row])
     write(
         tmp_path / "data/results/full/ledger.json",
         [row | {"verdict": "reproduced", "controlled": FVU | {"value": 0.309}}],
@@ -203,7 +204,7 @@ def test_book_shows_what_was_executed_and_measured(book):
 
     # only what depends on a file that changed is written again, and it shows the new number
     written = (book / "_build/html/book/ledger.html").stat().st_mtime_ns
-    results = book / "data/results/laptop/chapter.json"
+    results = book / "results/laptop/chapter.json"
     results.write_text(
         results.read_text(encoding="utf-8").replace("0.31234", "0.3176"), encoding="utf-8"
     )
@@ -273,10 +274,7 @@ def test_book_shows_what_was_executed_and_measured(book):
             lambda b: write(b / "index.md", "# B\n\n```{atlas}\n```\n"),
             ["index", "atlas.json", "featint atlas --profile laptop"],
         ),
-        (
-            lambda b: (b / "data/results/laptop/ledger.json").unlink(),
-            ["ledger.json", "featint ledger"],
-        ),
+        (lambda b: (b / "results/laptop/ledger.json").unlink(), ["ledger.json", "featint ledger"]),
     ],
 )
 def test_build_stops_and_names_page_and_key(book, change, said):

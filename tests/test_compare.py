@@ -16,7 +16,8 @@ class Run:
 @pytest.fixture
 def write(tmp_path, monkeypatch):
     """Saves a chapter's values, given by name, and returns the run's folder."""
-    monkeypatch.setattr(places, "DATA", tmp_path)
+    monkeypatch.setattr(places, "RESULTS", tmp_path)
+    monkeypatch.setattr(places, "PUBLISHED", tmp_path / "published")
 
     def save(label, chapter, **values):
         frame = estimates.tidy([v | {"quantity": name} for name, v in values.items()])

@@ -151,7 +151,7 @@ def test_a_malformed_file_is_named(tmp_path, text, message):
 
 @pytest.fixture
 def profile(tmp_path, monkeypatch):
-    monkeypatch.setattr(places, "DATA", tmp_path)
+    monkeypatch.setattr(places, "RESULTS", tmp_path)
     return profiles.smoke()
 
 
@@ -326,7 +326,7 @@ def test_written_ledger_holds_every_id_and_summary_counts_them(profile):
 # --- the committed results ---------------------------------------------------------------------------------------------------------
 
 COMMITTED = sorted(
-    f for profile in ("laptop", "full") for f in (places.DATA / "results" / profile).glob("*.json")
+    f for profile in ("laptop", "full") for f in (places.PUBLISHED / profile).glob("*.json")
 )
 
 
@@ -362,5 +362,5 @@ def test_a_committed_estimate_is_called_by_its_columns(file):
 )
 def test_the_committed_ledger_follows_from_the_committed_results(file):
     assert json.loads(file.read_text(encoding="utf-8")) == ledger.build(
-        profiles.get(file.parent.name)
+        profiles.get(file.parent.name), file.parent
     )

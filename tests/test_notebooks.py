@@ -288,7 +288,7 @@ class TestBeforeTheWork:
             notebook.run("superposition", "smoke", {})
 
     def test_results_that_could_not_be_written(self, closed, monkeypatch):
-        monkeypatch.setattr(places, "DATA", closed)
+        monkeypatch.setattr(places, "RESULTS", closed)
         with pytest.raises(StoreError, match="takes no files .* copy the project"):
             notebook.start({"__annotations__": {"profile": str}, "profile": "smoke"})
 

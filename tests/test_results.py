@@ -26,7 +26,7 @@ ID = "joint/gain_vs_sae/controlled"
 
 @pytest.fixture
 def profile(tmp_path, monkeypatch):
-    monkeypatch.setattr(places, "DATA", tmp_path)
+    monkeypatch.setattr(places, "RESULTS", tmp_path)
     return replace(profiles.smoke(), name="laptop")
 
 
@@ -49,7 +49,7 @@ def test_save_then_look_up(profile):
             "protocol": "controlled",
         }
     }
-    row = results.lookup("laptop", "reconstruction", ID)
+    row = results.lookup(file, ID)
     assert (row.value, row.lo, row.hi, row.baseline) == (0.12345679, 0.12, 0.13, "sae")
 
 
@@ -61,8 +61,8 @@ def test_what_was_saved_comes_back_as_a_tidy_frame(profile):
         {"model": "sae", "quantity": "valley", "value": None, "n": 7, "unit": "no valley"},
     ]
     saved = estimates.tidy(rows)
-    results.save(profile, "norms", saved, seed=0)
-    back = results.frame("laptop", "norms")
+    file = results.save(profile, "norms", saved, seed=0)
+    back = results.table(file)
     assert list(back.index) == [
         ID,
         "joint/fvu/all/as_published",
@@ -105,19 +105,20 @@ def test_turned_knobs_do_not_overwrite_the_profiles_results(profile):
 
 
 def test_missing_results_and_ids_say_what_there_is(profile):
+    file = results.folder(profile) / "reconstruction.json"
     with pytest.raises(
         StoreError, match="reconstruction.json is missing; `featint notebook reconstruction"
     ):
-        results.lookup("laptop", "reconstruction", ID)
-    file = results.save(profile, "reconstruction", pd.DataFrame([GAIN]), seed=0)
+        results.lookup(file, ID)
+    assert results.save(profile, "reconstruction", pd.DataFrame([GAIN]), seed=0) == file
     with pytest.raises(StoreError, match=f"has no value 'joint/fv'; it has {ID}"):
-        results.lookup("laptop", "reconstruction", "joint/fv")
+        results.lookup(file, "joint/fv")
     file.write_text("{}", encoding="utf-8")
     with pytest.raises(StoreError, match="lacks chapter"):
-        results.lookup("laptop", "reconstruction", ID)
+        results.lookup(file, ID)
     file.write_text("{", encoding="utf-8")
     with pytest.raises(StoreError, match="is not JSON"):
-        results.lookup("laptop", "reconstruction", ID)
+        results.lookup(file, ID)
 
 
 def test_results_of_another_version_are_named_with_the_remedy(profile):

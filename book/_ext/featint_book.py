@@ -1,6 +1,6 @@
 """The book's Sphinx extension: executed notebooks instead of the empty ones in git, and numbers from results files instead of typed ones.
 
-`PROFILE` (default `laptop`) decides which runs are shown: `_build/executed/<PROFILE>/notebooks/` and `data/results/<PROFILE>/`.
+`PROFILE` (default `laptop`) decides which runs are shown: `_build/executed/<PROFILE>/notebooks/` and `results/<PROFILE>/`.
 The build stops, naming the page, if a notebook was not run or failed, or if a number does not exist.
 """
 

@@ -3,12 +3,12 @@
 {result}`reconstruction:joint/fvu/all/controlled`           a value of a chapter, here with four significant digits
 {result}`reconstruction:joint/fvu/all/controlled:.3f:ci`   with a format spec, and with its interval: 0.312 [0.305, 0.320]
 {result}`reconstruction:joint/fvu/all/controlled:n`         how many units stand behind it; `unit` gives the unit
-{result}`full/seeds:joint/fvu/controlled`           a value of another profile's committed run
+{result}`full/seeds:joint/fvu/controlled`           a value of another profile's published run
 {paper}`abs_joint_recon_improvement`                what the paper prints, with its unit, or its name if it is a statistic: F = 5.06; a word has none
 {paper}`clamp_interaction_F:value`                  the same without either, where the sentence says it
 {verdict}`abs_joint_recon_improvement`              the ledger's verdict on it, linked to the ledger
 {ledger} (directive; option `chapter`)              the ledger, whole or of one chapter
-{disagreements} full (directive)                    the numbers on which another profile's committed ledger comes to another verdict
+{disagreements} full (directive)                    the numbers on which another profile's published ledger comes to another verdict
 {rules} (directive)                                 how verdicts are reached
 {status} (directive)                                what ran, when, how long
 {picture} waterfall (directive; option `alt`)       a figure that a chapter saved, with the content as its caption
@@ -51,12 +51,14 @@ def load(env, file: Path, remedy: str):
         raise ExtensionError(f"{env.docname}: {file} cannot be read ({e}); {remedy}") from e
 
 
+def results_of(env, profile: str | None = None) -> Path:
+    """The results that this book shows, those computed here; of another profile the published ones."""
+    own = env.config.featint_profile
+    return places.RESULTS / own if profile in (None, own) else places.PUBLISHED / profile
+
+
 def ledger(env, profile: str | None = None) -> list[dict]:
-    return load(
-        env,
-        places.DATA / "results" / (profile or env.config.featint_profile) / "ledger.json",
-        "`featint ledger` writes it",
-    )
+    return load(env, results_of(env, profile) / "ledger.json", "`featint ledger` writes it")
 
 
 def paper_values(env) -> dict[str, dict]:
@@ -83,10 +85,13 @@ class Result(SphinxRole):
     def run(self):
         where, _, rest = self.text.partition(":")
         run, _, chapter = where.rpartition("/")
-        run, (name, *options) = run or self.config.featint_profile, rest.split(":")
-        self.env.note_dependency(str(places.DATA / "results" / run / f"{chapter}.json"))
+        file, (name, *options) = (
+            results_of(self.env, run or None) / f"{chapter}.json",
+            rest.split(":"),
+        )
+        self.env.note_dependency(str(file))
         try:
-            value = results.lookup(run, chapter, name)
+            value = results.lookup(file, name)
         except store.StoreError as e:
             raise ExtensionError(f"{self.env.docname}: {{result}}`{self.text}`: {e}") from e
         spec = next((option for option in options if option not in ("ci", "n", "unit")), None)
@@ -306,7 +311,7 @@ class Status(Markdown):
     def text(self) -> str:
         profile = self.config.featint_profile
         folders = {
-            "results": (places.DATA / "results" / profile, "*.json"),
+            "results": (results_of(self.env), "*.json"),
             "notebooks": (
                 Path(self.env.srcdir, "_build", "executed", profile, "notebooks"),
                 "*.ipynb",
