@@ -237,10 +237,11 @@ def contrasts(table: pd.DataFrame) -> dict[str, Contrast]:
     by_cell = [values[:, cell == c] for c in range(4)]
     pairs = np.stack([by_cell[1] - by_cell[0], by_cell[3] - by_cell[2]]).reshape(2, -1)
     n_pairs = pairs.shape[1]
+    both = estimates.both_random((v_prompt, v_word, v_residual), df)
     return {
         "by prompt": Contrast(estimate, v_prompt, df[0]),
         "by word": Contrast(estimate, v_word, df[1]),
-        "both random": Contrast(estimate, *_both((v_prompt, v_word, v_residual), df)),
+        "both random": Contrast(estimate, *both),
         "published": Contrast(estimate, pairs.var(axis=1, ddof=1).sum() / n_pairs, 2 * n_pairs - 2),
     }
 
@@ -255,17 +256,7 @@ def mean_test(values: np.ndarray) -> pd.Series:
     df = n[0] - 1, n[1] - 1, (n[0] - 1) * (n[1] - 1)
     of_residual = (residual**2).sum() / df[2] / values.size
     v = of_prompt.var(ddof=1) / n[0], of_word.var(ddof=1) / n[1], of_residual
-    return t_tests({"mean": Contrast(estimate, *_both(v, df))}).loc["mean"]
-
-
-def _both(v: tuple[float, ...], df: tuple[float, ...]) -> tuple[float, float]:
-    """Variance and Satterthwaite's degrees of freedom from those over prompts, over words, and of
-    the residual that both contain."""
-    v_prompt, v_word, v_residual = v
-    if v_prompt > v_residual and v_word > v_residual:
-        variance = v_prompt + v_word - v_residual
-        return variance, variance**2 / sum(x**2 / d for x, d in zip(v, df, strict=True))
-    return max(zip(v, df, strict=True))  # one source adds nothing to the noise of the other
+    return t_tests({"mean": Contrast(estimate, *estimates.both_random(v, df))}).loc["mean"]
 
 
 def mixed_model(table: pd.DataFrame) -> Contrast:

@@ -5,9 +5,10 @@ which `protocol`; then `value`, the ends `lo` and `hi` of its 95 % interval, `n`
 `of` (articles, seeds, features), and the `unit`. A baseline or part that there is none of is "".
 
 Tokens of one article share its topic and its words, so they are not independent observations:
-articles are. Every interval over text here resamples whole articles (Cameron, Gelbach & Miller
-2008). A mean, FVU, cross-entropy or KL is a ratio of sums; a resampled article brings all of its
-sums along, so that one row of sums per article is all a bootstrap needs.
+articles are. Nor are all articles together, if one training made what is measured on them: another
+seed gives another model. A mean, FVU, cross-entropy or KL is a ratio of sums, so that one row of
+sums per article, or per seed and article, is all that an interval needs. `benchmarks/coverage.py`
+simulates how often the intervals hold the truth.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,8 +25,6 @@ DEFAULTS = pd.Series("", COLUMNS, object)
 """Of what is not said."""
 DEFAULTS[["value", "lo", "hi", "n", "protocol"]] = [None, None, None, None, "controlled"]
 PROTOCOLS = ("as published", "controlled", "setting")
-ENDS = [0.025, 0.975]  # of a 95 % interval
-CHUNK = 200  # draws made at once, so that memory does not grow with the number of draws
 
 
 def tidy(rows: pd.DataFrame | Sequence[Mapping], **same) -> pd.DataFrame:
@@ -64,78 +63,118 @@ def identifier(row) -> str:
     return "/".join(part for part in parts if part).replace(" ", "_")
 
 
-def bootstrap(
+def of_totals(
     sums: pd.DataFrame,
     statistic: Callable[[pd.DataFrame], Mapping],
-    draws: int = 2000,
     names: str | Sequence[str] = "model",
     **same,
 ) -> pd.DataFrame:
-    """Percentile cluster bootstrap of functions of totals; a tidy frame.
+    """Functions of totals, with Student's t intervals from leaving out one article, or seed, at a
+    time (Tukey 1958); a tidy frame.
 
-    `sums` has one row per cluster. `statistic` gets a frame of totals, one row per draw and the
-    columns of `sums`, and returns columns of the same length by key: `lambda t: {"sae": t.sse /
-    t.sst}`. A key, or each part of a tuple, fills the columns `names`; `same` fills others. Calls
-    with as many clusters share their draws, so that they are paired.
+    `sums` has a row per article, or per seed and article: two index levels in this order.
+    `statistic` gets a frame of totals, each row for itself, with the columns of `sums`, and returns
+    columns of the same length by key: `lambda t: {"sae": t.sse / t.sst}`. A key, or each part of a
+    tuple, fills the columns `names`; `same` fills others.
 
-    With a single cluster there is no interval. Raises ValueError if a sum or a statistic is not
-    finite, on the data or in a draw.
+    From one seed the interval holds what other articles would change; from several, what other
+    seeds would change too (`both_random`), and `of` says so. A single article has no interval.
+    Raises ValueError if a column lacks a seed or an article, or if a sum or a statistic, with or
+    without one of them, is not finite.
     """
-    require(sums)
-    n, rng = len(sums), np.random.default_rng(0)
-    columns = sums.to_numpy(dtype=float)
-    resampled = [  # how often a draw holds each cluster, times the clusters' sums
-        rng.multinomial(n, np.full(n, 1 / n), size=min(CHUNK, draws - start)) @ columns
-        for start in range(0, draws, CHUNK)
-    ]
-    observed = columns.sum(0, keepdims=True)
-    totals = pd.DataFrame(np.concatenate([observed, *resampled]), columns=sums.columns)
+    cells = by_seed(sums)
+    s, a, width = cells.shape
+    of = "articles" if s == 1 else f"articles x {s} seeds"
+    left_out = [np.zeros((1, width)), cells.sum(0), cells.sum(1), cells.reshape(-1, width)]
+    left_out = left_out[: 1 if a == 1 else 2 if s == 1 else 4]
+    totals = pd.DataFrame(cells.sum((0, 1)) - np.concatenate(left_out), columns=sums.columns)
     with np.errstate(divide="ignore", invalid="ignore"):  # reported below by name instead
         found = pd.DataFrame(statistic(totals), dtype=float)
     for key, column in found.items():
         if bad := int((~np.isfinite(column)).sum()):
             raise ValueError(
-                f"{key!r} is not finite in {bad} of {draws + 1} draws from {n} clusters: "
-                "its denominator is 0 in too many of them"
+                f"{key!r} is not finite in {bad} of {len(found)} totals, with all of {a} {of} or "
+                "without one: its denominator is 0 there"
             )
-    lo, hi = found[1:].quantile(ENDS).to_numpy() if n > 1 else (None, None)
-    frame = pd.DataFrame({"value": found.iloc[0], "lo": lo, "hi": hi}).rename_axis(names)
-    return tidy(frame.reset_index(), **{"n": n, "of": "articles"} | same)
+    same = {"n": a, "of": of} | same
+    value, found = found.iloc[0].rename_axis(names), found[1:]
+    if a == 1:
+        return tidy(value.rename("value").reset_index(), **same)
+    variance, df = tukey(found[:a]), a - 1
+    if s > 1:
+        each = found[a + s :].to_numpy().reshape(s, a, -1)
+        rest = each - each.mean(0) - each.mean(1, keepdims=True) + each.mean((0, 1))
+        dfs = s - 1, a - 1, (s - 1) * (a - 1)
+        of_rest = (s * a - 1) ** 2 / (s * a) * (rest**2).sum((0, 1)) / dfs[2]
+        parts = zip(tukey(found[a : a + s]), variance, of_rest, strict=True)
+        variance, df = np.array([both_random(v, dfs) for v in parts]).T
+    return student(value, np.sqrt(np.asarray(variance)), df, **same)
 
 
-def gains(
-    errors: pd.DataFrame, pairs: Sequence[tuple[str, str]], draws=2000, **same
-) -> pd.DataFrame:
+def by_seed(sums: pd.DataFrame) -> np.ndarray:
+    """Sums by article, or by seed and article, as an array (seeds, articles, columns). Raises
+    ValueError if a column lacks a seed or an article, or for what is not finite."""
+    if sums.index.nlevels == 1 or sums.empty:
+        require(sums)
+        return sums.to_numpy(dtype=float)[None]
+    seeds, articles = sums.index.unique(0), sums.index.unique(1)
+    grid = sums.reindex(pd.MultiIndex.from_product([seeds, articles]))
+    lacks = grid.isna().groupby(level=0, sort=False).sum()
+    if lacks.any(axis=None):
+        row, column = np.argwhere(lacks.to_numpy())[0]
+        raise ValueError(
+            f"{sums.columns[column]} lacks {lacks.iloc[row, column]} of {len(articles)} articles "
+            f"from seed {seeds[row]}: what is compared takes the same seeds and the same articles"
+        )
+    require(grid)
+    return grid.to_numpy(dtype=float).reshape(len(seeds), len(articles), -1)
+
+
+def both_random(v: tuple[float, ...], df: tuple[float, ...]) -> tuple[float, float]:
+    """Variance and Satterthwaite's degrees of freedom of a mean over two crossed kinds of random
+    units (articles and seeds, prompts and words), from the variances and df over the first, over
+    the second, and of the residual that both contain."""
+    first, second, residual = v
+    if min(first, second) > residual:
+        variance = first + second - residual
+        return variance, variance**2 / sum(x**2 / d for x, d in zip(v, df, strict=True))
+    return max(zip(v, df, strict=True))  # one source adds nothing to the noise of the other
+
+
+def tukey(without: pd.DataFrame) -> pd.Series:
+    """The jackknife's variance of each column, whose rows leave out one unit each."""
+    return (len(without) - 1) ** 2 / len(without) * without.var()
+
+
+def gains(errors: pd.DataFrame, pairs: Sequence[tuple[str, str]], **same) -> pd.DataFrame:
     r"""How much of the baseline's error a model removes, per cent, for pairs (model, baseline).
 
     .. math::
 
         \text{gain} = 100 \left(1 -
-        \frac{\sum_a E_{\text{model}, a}}{\sum_a E_{\text{baseline}, a}}\right)
+        \frac{\sum_{s,a} E_{\text{model}, s, a}}{\sum_{s,a} E_{\text{baseline}, s, a}}\right)
 
-    `errors` has one row per article a and one column per model: sums over the article's tokens of a
-    squared error, a KL or a rise in cross-entropy. Positive where the model is better; articles
-    are drawn anew for both at once.
+    `errors` has one row per article a, or per seed s and article, as in `of_totals`, and one column
+    per model: sums over the article's tokens of a squared error, a KL or a rise in cross-entropy.
+    Positive where the model is better; what is left out is left out of both at once.
     """
 
-    return bootstrap(
+    return of_totals(
         errors,
         lambda total: {(a, b): 100 * (1 - total[a] / total[b]) for a, b in pairs},
-        draws,
         names=("model", "baseline"),
         **{"quantity": "gain", "unit": "%"} | same,
     )
 
 
-def ratios(errors: pd.DataFrame, size: pd.Series, draws=2000, scale=1.0, **same) -> pd.DataFrame:
+def ratios(errors: pd.DataFrame, size: pd.Series, scale=1.0, **same) -> pd.DataFrame:
     """Each column's total over that of `size`: FVU from squared errors and squared distances from
-    the mean, a mean from sums and numbers of tokens; times `scale`."""
+    the mean, a mean from sums and numbers of tokens; times `scale`. Rows as in `of_totals`."""
 
     sums = errors.set_axis(range(errors.shape[1]), axis=1).assign(size=size)
-    return bootstrap(
+    return of_totals(
         sums,
         lambda total: {key: scale * total[i] / total["size"] for i, key in enumerate(errors)},
-        draws,
         **same,
     )
 
@@ -165,10 +204,10 @@ def over_seeds(by_seed: pd.DataFrame, **same) -> pd.DataFrame:
     return student(by_seed.mean(), by_seed.sem(), n - 1, **{"n": n, "of": "seeds"} | same)
 
 
-def student(value: pd.Series, error: pd.Series, df: int, **same) -> pd.DataFrame:
+def student(value: pd.Series, error, df, **same) -> pd.DataFrame:
     """Values with Student's t intervals from their standard errors, none where there is no error;
     a tidy frame whose columns the levels of the index fill."""
-    half = stats.t.ppf(ENDS[1], df) * error
+    half = stats.t.isf(0.025, df) * error
     frame = pd.DataFrame({"value": value, "lo": value - half, "hi": value + half})
     return tidy(frame.reset_index(), **same)
 
@@ -189,8 +228,8 @@ def jackknife(
         raise ValueError(f"blocks = {blocks}: at least 2 are needed, to leave one out")
     every = [statistic(np.arange(blocks) != block) for block in range(-1, blocks)]
     whole, *without = (pd.Series(found).rename_axis(names) for found in every)
-    variance = (blocks - 1) ** 2 / blocks * pd.DataFrame(without).var()
-    return student(whole, variance**0.5, blocks - 1, **{"n": blocks, "of": "blocks"} | same)
+    error = tukey(pd.DataFrame(without)) ** 0.5
+    return student(whole, error, blocks - 1, **{"n": blocks, "of": "blocks"} | same)
 
 
 def spearman(frame: pd.DataFrame, x: str, y: str, given: str | None = None, **same) -> pd.DataFrame:

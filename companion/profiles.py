@@ -32,8 +32,6 @@ class Profile:
     """Seeds of the models in `variants.SEEDED`; the others take the first."""
     splice_windows: int
     """Test windows spliced back into the language model."""
-    bootstrap: int = 2000
-    """Draws of a cluster bootstrap."""
     shuffles: int = 500
     """Shuffles of the labels behind the rate of a test's false positives."""
     turned: tuple[str, ...] = ()
@@ -80,7 +78,6 @@ def smoke() -> Profile:
         train=TrainConfig(n_tokens=40 * 512, batch_tokens=512, lr=4e-3, dead_after_tokens=10_000),
         seeds=(0,),
         splice_windows=8,
-        bootstrap=200,
         shuffles=50,
     )
 

@@ -1,7 +1,7 @@
 """How well trained models reconstruct activations: squared errors of each model and path, summed
 per article.
 
-Every metric of reconstruction is a ratio of such sums, and a bootstrap over articles needs no more.
+Every metric of reconstruction is a ratio of such sums, and an interval over articles needs no more.
 """
 
 from collections.abc import Callable, Mapping, Sequence

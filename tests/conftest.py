@@ -112,5 +112,4 @@ def p(tiny_harvest):
         sae=SAEConfig(d_sae=64, k=4),
         nfm=NFMConfig(d_factor=3),
         train=TrainConfig(n_tokens=64 * 60, batch_tokens=64, lr=1e-2, dead_after_tokens=1000),
-        bootstrap=50,
     )

@@ -105,8 +105,7 @@ def contributions(kl):
     orders["joint"] = ["joint_own_path", "joint_linear", "joint_interaction", "joint"]
     by_name = {name: kl[c] for names in orders.values() for name, c in zip(names, kl, strict=True)}
     sums = {"kl": pd.DataFrame(by_name)}
-    profile = SimpleNamespace(bootstrap=50)
-    found = pages.run("behaviour", "contributions", on_detail=sums, p=profile)["contributions"]
+    found = pages.run("behaviour", "contributions", on_detail=sums)["contributions"]
     assert found.model.value_counts().tolist() == [6, 6]
     return found[found.model == "joint"]
 
@@ -245,7 +244,7 @@ def made(kls, n, start=0, draws=0):
 def cells():
     """What the page's cells leave behind and save if all that is measured are rows made up here.
     With the second seed all KLs but the SAE's are half as high again."""
-    p = replace(profiles.smoke(), seeds=(0, 1), splice_windows=40, bootstrap=20)
+    p = replace(profiles.smoke(), seeds=(0, 1), splice_windows=40)
     names, saved = {}, []
 
     def windows(n):

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from companion import estimates, profiles
+from companion import profiles
 from companion.chapters import efficiency
 from companion.figures import comparisons
 from companion.plots import COLOURS
@@ -102,13 +102,15 @@ def test_the_interaction_paths_share_by_hand():
     """Totals 10, 8, 9, 5: both remove 5. Interaction removes 1 if added alone, 3 if added last (8 to
     5), on average 2; linear would have 2, 4 and 3 of the 5."""
     for kind, share in (("alone", 20), ("last", 60), ("shapley", 40)):
-        row = efficiency.interaction_share(THREE, kind, 100, model="joint", quantity="q").iloc[0]
-        assert row.value == pytest.approx(share) and row.lo <= share <= row.hi
+        row = efficiency.interaction_share(THREE, kind, model="joint", quantity="q").iloc[0]
+        assert row.value == pytest.approx(share) and row.lo < share < row.hi
         assert (row.model, row.quantity, row.part, row.n) == ("joint", "q", "", 3)
         assert (row.of, row.unit) == ("articles", "%")
-    # alone: 0, 1/2 and 0 of what the articles lose; draws of one article alone are the extremes
-    row = efficiency.interaction_share(THREE, "alone", 2000, quantity="q").iloc[0]
-    assert row.lo == 0 and row.hi == pytest.approx(50) and row.model == ""
+    # alone: without one article 1 of 3, 0 of 3, 1 of 4; t(2) is 4.302653
+    row = efficiency.interaction_share(THREE, "alone", quantity="q").iloc[0]
+    mean, without = 7 / 36, (1 / 3, 0, 1 / 4)
+    wide = 4.302653 * (2 / 3 * sum((x - mean) ** 2 for x in without)) ** 0.5
+    assert row.hi == pytest.approx(20 + 100 * wide, rel=1e-6) and row.model == ""
 
 
 @pytest.mark.parametrize(
@@ -116,13 +118,13 @@ def test_the_interaction_paths_share_by_hand():
     [
         [5, 4, 3],  # 12 of 10: nothing is removed
         [4, 4, 2],  # 10 of 10
-        [4, 4, 1],  # 9 of 10, but nothing in draws without the third article
-        [1, 4, 4],  # 9 of 10, but more is left in draws with the third article alone
+        [4, 4, 1],  # 9 of 10, but nothing without the third article
+        [1, 4, 4],  # 9 of 10, but more is left without the first
     ],
 )
 def test_no_share_of_a_cut_that_is_not_sure(both):
     same = {"model": "joint", "quantity": "q", "protocol": "as published"}
-    row = efficiency.interaction_share(THREE.assign(both=both), "alone", 200, **same).iloc[0]
+    row = efficiency.interaction_share(THREE.assign(both=both), "alone", **same).iloc[0]
     assert row.value is None and row.lo is None and (row.n, row.of) == (3, "articles")
     assert row.unit == "no share, since the paths together do not surely lower the KL"
     assert {name: row[name] for name in same} == same
@@ -136,27 +138,15 @@ def test_a_sure_cut_may_be_small():
             for name, x in {"none": 0, "linear": 0.002, "interaction": 0.001, "both": 0.005}.items()
         }
     )
-    row = efficiency.interaction_share(small, "alone", 100, quantity="q").iloc[0]
+    row = efficiency.interaction_share(small, "alone", quantity="q").iloc[0]
     assert (row.value, row.lo, row.hi) == pytest.approx((20, 20, 20))
 
 
-def test_the_cut_and_the_share_have_as_many_draws(monkeypatch):
-    asked, real = [], estimates.bootstrap
-
-    def bootstrap(sums, statistic, draws, **same):
-        asked.append(draws)
-        return real(sums, statistic, draws, **same)
-
-    monkeypatch.setattr(estimates, "bootstrap", bootstrap)
-    efficiency.interaction_share(THREE, "alone", 70, quantity="q")
-    assert asked == [70, 70]
-
-
 def test_one_article_has_a_share_without_an_interval():
-    row = efficiency.interaction_share(THREE.iloc[1:2], "alone", 20, quantity="q").iloc[0]
+    row = efficiency.interaction_share(THREE.iloc[1:2], "alone", quantity="q").iloc[0]
     assert (row.value, row.lo, row.n) == (50, None, 1)
     same = THREE.iloc[1:2].assign(both=4)  # the paths together remove nothing
-    assert efficiency.interaction_share(same, "alone", 20, quantity="q").iloc[0].value is None
+    assert efficiency.interaction_share(same, "alone", quantity="q").iloc[0].value is None
 
 
 def test_a_line_per_share_from_the_smallest_model_to_the_largest():

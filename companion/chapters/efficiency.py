@@ -33,14 +33,14 @@ def of_size(p: Profile, width: int, share: float) -> ModelConfig:
     return altered(plain, {"sae": {"d_sae": d_sae}, "nfm": nfm})
 
 
-def interaction_share(losses: pd.DataFrame, kind: str, draws: int, **same) -> pd.DataFrame:
+def interaction_share(losses: pd.DataFrame, kind: str, **same) -> pd.DataFrame:
     """The interaction path's share of the loss that both paths together remove, per cent.
 
     `losses`: sums per article with the columns none, linear, interaction, both, by the paths that
     are added to the SAE's. `kind` as in `estimates.path_shares`. There is no share (None, with the
     reason as its unit) unless the paths together surely lower the loss.
     """
-    removed = estimates.gains(losses, [("both", "none")], draws).iloc[0]
+    removed = estimates.gains(losses, [("both", "none")]).iloc[0]
     if removed.value <= 0 or (removed.lo is not None and removed.lo <= 0):
         nothing = {"value": None, "n": removed.n, "of": removed.of}
         nothing["unit"] = "no share, since the paths together do not surely lower the KL"
@@ -49,4 +49,4 @@ def interaction_share(losses: pd.DataFrame, kind: str, draws: int, **same) -> pd
     def statistic(total: pd.DataFrame) -> dict:
         return {"": 100 * estimates.path_shares(**total)["interaction", kind]}
 
-    return estimates.bootstrap(losses, statistic, draws, unit="%", **same)
+    return estimates.of_totals(losses, statistic, unit="%", **same)
