@@ -88,7 +88,7 @@ def book(tmp_path, monkeypatch):
     write(
         tmp_path / "index.md",
         "# Book\n\n```{toctree}\nnotebooks/chapter\nbook/ledger\nstatus\n```\n\n{paper}`gain`, bare {paper}`gain:value`, {verdict}`gain`, n = {result}`chapter:joint/fvu:n`,"
-        " five seeds: {result}`full/chapter:joint/fvu`\n",
+        " five seeds: {result}`full/chapter:joint/fvu`; k is {setting}`setup_topk`\n\n```{scale}\n```\n",
     )
     write(
         tmp_path / "book/ledger.md",
@@ -126,7 +126,11 @@ def book(tmp_path, monkeypatch):
         "unit": "%",
         "where": "Abstract",
     }
-    write(tmp_path / "data/paper_values.json", [entry])
+    sizes = {"setup_topk": (1024, 84), "setup_n_features": (50000, 4096)}
+    sizes["setup_joint_tokens"] = 5_000_000, 819_200
+    k = {"label": "Active features k", "unit": "features"}
+    settings = [entry | k | {"id": key, "paper": paper} for key, (paper, _) in sizes.items()]
+    write(tmp_path / "data/paper_values.json", [entry, *settings])
     row = {
         "id": "gain",
         "paper": -41.3,
@@ -136,10 +140,16 @@ def book(tmp_path, monkeypatch):
         "why": "It is | smaller.",
         "chapter": "chapter",
     }
-    write(tmp_path / "results/laptop/ledger.json", [row])
+    settings = [
+        row
+        | {"id": key, "paper": paper, "controlled": {"value": ours, "ci": None}}
+        | {"verdict": "setting"}
+        for key, (paper, ours) in sizes.items()
+    ]
+    write(tmp_path / "results/laptop/ledger.json", [row, *settings])
     write(
         tmp_path / "data/results/full/ledger.json",
-        [row | {"verdict": "reproduced", "controlled": FVU | {"value": 0.309}}],
+        [row | {"verdict": "reproduced", "controlled": FVU | {"value": 0.309}}, *settings],
     )
     return tmp_path
 
@@ -180,6 +190,16 @@ def test_book_shows_what_was_executed_and_measured(book):
         ">−41.3 %<" in index and ">−41.3<" in index and "n = <abbr" in index and ">1502<" in index
     )
     assert ">0.309<" in index and "from full/chapter: joint/fvu" in index
+    assert ">84</abbr>" in index and "Active features k; the paper: 1024 features" in index
+    (scale,) = BeautifulSoup(index, "html.parser").find_all("table")
+    assert [[td.text for td in tr.find_all("td")] for tr in scale.tbody.find_all("tr")] == [
+        ["features, d_sae", "50,000", "4,096", "0.082"],
+        ["features per dimension, d_sae / d_in", "15.6", "7.11", "0.46"],
+        ["active features per dimension, k / d_in", "0.32", "0.146", "0.46"],
+        ["active share of the features, k / d_sae", "0.0205", "0.0205", "1"],
+        ["training tokens, joint model", "5,000,000", "819,200", "0.16"],
+        ["training tokens per feature", "100", "200", "2"],
+    ]
     assert 'href="book/ledger.html#ledger-gain"' in index and 'id="ledger-gain"' in ledger
     assert (
         "0.3123 [0.305, 0.32]" in ledger
@@ -257,6 +277,10 @@ def test_book_shows_what_was_executed_and_measured(book):
         (
             lambda b: write(b / "index.md", "# B\n\n{paper}`gain:ci`\n"),
             ["index", "gain:ci", "value"],
+        ),
+        (
+            lambda b: write(b / "index.md", "# B\n\n{setting}`gain`\n"),
+            ["index", "gain", "setup_topk"],
         ),
         (
             lambda b: write(b / "index.md", "# B\n\n{verdict}`nothing`\n"),

@@ -6,9 +6,11 @@
 {result}`full/seeds:joint/fvu/controlled`           a value of another profile's published run
 {paper}`abs_joint_recon_improvement`                what the paper prints, with its unit, or its name if it is a statistic: F = 5.06; a word has none
 {paper}`clamp_interaction_F:value`                  the same without either, where the sentence says it
+{setting}`setup_topk`                               what this book has where the paper prints a setting, here k
 {verdict}`abs_joint_recon_improvement`              the ledger's verdict on it, linked to the ledger
 {ledger} (directive; option `chapter`)              the ledger, whole or of one chapter
 {disagreements} full (directive)                    the numbers on which another profile's published ledger comes to another verdict
+{scale} (directive)                                 the sizes of the paper's models, of this book's, and ours as a multiple of the paper's
 {rules} (directive)                                 how verdicts are reached
 {status} (directive)                                what ran, when, how long
 {picture} waterfall (directive; option `alt`)       a figure that a chapter saved, with the content as its caption
@@ -25,7 +27,7 @@ from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
-from companion import places, results
+from companion import places, profiles, results
 from companion.estimates import interval, number
 from companion.ledger import CLAIMS
 from companion.verdicts import RULES, VERDICTS
@@ -135,6 +137,22 @@ class Paper(SphinxRole):
                 classes=["result"],
             )
         ], []
+
+
+def settings(env) -> dict[str, dict]:
+    """The ledger's rows of settings by id: the paper's value in `paper`, ours in `controlled`."""
+    return {row["id"]: row for row in ledger(env) if row["verdict"] == "setting"}
+
+
+class Setting(SphinxRole):
+    """Our counterpart of a setting that the paper prints; hovering shows the paper's."""
+
+    def run(self):
+        row = pick(self.env, settings(self.env), self.text, "the ledger's settings")
+        entry = pick(self.env, paper_values(self.env), self.text, "data/paper_values.json")
+        text = number(row["controlled"]["value"])
+        origin = f"{entry['label']}; the paper: {number(entry['paper'])} {entry['unit']}".strip()
+        return [nodes.abbreviation(text, text, explanation=origin, classes=["result"])], []
 
 
 class Verdict(SphinxRole):
@@ -295,6 +313,35 @@ class Disagreements(Markdown):
         )
 
 
+SCALE = {
+    "features, d_sae": ("setup_n_features", None),
+    "features per dimension, d_sae / d_in": ("setup_n_features", "d_in"),
+    "active features per dimension, k / d_in": ("setup_topk", "d_in"),
+    "active share of the features, k / d_sae": ("setup_topk", "setup_n_features"),
+    "training tokens, joint model": ("setup_joint_tokens", None),
+    "training tokens per feature": ("setup_joint_tokens", "setup_n_features"),
+}
+"""Rows of a table of sizes: a setting that the paper prints, and the one that divides it."""
+
+
+class Scale(Markdown):
+    """A table of the sizes of the paper's models and of this book's."""
+
+    def text(self) -> str:
+        rows, here = settings(self.env), profiles.get(self.config.featint_profile)
+        size = {"d_in": (profiles.paper().d_in, here.d_in), None: (1, 1)}
+        lines = ["| | paper | here | here / paper |", "|:--|--:|--:|--:|"]
+        for label, parts in SCALE.items():
+            for key in set(parts) - set(size):
+                row = pick(self.env, rows, key, "the ledger's settings")
+                size[key] = row["paper"], row["controlled"]["value"]
+            theirs, ours = (a / b for a, b in zip(*map(size.get, parts), strict=True))
+            spec = ".3g" if parts[1] else ",.0f"
+            cells = label, number(theirs, spec), number(ours, spec), number(ours / theirs, ".2g")
+            lines.append("| " + " | ".join(cells) + " |")
+        return "\n".join(lines)
+
+
 class Rules(Markdown):
     """The rules of the verdicts, from the program that applies them."""
 
@@ -395,12 +442,14 @@ def setup(app: Sphinx) -> None:
     for name, role in {
         "result": Result,
         "paper": Paper,
+        "setting": Setting,
         "verdict": Verdict,
         "badge": Badge,
     }.items():
         app.add_role(name, role())
     app.add_directive("ledger", Ledger)
     app.add_directive("disagreements", Disagreements)
+    app.add_directive("scale", Scale)
     app.add_directive("rules", Rules)
     app.add_directive("status", Status)
     app.add_directive("picture", Picture)
