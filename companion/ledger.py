@@ -25,7 +25,7 @@ CLAIMS = {
     "setting": "settings",
 }
 SHOWN = ("as_published", "controlled")
-FIELDS = (*SHOWN, "p_value")
+FIELDS = (*SHOWN, "p_value", "in_bounds")
 """An entry's fields that name a result; those whose values the ledger shows."""
 COMPARED = dict.fromkeys(("effect", "size", "arithmetic"), SHOWN) | {"reading": SHOWN[:1]}
 """By rule the fields whose number is held against the paper's, in the paper's unit."""
@@ -56,10 +56,17 @@ def entries(file: Path = FILE) -> list[dict]:
 
 def expected_unit(entry: dict, field: str) -> str | None:
     """The unit in which a result must come for the rule to compare it; None if any will do."""
-    if field == "p_value":
-        return "p"
+    if field in (own := {"p_value": "p", "in_bounds": "x"}):
+        return own[field]
     known = field in COMPARED.get(entry["rule"], ())
     return entry.get("compare", entry)["unit"] if known else None
+
+
+def deciding(entry: dict) -> str:
+    """The result that an entry's verdict rests on above all; entries with the same are one claim,
+    and count once."""
+    named = (entry.get(field) for field in ("p_value", "controlled", "as_published"))
+    return next(filter(None, named), entry["id"])
 
 
 def measured(place: Path) -> dict[str, pd.Series]:
@@ -136,7 +143,12 @@ def decide(entry: dict, ours: dict, here: dict[str, pd.Series]) -> tuple[str, li
             return "not testable here", [why]
         if estimate.value is not None and "config" not in entry:
             check_unit(entry, field, estimate)
-    verdict, reason = verdicts.RULES[entry["rule"]](entry, *map(ours.get, reads))
+    judged, apart = ours, entry.get("incomparable", "")
+    if apart:
+        judged, apart = ours | {"as_published": None}, f"As published not comparable: {apart}"
+    if apart and judged.get("controlled") is None:
+        return "not comparable", [paper_sentence(entry), apart]
+    verdict, reason = verdicts.RULES[entry["rule"]](entry, *map(judged.get, reads))
     said = {
         "paper": paper_sentence(entry),
         "as published": in_words(ours.get("as_published")),
@@ -145,7 +157,7 @@ def decide(entry: dict, ours: dict, here: dict[str, pd.Series]) -> tuple[str, li
     numbers = "; ".join(f"{whose}: {text}" for whose, text in said.items() if text)
     beside = {label: here[key] for key, label in entry.get("beside", {}).items() if key in here}
     more = [f"Beside it, {label}: {sentence(x)}" for label, x in beside.items()]
-    return verdict, [numbers, reason, *more]
+    return verdict, [numbers, reason, apart, *more]
 
 
 def in_words(estimate: pd.Series | None) -> str | None:

@@ -1,11 +1,12 @@
 """Each rule does what its text says, at and around its boundaries."""
 
 import itertools
+import math
 
 import pytest
 
 from companion.estimates import tidy
-from companion.verdicts import RULES, VERDICTS, reads
+from companion.verdicts import RULES, VERDICTS, bounds, reads
 
 
 def value(value, ci=None, n=100, unit="%"):
@@ -20,67 +21,97 @@ def judge(rule, *values, paper=40.0, **entry):
     return verdict
 
 
+def at_99(lo, hi, of="articles", n=100):
+    """A value whose 99 % interval has these ends: the 95 % interval is narrower by the quantiles' ratio."""
+    narrower = {"articles": 1.959964 / 2.575829, "seeds": 2.776445 / 4.604095}[of.split()[-1]]
+    middle, half = (lo + hi) / 2, (hi - lo) / 2 * narrower
+    row = {
+        "model": "joint",
+        "quantity": "gain",
+        "value": middle,
+        "lo": middle - half,
+        "hi": middle + half,
+    }
+    return tidy([row], n=n, of=of, unit="%").iloc[0]
+
+
 @pytest.mark.parametrize(
-    ("measured", "ci", "verdict"),
+    ("of", "n"), [("articles", 100), ("seeds", 5), ("articles x 5 seeds", 1500)]
+)
+def test_verdicts_rest_on_99_per_cent_intervals(of, n):
+    assert bounds(at_99(-3, 5, of, n)) == pytest.approx((-3, 5), rel=1e-5)
+    assert bounds(value(1)) == bounds(None) == (-math.inf, math.inf)
+    skewed = value(1.0, (0.0, 3.0))
+    assert bounds(skewed) == pytest.approx((1 - 1.314223, 1 + 2 * 1.314223))
+
+
+@pytest.mark.parametrize(
+    ("ends", "verdict"),
     [
-        (30, (20, 40), "reproduced"),
-        (80, (70, 90), "reproduced"),
-        (30, (19.9, 40), "partly"),
-        (3, (1, 5), "partly"),
-        (3, (0, 6), "not reproduced"),
-        (30, (-1, 61), "not reproduced"),
-        (-30, (-40, -20), "not reproduced"),
-        (30, None, "partly"),
-        (-30, None, "not reproduced"),
-        (0, None, "not reproduced"),
+        ((20.1, 40), "reproduced"),
+        ((70, 90), "reproduced"),
+        ((19.9, 40), "undecided"),
+        ((4.1, 19.9), "partly"),
+        ((3.9, 19.9), "undecided"),
+        ((4.1, 20.1), "undecided"),
+        ((1, 3.9), "not reproduced"),
+        ((-1, 3.9), "not reproduced"),
+        ((-1, 4.1), "undecided"),
+        ((-1, 61), "undecided"),
+        ((-40, -20), "not reproduced"),
+        (None, "undecided"),
     ],
 )
 @pytest.mark.parametrize("side", [1, -1])
-def test_effect(measured, ci, verdict, side):
+def test_effect(ends, verdict, side):
     """The paper's figure is 40, ours as given; then the same in a unit a hundred times as large."""
     for scale in (1, 0.01):
-        mirrored = ci and tuple(sorted(side * scale * x for x in ci))
-        ours = value(side * scale * measured, mirrored)
+        ours = at_99(*sorted(side * scale * x for x in ends)) if ends else value(side * 30.0)
         assert judge("effect", ours, paper=side * scale * 40.0) == verdict
 
 
 @pytest.mark.parametrize(
-    ("ci", "verdict"),
+    ("ends", "published", "signed", "verdict"),
     [
-        ((0.1, 2), "reproduced"),
-        ((0, 2), "not reproduced"),
-        ((-2, -0.1), "not reproduced"),
-        (None, "not reproduced"),
+        ((0.1, 2), 5, True, "reproduced"),
+        ((0.1, 2), -5, True, "partly"),
+        ((0.1, 2), -5, False, "reproduced"),
+        ((-0.1, 2), 5, True, "undecided"),
+        ((-2, -0.1), 5, True, "not reproduced"),
+        (None, 5, True, "undecided"),
     ],
 )
 @pytest.mark.parametrize("side", [1, -1])
-def test_sign(ci, verdict, side):
-    mirrored = ci and tuple(sorted(side * x for x in ci))
-    assert (
-        judge("sign", value(sum(mirrored) / 2 if mirrored else side, mirrored), side=side)
-        == verdict
-    )
+def test_sign(ends, published, signed, verdict, side):
+    ours = at_99(*sorted(side * x for x in ends)) if ends else value(side)
+    assert judge("sign", value(side * published), ours, side=side, signed=signed) == verdict
+
+
+def test_sign_without_a_value_as_published():
+    assert judge("sign", None, at_99(1, 2), side=1, signed=True) == "reproduced"
 
 
 @pytest.mark.parametrize(
     ("published", "controlled", "verdict"),
     [
-        ((50, None), None, "reproduced"),
-        ((30, None), (50, None), "reproduced"),
-        ((50.1, None), None, "not reproduced"),
-        ((29, None), (51, None), "not reproduced"),
-        ((40, None), (60, None), "partly"),
-        ((60, None), (40, None), "partly"),
-        ((40, (20, 60)), None, "reproduced"),
-        ((40, (19, 60)), None, "partly"),
-        ((60, (45, 75)), None, "partly"),
-        ((60, (51, 70)), None, "not reproduced"),
-        ((60, (50, 70)), None, "partly"),
-        ((20, (10, 30)), None, "partly"),
+        (50, None, "reproduced"),
+        (30, 50, "reproduced"),
+        (50.1, None, "not reproduced"),
+        (29, 51, "not reproduced"),
+        (40, 60, "partly"),
+        (60, 40, "partly"),
+        ((30.1, 49.9), None, "reproduced"),
+        ((30.1, 50.1), None, "undecided"),
+        ((50.1, 70), None, "not reproduced"),
+        ((49.9, 70), None, "undecided"),
+        ((29.9, 35), 60, "undecided"),
+        ((10, 29.9), (31, 49), "partly"),
+        (None, 45, "reproduced"),
     ],
 )
 def test_size(published, controlled, verdict):
-    assert judge("size", value(*published), controlled and value(*controlled)) == verdict
+    given = [at_99(*x) if isinstance(x, tuple) else x and value(x) for x in (published, controlled)]
+    assert judge("size", *given) == verdict
 
 
 def test_size_compares_in_the_unit_of_ours():
@@ -91,19 +122,35 @@ def test_size_compares_in_the_unit_of_ours():
 
 
 @pytest.mark.parametrize(
-    ("published", "ci", "verdict"),
+    ("ours", "verdict"),
+    [(80.6, "not reproduced"), (83.1, "reproduced"), (89.7, "reproduced"), (90, "not reproduced")],
+)
+def test_explained_variance_is_compared_by_what_is_left(ours, verdict):
+    """The paper explains 86.4 % and leaves 13.6; within a quarter are 10.2 to 17, that is 83 to 89.8 % explained."""
+    assert judge("size", value(ours), None, paper=86.4, share_of=100) == verdict
+
+
+@pytest.mark.parametrize(
+    ("published", "ends", "same", "verdict"),
     [
-        (-40, (-5, -1), "reproduced"),
-        (-40, (-5, 1), "partly"),
-        (-90, (-5, -1), "partly"),
-        (-90, (-5, 1), "not reproduced"),
-        (40, (1, 5), "not reproduced"),
+        (-40, (-5, -1), False, "reproduced"),
+        (-40, (-5, 1), False, "undecided"),
+        (-40, (1, 5), False, "partly"),
+        (-90, (-5, -1), False, "partly"),
+        (-90, (1, 5), False, "not reproduced"),
+        (40, (1, 5), False, "not reproduced"),
+        ((-40, -20), (-5, -1), False, "undecided"),
+        (-40, (-30, -21), True, "reproduced"),
+        (-40, (-30, -19), True, "undecided"),
+        (-40, (-19, -10), True, "partly"),
     ],
 )
-def test_reading(published, ci, verdict):
-    assert (
-        judge("reading", value(published), value(sum(ci) / 2, ci), paper=-40.0, side=-1) == verdict
-    )
+def test_reading(published, ends, same, verdict):
+    """Half of the paper's figure, 20, is asked for where the controlled value is the printed quantity itself."""
+    given = at_99(*published) if isinstance(published, tuple) else value(published)
+    ours = at_99(*ends)
+    ours["quantity"] = "gain" if same else "another"
+    assert judge("reading", given, ours, paper=-40.0, side=-1) == verdict
 
 
 @pytest.mark.parametrize(
@@ -124,29 +171,35 @@ def test_arithmetic(published, controlled, verdict):
 
 
 @pytest.mark.parametrize(
-    ("p", "verdict"), [(0.0499, "reproduced"), (0.05, "not reproduced"), (1.0, "not reproduced")]
+    ("p", "ends", "verdict"),
+    [
+        (0.0099, None, "reproduced"),
+        (0.0099, (-0.9, 0.9), "reproduced"),
+        (0.01, None, "undecided"),
+        (1.0, (-0.9, 0.9), "not reproduced"),
+        (1.0, (-1.1, 0.9), "undecided"),
+        (1.0, (-0.9, 1.1), "undecided"),
+    ],
 )
-def test_significance(p, verdict):
-    assert judge("significance", value(p, unit="p")) == verdict
+def test_significance(p, ends, verdict):
+    assert judge("significance", value(p, unit="p"), ends and at_99(*ends)) == verdict
 
 
 @pytest.mark.parametrize(
-    ("ci", "verdict"),
+    ("ends", "verdict"),
     [
         ((-0.9, 0.9), "reproduced"),
         ((0.1, 0.9), "reproduced"),
-        ((-1, 0.5), "partly"),
-        ((-0.5, 1), "partly"),
-        ((-2, 2), "partly"),
-        ((0.5, 1.5), "not reproduced"),
-        ((0, 1.5), "partly"),
-        ((-1.5, 0), "partly"),
-        ((-3, -2), "not reproduced"),
-        (None, "partly"),
+        ((-1.1, 0.5), "undecided"),
+        ((-0.5, 1.1), "undecided"),
+        ((0.5, 1.5), "undecided"),
+        ((1.1, 1.5), "not reproduced"),
+        ((-3, -1.1), "not reproduced"),
+        (None, "undecided"),
     ],
 )
-def test_absence(ci, verdict):
-    assert judge("absence", value(ci and sum(ci) / 2 or 0.0, ci)) == verdict
+def test_absence(ends, verdict):
+    assert judge("absence", at_99(*ends) if ends else value(0.0)) == verdict
 
 
 @pytest.mark.parametrize("rule", ["effect", "sign", "reading"])
@@ -159,7 +212,7 @@ def test_reproduced_implies_an_interval_on_the_claimed_side(rule, side):
     ):
         ci = None if open_ended else (low, low + width)
         measured = value(low + width / 2, ci)
-        published = [value(40.0 * side)] if rule == "reading" else []
+        published = [] if rule == "effect" else [value(40.0 * side)]
         if judge(rule, *published, measured, paper=40.0 * side, side=side) == "reproduced":
             reproduced += 1
             assert ci is not None and (ci[0] > 0 if side > 0 else ci[1] < 0)
@@ -178,99 +231,117 @@ def test_rules_read_the_values_that_their_parameters_name():
     both = ["as_published", "controlled"]
     assert {name: reads(name) for name in RULES} == {
         "effect": ["controlled"],
-        "sign": ["controlled"],
+        "sign": both,
         "size": both,
         "reading": both,
         "arithmetic": both,
-        "significance": ["p_value"],
+        "significance": ["p_value", "in_bounds"],
         "absence": ["controlled"],
         "setting": ["controlled"],
         "untestable": [],
     }
 
 
-SHORT = "the controlled interval lies on the claimed side of zero, but {} half of the paper's value (20)"
+TENTH, HALF = "a tenth of the paper's value (4)", "half of the paper's value (20)"
+QUARTER = "25 % of the paper's 40"
 
 
 @pytest.mark.parametrize(
     ("rule", "values", "reason"),
     [
+        ("effect", [(21, 40)], f"the whole controlled interval reaches {HALF}"),
+        ("effect", [(5, 15)], f"the controlled interval lies between {TENTH} and {HALF}"),
+        ("effect", [(5, 25)], f"the controlled interval does not decide about {HALF}"),
+        ("effect", [(-5, 25)], f"the controlled interval does not decide about {TENTH} or {HALF}"),
+        ("effect", [(-5, 3)], f"the controlled interval lies wholly below {TENTH}"),
         (
             "effect",
-            [(30, (20, 40))],
-            "the whole controlled interval reaches half of the paper's value (20)",
+            [(1, 3)],
+            f"the controlled interval lies wholly below {TENTH}, though on the claimed side of zero",
         ),
-        ("effect", [(10, (5, 15))], SHORT.format("stays short of")),
-        ("effect", [(10, (5, 20))], SHORT.format("does not decide about")),
-        ("effect", [(10, (-5, 15))], "the controlled interval includes zero"),
-        (
-            "effect",
-            [(10, (-5, 20))],
-            "the controlled interval includes zero, so wide that it also reaches half of the paper's value",
-        ),
-        ("effect", [(-5, (-10, 0))], "the controlled interval includes zero"),
-        ("effect", [(-9, (-10, -5))], "the controlled interval lies on the other side of zero"),
-        (
-            "effect",
-            [(9, None)],
-            "the controlled value lies on the claimed side, without an interval",
-        ),
-        (
-            "effect",
-            [(-9, None)],
-            "the controlled value lies off the claimed side, without an interval",
-        ),
-        ("sign", [(9, (1, 10))], "the controlled interval lies wholly on the claimed side of zero"),
+        ("effect", [(-9, -5)], "the controlled interval lies on the other side of zero"),
+        ("sign", [40, (1, 9)], "the controlled interval lies wholly on the claimed side of zero"),
         (
             "sign",
-            [(9, (-1, 10))],
-            "the controlled interval does not lie wholly on the claimed side of zero",
+            [-40, (1, 9)],
+            "the controlled interval lies wholly on the claimed side of zero, but the value as published lies on the other",
+        ),
+        ("sign", [40, (-1, 9)], "the controlled interval includes zero"),
+        ("sign", [40, (-9, -1)], "the controlled interval lies on the other side of zero"),
+        (
+            "size",
+            [40, 70],
+            f"the value as published is within {QUARTER} and the controlled value is not within {QUARTER}",
         ),
         (
             "size",
-            [(40, None), (70, None)],
-            "the value as published is within 25 % of the paper's 40 and the controlled value is more than 25 % away from the paper's 40",
-        ),
-        (
-            "size",
-            [(40, (1, 90)), None],
-            "the value as published is too uncertain to tell whether it lies within 25 % of the paper's 40",
+            [(1, 90), None],
+            f"the value as published is too uncertain to tell whether it lies within {QUARTER}",
         ),
         (
             "reading",
-            [(40, None), (9, (1, 10))],
-            "the value as published is within 25 % of the paper's 40, and the controlled interval supports the interpretation",
+            [40, (21, 30)],
+            f"the value as published is within {QUARTER}, and the controlled interval supports the interpretation",
         ),
         (
             "reading",
-            [(40, None), (9, (-1, 10))],
-            "the value as published is within 25 % of the paper's 40, and the controlled interval does not support the interpretation",
+            [40, (-1, 30)],
+            f"the value as published is within {QUARTER}, and the controlled interval leaves open the interpretation",
         ),
-        ("arithmetic", [(40, None), (50, None)], "1 of 2 ways of counting come out as printed"),
-        ("significance", [(0.01, None)], "the controlled test rejects at 5 % (corrected p = 0.01)"),
+        (
+            "reading",
+            [90, (1, 19)],
+            f"the value as published is not within {QUARTER}, and the controlled interval does not support the interpretation",
+        ),
+        ("arithmetic", [40, 50], "1 of 2 ways of counting come out as printed"),
         (
             "significance",
-            [(0.5, None)],
-            "the controlled test does not reject at 5 % (corrected p = 0.5)",
+            [0.001, None],
+            "the controlled test does reject at 1 % (corrected p = 0.001)",
+        ),
+        (
+            "significance",
+            [0.5, None],
+            "the controlled test does not reject at 1 % (corrected p = 0.5), which shows nothing either way",
+        ),
+        (
+            "significance",
+            [0.5, (-0.5, 0.5)],
+            "the controlled test does not reject at 1 % (corrected p = 0.5), and the effect lies within the smallest that would matter",
         ),
         (
             "absence",
-            [(0, (-0.5, 0.5))],
+            [(-0.5, 0.5)],
             "the controlled interval lies within the smallest effect that would matter",
         ),
         (
             "absence",
-            [(2, (1, 3))],
-            "the controlled interval excludes zero and is not within the smallest effect that would matter",
+            [(2, 3)],
+            "the controlled interval lies wholly beyond the smallest effect that would matter",
         ),
         (
             "absence",
-            [(0, (-2, 2))],
-            "the controlled interval excludes neither zero nor an effect that would matter",
+            [(-2, 2)],
+            "the controlled interval reaches over the smallest effect that would matter",
         ),
         ("untestable", [], "it is the author's machine"),
     ],
 )
 def test_a_verdict_says_why(rule, values, reason):
-    entry = {"paper": 40.0, "side": 1, "step": 1, "reason": "it is the author's machine"}
-    assert RULES[rule](entry, *(x and value(*x) for x in values))[1] == reason
+    given = [at_99(*x) if isinstance(x, tuple) else x and value(x) for x in values]
+    entry = {
+        "paper": 40.0,
+        "side": 1,
+        "step": 1,
+        "signed": True,
+        "reason": "it is the author's machine",
+    }
+    assert RULES[rule](entry, *given)[1] == reason
+
+
+def test_explained_variance_says_what_it_is_a_share_of():
+    near, far = (
+        RULES["size"]({"paper": 86.4, "share_of": 100}, value(x), None)[1] for x in (88, 80.6)
+    )
+    assert near == "the value as published is within 25 % of what the paper's 86.4 leaves"
+    assert far == "the value as published is not within 25 % of what the paper's 86.4 leaves"

@@ -29,7 +29,7 @@ from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 from companion import places, profiles, results
 from companion.estimates import interval, number
-from companion.ledger import CLAIMS
+from companion.ledger import CLAIMS, deciding
 from companion.verdicts import RULES, VERDICTS
 from featint import store
 
@@ -218,7 +218,10 @@ class Ledger(Markdown):
         if chapter := self.options.get("chapter"):
             return self.table(pick(self.env, chapters, chapter, "the ledger"))
         counts = {
-            claim: [sum(row["verdict"] == verdict for row in rows) for verdict in VERDICTS]
+            claim: [
+                len({deciding(row["entry"]) for row in rows if row["verdict"] == verdict})
+                for verdict in VERDICTS
+            ]
             for claim, rows in claims.items()
         }
         parts = [
@@ -262,6 +265,8 @@ class Ledger(Markdown):
             if targets:
                 label = f'<span id="{anchor(row["id"])}"></span>{label}'
             ours = [in_short(row[protocol]) for protocol in ("as_published", "controlled")]
+            if "incomparable" in row["entry"]:
+                ours[0] += "<br>not comparable"
             cells = [
                 label,
                 f"{{badge}}`{row['verdict']}`",
