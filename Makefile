@@ -3,7 +3,8 @@ PROFILE ?= laptop
 BIN := .venv/bin
 # see featint/__init__.py
 export OMP_WAIT_POLICY := passive
-SNAKEMAKE := $(BIN)/snakemake --cores all --scheduler greedy --rerun-incomplete --quiet rules progress
+# the flow ends with this make, whatever ends it (companion/flow.py)
+SNAKEMAKE := FEATINT_MAKE=$$PPID exec $(BIN)/snakemake --cores all --scheduler greedy --rerun-incomplete --quiet rules progress
 # text is UTF-8 whatever the locale, for the tools of the flow too
 export PYTHONUTF8 := 1
 # The longest chapters first, so that the others fill the second core beside them.

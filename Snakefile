@@ -8,7 +8,9 @@ import shutil
 import sys
 from pathlib import Path
 
-from companion import notebook, places, profiles, dependencies, variants
+import psutil
+
+from companion import flow, notebook, places, profiles, dependencies, variants
 from featint import store
 
 # A flow that was killed leaves Snakemake's lock behind. Every flow (not the processes of its jobs) shares one more, which ends with
@@ -22,11 +24,28 @@ if os.environ.setdefault("FEATINT_FLOW", str(os.getpid())) == str(os.getpid()):
     except BlockingIOError:
         print("Another run of this flow is alive in this folder: wait until it ends, or end it.", file=sys.stderr)
     fcntl.flock(ALIVE, fcntl.LOCK_SH)
+    if make := os.environ.pop("FEATINT_MAKE", None):
+        flow.follow(int(make))
+
+
+def end(*_):
+    """A signal to this process alone ends its jobs, too: Snakemake would wait for them, for half an hour in a harvest."""
+    for job in psutil.Process().children():
+        job.terminate()
+    flow.stop()
+
+
+onstart:
+    flow.on_signals(end)  # by now Snakemake has set its own
+
+
 
 PROFILE = config.get("profile", "laptop")
 profile = profiles.get(PROFILE)
-FEATINT = f"{shlex.quote(sys.executable)} -m companion.cli"
-JUPYTER_BOOK = shlex.quote(str(Path(sys.executable).with_name("jupyter-book")))
+# exec: the parent of a job is this process, with which it ends
+STEP = f"exec {shlex.quote(sys.executable)} -m companion"
+FEATINT = f"{STEP}.cli"
+JUPYTER_BOOK = f"{STEP}.flow {shlex.quote(str(Path(sys.executable).with_name('jupyter-book')))}"
 MANIFEST = store.MANIFEST
 PUBLISHED = sorted(places.PUBLISHED.glob("*/*.json"))
 # Notebooks that show published results whatever profile they run with.
@@ -58,11 +77,11 @@ rule book:
         atlas=places.BUILD / "atlas" / PROFILE / "atlas.json",
         pages=["_config.yml", "_toc.yml", *PAGES, *PUBLISHED],
     output:
-        HTML / "book" / "intro.html",
+        touch(HTML / "book" / "intro.html"),
     params:
         place="." if PROFILE == "laptop" else places.BUILD / PROFILE,
     shell:
-        "PROFILE={PROFILE} {JUPYTER_BOOK} build . -W -n --keep-going --path-output {params.place:q} && touch {output:q}"
+        "PROFILE={PROFILE} {JUPYTER_BOOK} build . -W -n --keep-going --path-output {params.place:q}"
 
 
 rule fetch:

@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-from companion import profiles
+from companion import flow, profiles
 from companion.notebook import NotebookError
 from featint import store
 
@@ -128,6 +128,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         try:
             args = parser.parse_args(argv)
+            flow.begin()
             if "profile" in args:
                 args.profile = profiles.get(args.profile)
             args.run(args)
@@ -136,6 +137,9 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # takes what is left to say
         return 1
+    except KeyboardInterrupt:
+        print(f"featint {args.step}: interrupted; run again, it goes on from here", file=sys.stderr)
+        return 130
     except (ValueError, FloatingPointError, store.StoreError, NotebookError) as e:
         print(f"featint {args.step}: {e}", file=sys.stderr)
         return 2

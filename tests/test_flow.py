@@ -8,8 +8,10 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from companion.places import PROJECT
@@ -61,12 +63,12 @@ def test_every_command_survives_a_folder_with_a_space(project, start):
     commands = [line.partition("Shell command: ")[2] for line in said.splitlines()]
     steps = [shlex.split(command) for command in commands if "companion.cli" in command]
     assert len(steps) > 10, said
-    assert {words[0] for words in steps} == {str(project / ".venv/bin/python")}
+    python = str(project / ".venv/bin/python")
+    assert {tuple(words[:2]) for words in steps} == {("exec", python)}
     (build,) = (shlex.split(command) for command in commands if "jupyter-book" in command)
-    assert build[1] == str(project / ".venv/bin/jupyter-book")
-    html = str(project / "_build/smoke/_build/html/book/intro.html")
+    assert build[:3] == ["PROFILE=smoke", "exec", python]
+    assert build[5] == str(project / ".venv/bin/jupyter-book")
     assert build[build.index("--path-output") + 1] == str(project / "_build/smoke")
-    assert build[-1] == html
 
 
 def test_make_names_the_first_chapters_as_the_flow_does(project):
@@ -99,3 +101,89 @@ def test_a_killed_flow_goes_on_by_itself_and_a_living_one_is_left_alone(project,
     assert list(project.glob(".snakemake/locks/*")), "the killed flow left its lock"
     said, _ = start("fetch", PIP_NO_INDEX="1").communicate()
     assert "could not download" in said and "cannot be locked" not in said
+
+
+FOLLOWER = """
+import os, signal, subprocess, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+job = [sys.executable, "-m", "companion.flow", sys.executable, "-c", "import time; print('works', flush=True); time.sleep(60)"]
+os.environ["FEATINT_FLOW"] = str(os.getpid())
+subprocess.run(job)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("to", ["everything", "the flow", "its job"])
+def test_a_step_ends_with_its_flow_and_by_signals(number, to):
+    """The pipe ends when the last of the processes that write to it has."""
+    if (number, to) == (signal.SIGKILL, "its job"):
+        pytest.skip("whoever kills one job without leave to clean up ends what it started, too")
+    with subprocess.Popen(
+        [sys.executable, "-c", FOLLOWER],
+        cwd=PROJECT,
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
+        start_new_session=True,
+    ) as first:
+        assert first.stdout.readline() == "works\n"
+        if to == "everything":
+            os.killpg(first.pid, number)
+        else:
+            job = psutil.Process(first.pid).children()[0].pid
+            os.kill(first.pid if to == "the flow" else job, number)
+        began = time.monotonic()
+        assert first.stdout.read() == ""
+        assert time.monotonic() - began < 20
+
+
+@contextmanager
+def silent_index():
+    """What pip needs to ask an index that never answers, and a function that waits until it does."""
+    with socket.create_server(("127.0.0.1", 0)) as server, ExitStack() as connections:
+        server.settimeout(60)
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/"
+        environment = {"PIP_INDEX_URL": url, "PIP_CONFIG_FILE": "/dev/null"}
+        yield environment, lambda: connections.enter_context(server.accept()[0])
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize(
+    "number, to",
+    [
+        (signal.SIGINT, os.killpg),
+        (signal.SIGHUP, os.killpg),
+        (signal.SIGINT, os.kill),
+        (signal.SIGTERM, os.kill),
+        (signal.SIGKILL, os.kill),
+    ],
+)
+def test_after_a_signal_nothing_lives_on_and_the_next_flow_starts(
+    project, start, number, to, tmp_path
+):
+    own = {"FEATINT_CACHE": str(tmp_path)}
+    with silent_index() as (environment, wait):
+        first = start("fetch", **environment | own)
+        wait()  # the job runs
+        to(first.pid, number)
+        said, _ = first.communicate(timeout=30)  # to the end of the last process that can write
+        assert ("featint fetch: interrupted" in said) and "Traceback" not in said
+    said, _ = start("fetch", PIP_NO_INDEX="1", **own).communicate()
+    assert "could not download" in said and "cannot be locked" not in said
+
+
+def test_the_flow_ends_with_its_make(project):
+    with (
+        silent_index() as (environment, wait),
+        subprocess.Popen(
+            ["make", "book", "PROFILE=smoke", "--old-file=.venv/installed"],
+            cwd=project,
+            env=os.environ | {"PYTHONPATH": str(project)} | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        ) as make,
+    ):
+        wait()
+        make.kill()
+        said, _ = make.communicate(timeout=30)
+        assert b"featint fetch: interrupted" in said
