@@ -3,6 +3,8 @@
 import json
 import os
 import random
+import shutil
+import sys
 from dataclasses import replace
 
 import pytest
@@ -14,6 +16,7 @@ if not torch.cuda.is_available():
 install_import_hook(["featint", "companion"], "shapes.checked")
 
 from companion import places  # noqa: E402
+from featint import store  # noqa: E402
 from featint.config import CorpusConfig, HarvestConfig, LMConfig, NFMConfig, SAEConfig, TrainConfig  # noqa: E402
 
 WORDS = "the of a in is was city river number theory star plant cell war king art music law trade ship iron gold code light".split()
@@ -30,6 +33,22 @@ def cache(request, tmp_path, monkeypatch):
         (tmp_path / "cache").mkdir()
         (tmp_path / "cache" / "kernels").symlink_to(kernels)
         monkeypatch.setenv("FEATINT_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """A copy of the project as `make smoke` leaves it. The environment, and what lies in the cache,
+    are links; what is made anew stays in the copy."""
+    folder, parts = tmp_path / "copy", [".*", "_build", "cache", "custom", "__pycache__"]
+    shutil.copytree(places.PROJECT, folder, ignore=shutil.ignore_patterns(*parts))
+    for part in ("executed", "atlas", "figures"):
+        shutil.copytree(places.BUILD / part, folder / "_build" / part)
+    (folder / ".venv").symlink_to(sys.prefix)
+    for made in store.cache().glob("*/*"):
+        link = folder / "cache" / made.relative_to(store.cache())
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(made)
+    return folder
 
 
 @pytest.fixture(scope="session")
