@@ -233,8 +233,9 @@ def jackknife(
 
 
 def spearman(frame: pd.DataFrame, x: str, y: str, given: str | None = None, **same) -> pd.DataFrame:
-    """Rank correlation of two columns with Fisher's interval, over the rows that lack neither; with
-    `given`, that column's ranks are held fixed. A tidy frame of one row.
+    """Rank correlation of two columns with an interval on Fisher's scale, as wide as ranks need it
+    (Bonett & Wright 2000), over the rows that lack neither; with `given`, that column's ranks are
+    held fixed. A tidy frame of one row.
 
     Where it is undefined (fewer than 6 rows, a constant column, a `given` that orders the rows as x
     or y does) the value is None and the unit says why.
@@ -257,7 +258,8 @@ def spearman(frame: pd.DataFrame, x: str, y: str, given: str | None = None, **sa
     lo = hi = r
     if abs(r) < 1 - 1e-12:
         pairs = n - len(columns) + 2  # a degree of freedom goes to the covariate
-        lo, hi = pingouin.compute_esci(stat=r, nx=pairs, ny=pairs, eftype="r", decimals=12)
+        half = stats.norm.isf(0.025) * np.sqrt((1 + r**2 / 2) / (pairs - 3))
+        lo, hi = np.tanh(np.arctanh(r) + [-half, half])
     return tidy([{"value": r, "lo": lo, "hi": hi}], **same)
 
 

@@ -6,12 +6,14 @@ import subprocess
 import sys
 from contextlib import ExitStack
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy import stats as st
 
-from benchmarks import machine, naive, speed, summary
-from companion.places import PROJECT
+from benchmarks import coverage, machine, naive, speed, summary
+from companion.places import DATA, PROJECT
 from featint.config import NFMConfig, SAEConfig
 from featint.joint import JointSAE
 from featint.nfm import NFM
@@ -186,3 +188,35 @@ def test_news_of_a_download_does_not_hide_a_measurement(monkeypatch):
     done = subprocess.CompletedProcess([], 0, stdout='fetching a package (90 MB)\n{"bytes": 3}\n')
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
     assert speed.measured("state", 64, 4) == {"bytes": 3}
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say():
+    """A slice of `benchmarks.coverage`: 200 worlds each. The band is the binomial 99.9 % interval
+    around 93 to 97 %; intervals over articles alone hold it far less often if seeds differ."""
+    n, rows = 200, {}
+    for about, batch in coverage.settings():
+        name, by, spread = (about["interval"], about["of"]), about["by"], about.get("of_seed")
+        some = about["n"] == 20 and (about["of"] == "articles" or spread == 1)
+        if (by == "of_totals" and some) or by in ("over_seeds", "designs.contrasts"):
+            rows[*name, about["n"]] = coverage.covers(batch, n)["coverage"]
+    assert len(rows) == 18
+    low, high = st.binom(n, 0.93).ppf(0.0005), st.binom(n, 0.97).ppf(0.9995)
+    assert {row: share for row, share in rows.items() if not low <= n * share <= high} == {}
+
+
+def test_articles_alone_are_silent_about_seeds():
+    """The gain of five seeds with intervals over the articles of their sums, as if it were one."""
+    drawn = coverage.articles(), "gain, squared error", 300, 5, 100, 3.0, np.random.default_rng(0)
+    sums, true = coverage.draw(*drawn)
+    alone, right = coverage.over_articles("gain", sums.groupby(level=1).sum(), true, 100)
+    both, _ = coverage.over_articles("gain", sums, true, 100)
+    held = [((f["lo"] < right) & (right < f["hi"])).sum() for f in (alone, both)]
+    assert held[0] < 50 and held[1] > 85
+
+
+def test_the_committed_coverage_is_of_all_that_is_simulated():
+    file = DATA / "results" / "bench" / "coverage.json"
+    rows = json.loads(file.read_text(encoding="utf-8"))["rows"]
+    known = [{name: row[name] for name in row if name in coverage.ABOUT} for row in rows]
+    assert known == [about for about, _ in coverage.settings()]
+    assert all(row["worlds"] >= 2000 and row["error"] < 0.0065 for row in rows)

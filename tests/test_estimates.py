@@ -246,8 +246,8 @@ RANKS = pd.DataFrame({"z": range(1, 7), "x": [2, 1, 4, 3, 6, 5], "y": [1, 3, 2, 
 
 
 def fisher(r, n):
-    """The interval tanh(artanh r +- 1.96 / sqrt(n - 3))."""
-    middle, half = math.log((1 + r) / (1 - r)) / 2, 1.959964 / math.sqrt(n - 3)
+    """The interval tanh(artanh r +- 1.96 sqrt((1 + r^2 / 2) / (n - 3)))."""
+    middle, half = math.log((1 + r) / (1 - r)) / 2, 1.959964 * math.sqrt((1 + r * r / 2) / (n - 3))
     return r, math.tanh(middle - half), math.tanh(middle + half)
 
 
