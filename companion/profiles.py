@@ -89,7 +89,7 @@ def laptop() -> Profile:
         harvest=HarvestConfig(),
         sae=SAEConfig(d_sae=4096, k=84),
         nfm=NFMConfig(d_factor=54),
-        # one pass over the training split; the rate: see `sae_tuned` in `variants.differences`
+        # one pass over the training split; the joint model's best rate (the page Equal tuning)
         train=TrainConfig(n_tokens=835_000, lr=4e-3),
         seeds=(0,),
         splice_windows=164,

@@ -11,9 +11,9 @@ from companion.profiles import Profile, altered
 from featint.config import ModelConfig, NFMConfig, SAEConfig, choose
 
 with open(places.DATA / "models.toml", "rb") as _file:
-    VARIANTS, CHAPTERS, SEEDED = tomllib.load(_file).values()
+    VARIANTS, CHAPTERS, SEEDED, RATES = tomllib.load(_file).values()
 """What readers see of each model; the models that each chapter reads; those of them that it reads
-from every seed."""
+from every seed; by family, the multiple of the profile's learning rate that suits it best."""
 HOLDOUT_SHARE = 0.1  # of the training tokens, drawn at random: the released code's validation set
 PUBLISHED = {"train": {"first_position": "keep", "holdout_share": HOLDOUT_SHARE}}
 SECONDARY_EXPANSION, SECONDARY_K_SHARE = 25, 0.02
@@ -37,9 +37,7 @@ def differences(p: Profile) -> dict[str, tuple[str, dict]]:
 
     return {
         "sae_bias": ("sae", {"sae": {"decoder_bias": True}}),
-        # Of the rates 1, 2, 4, 6 and 10 thousandths the joint model does best on validation
-        # articles at 4, the profiles' rate, and the SAE at 6.
-        "sae_tuned": ("sae", {"train": {"lr": p.train.lr * 1.5}}),
+        "sae_tuned": ("sae", {"train": {"lr": p.train.lr * RATES["sae"]}}),
         "sae_matched": ("sae", {"sae": {"d_sae": d_sae + more}}),
         "joint": ("sae", {"nfm": p.nfm}),
         "joint_masked": ("joint", {"nfm": {"top_n": p.sae.k // 2}}),

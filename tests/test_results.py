@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from companion import estimates, places, profiles, results
+from companion import estimates, places, profiles, results, variants
 from featint.store import StoreError
 
 GAIN = {
@@ -133,3 +133,14 @@ def test_results_of_another_version_are_named_with_the_remedy(profile):
         match=r"seeds.json was written by another version \(two .*`featint notebook seeds",
     ):
         results.load(file.parent)
+
+
+def test_the_rates_of_the_models_are_those_that_the_published_tuning_chose():
+    tuning = results.table(places.PUBLISHED / profiles.PUBLISHED / "tuning.json")
+    chosen = tuning.query("quantity == 'rate_multiple'").set_index("model")["value"]
+    assert variants.RATES == chosen.to_dict()
+    fvu = tuning.query("quantity == 'validation_fvu'").astype({"value": float, "part": float})
+    least = fvu.loc[fvu.groupby("model")["value"].idxmin()].set_index("model")["part"]
+    assert variants.RATES == least.to_dict()
+    ends = fvu.groupby("model")["part"].agg(["min", "max"])
+    assert ((ends["min"] < least) & (least < ends["max"])).all()  # else another rate could be better
