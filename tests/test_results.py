@@ -143,4 +143,6 @@ def test_the_rates_of_the_models_are_those_that_the_published_tuning_chose():
     least = fvu.loc[fvu.groupby("model")["value"].idxmin()].set_index("model")["part"]
     assert variants.RATES == least.to_dict()
     ends = fvu.groupby("model")["part"].agg(["min", "max"])
-    assert ((ends["min"] < least) & (least < ends["max"])).all()  # else another rate could be better
+    assert (
+        (ends["min"] < least) & (least < ends["max"])
+    ).all()  # else another rate could be better
