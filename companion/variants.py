@@ -27,6 +27,7 @@ def differences(p: Profile) -> dict[str, tuple[str, dict]]:
     # wide where the joint model's has 300.
     cut = {"sae": {"k": max(1, round(p.sae.k * (250 / 1024)))}}
     d_published = max(1, round(d_factor * (200 / 300)))
+    half = max(1, p.sae.k // 2)
     short = max(p.train.batch_tokens, p.train.n_tokens // 4)
 
     def inside(base: str, width: int) -> dict:
@@ -44,6 +45,24 @@ def differences(p: Profile) -> dict[str, tuple[str, dict]]:
         "joint_no_interaction": ("joint", {"nfm": {"interaction": False}}),
         "sae_interaction": ("joint", {"sae": {"decoder_bias": True}, "nfm": {"linear": False}}),
         "sequential": ("joint", {"target": "error", "base": "sae"}),
+        "sequential_tuned": (
+            "joint",
+            {
+                "target": "error",
+                "base": "sae_tuned",
+                "train": {"lr": p.train.lr * RATES["sequential"]},
+            },
+        ),
+        "sae_twice": ("sae_tuned", {"train": {"n_tokens": 2 * p.train.n_tokens}}),
+        "sae_half": ("sae_tuned", {"sae": {"k": half}}),
+        "residual_half": (
+            "residual_sae",
+            {
+                "base": "sae_half",
+                "sae": {"k": half},
+                "train": {"lr": p.train.lr * RATES["residual_sae"]},
+            },
+        ),
         "sae_published": ("sae", PUBLISHED),
         "joint_published": ("joint", PUBLISHED),
         "sequential_published": (
