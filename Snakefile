@@ -49,7 +49,7 @@ JUPYTER_BOOK = f"{STEP}.flow {shlex.quote(str(Path(sys.executable).with_name('ju
 MANIFEST = store.MANIFEST
 PUBLISHED = sorted(places.PUBLISHED.glob("*/*.json"))
 # Notebooks that show published results whatever profile they run with.
-SHOWN = {"performance": "bench", "planted_truth": "bench", "seeds": profiles.PUBLISHED}
+SHOWN = {"author_data": places.AUTHOR, "performance": "bench", "planted_truth": "bench", "seeds": profiles.PUBLISHED}
 
 # What an artefact depends on besides its config, which is in its path.
 READING, TRAINING = dependencies.of_stage("featint.harvest"), dependencies.of_stage("featint.runs")
@@ -149,6 +149,7 @@ rule ledger:
     input:
         "data/paper_values.json",
         "companion/ledger.py",
+        [f for f in PUBLISHED if f.parent.name == places.AUTHOR],
         [notebook.executed(name, PROFILE) for name in variants.CHAPTERS],
     output:
         touch(places.BUILD / "executed" / PROFILE / "ledger.done"),

@@ -61,6 +61,15 @@ def notebook(args):
     print(f"{args.name}: {notebook.run(args.name, args.profile.name, parameters, args.out)}")
 
 
+def author_data(args):
+    """analyse the tables that the paper's author released"""
+    from companion import notebook
+    from companion.chapters import author_data
+
+    parameters = {"folder": str((args.folder or author_data.fetch()).resolve())}
+    print(f"author_data: {notebook.run('author_data', args.profile.name, parameters)}")
+
+
 def ledger(args):
     """compare every number of the paper with the results"""
     from companion import ledger
@@ -99,7 +108,7 @@ def doctor(args):
         print(f"  {name}: {trained} of {len(configs)} seeds trained")
 
 
-STEPS = (fetch, windows, harvest, train, notebook, ledger, atlas, compare, doctor)
+STEPS = (fetch, windows, harvest, train, notebook, author_data, ledger, atlas, compare, doctor)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -108,7 +117,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="featint", description=__doc__.split("\n")[0])
     steps = parser.add_subparsers(dest="step", required=True)
     for step in STEPS:
-        sub = steps.add_parser(step.__name__, help=step.__doc__)
+        sub = steps.add_parser(step.__name__.replace("_", "-"), help=step.__doc__)
         sub.set_defaults(run=step)
         if step not in (fetch, compare):
             sub.add_argument("--profile", default="laptop", help="smoke, laptop, full or paper")
@@ -119,6 +128,8 @@ def main(argv: list[str] | None = None) -> int:
     add("name", help="a file in notebooks/, without .ipynb")
     add("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE")
     add("--out", type=Path, help="default: where the book looks for it")
+    add = steps.choices["author-data"].add_argument
+    add("--from", type=Path, dest="folder", help="a folder that holds them; else they are fetched")
     add = steps.choices["compare"].add_argument
     for run in ("a", "b"):
         add(run, help="a folder of results, or its label: laptop, custom/laptop-1a2b3c4d")

@@ -22,6 +22,7 @@ FILES = {
 """The file of every module; the packages' own only set threads, and where the cache lies."""
 BESIDE = {
     places.PROJECT / "featint" / "kernels" / "loops.cpp": "featint.kernels.loops",
+    places.DATA / "author_tables.toml": "companion.chapters.author_data",
     places.DATA / "models.toml": "companion.variants",
     places.DATA / "book.mplstyle": "companion.plots",
     places.DATA / "colours.csv": "companion.plots",

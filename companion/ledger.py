@@ -70,9 +70,9 @@ def deciding(entry: dict) -> str:
 
 
 def measured(place: Path) -> dict[str, pd.Series]:
-    """The estimates in a folder of results, by key."""
-    here = results.load(place)
-    return {":".join(key): estimate for key, estimate in here.iterrows()}
+    """The estimates in a folder of results, and those from the author's own tables, by key."""
+    found = map(results.load, (places.PUBLISHED / places.AUTHOR, place))
+    return {":".join(key): estimate for frame in found for key, estimate in frame.iterrows()}
 
 
 def check_unit(entry: dict, field: str, ours: pd.Series) -> None:

@@ -25,6 +25,8 @@ NOT_HERE = {
     ".venv/bin/pytest -m browser": "a browser; `make smoke` does it where there is one",
     "make bench": "half an hour; tests/test_benchmarks.py has a small one",
     "make mutants": "hours; tests/test_mutants.py has a small one",
+    ".venv/bin/featint author-data": "a network; tests/test_author_data.py has small ones",
+    ".venv/bin/featint author-data --from FOLDER": "the author's tables, which are not kept here",
     "PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make book": "a network; it installs",
 }
 """Commands that do not run here, and why: what they need is not on every machine, or it is more

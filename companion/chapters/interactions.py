@@ -112,6 +112,16 @@ def signed_contrasts(shifts: pd.DataFrame, apart: Collection[str]) -> pd.DataFra
     return pd.DataFrame({"value": here.estimate, "lo": lo, "hi": hi})
 
 
+def spliced(splice: np.ndarray) -> pd.DataFrame:
+    """How far a splice moves words (prompts, words; logit), and how far against each other, since
+    what moves all alike cannot enter a contrast; a tenth of that is the smallest that would matter.
+    Rows moved, relative, bound: estimate, lo, hi with prompts and words random."""
+    shifts = splice, splice - splice.mean(axis=1, keepdims=True)
+    tests = [designs.mean_test(np.abs(shift)) for shift in shifts]
+    rows = pd.DataFrame(tests, ["moved", "relative"])[["estimate", "lo", "hi"]]
+    return pd.concat([rows, 0.1 * rows.loc[["relative"]].rename({"relative": "bound"})])
+
+
 def slopes(shifts: pd.DataFrame) -> pd.DataFrame:
     """One dose-response slope per prompt and word under one condition, as a `designs.crossed`
     table: least squares through 0 at a multiplier of 1, where nothing is clamped, times the largest
