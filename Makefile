@@ -10,10 +10,13 @@ export PYTHONUTF8 := 1
 # The longest chapters first, so that the others fill the second core beside them.
 FIRST = --prioritize $(foreach n,best_chance baselines behaviour efficiency,"$$(pwd -P)/_build/executed/$(PROFILE)/notebooks/$(n).ipynb")
 
-.PHONY: book pdf sphinx test smoke browser bench mutants lint clean
+.PHONY: book publish-results pdf sphinx test smoke browser bench mutants lint clean
 book: .venv/installed  ## compute what is missing, build the book in _build/html
 	$(SNAKEMAKE) $(FIRST) --config profile=$(PROFILE)
 	@echo "The book: _build/$(if $(filter laptop,$(PROFILE)),,$(PROFILE)/_build/)html/book/intro.html"
+
+publish-results: .venv/installed  ## the results of PROFILE that were computed here, checked and put into data/results, to be committed
+	$(BIN)/python book/_tools/publish_results.py $(PROFILE)
 
 HTML = _build/$(if $(filter laptop,$(PROFILE)),,$(PROFILE)/_build/)html
 pdf: book  ## the same pages as one PDF (needs Chromium), linked from the first page
@@ -45,7 +48,7 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/nbstripout --keep-id --extra-keys "metadata.papermill cell.metadata.papermill metadata.language_info" --verify notebooks/*.ipynb
 
-clean:  ## all that can be made again, except the environment and the cache
+clean:  ## all that can be made again, except the environment, the cache and results/
 	rm -rf _build .snakemake .pytest_cache .ruff_cache
 
 .venv/installed: pyproject.toml requirements.lock

@@ -48,8 +48,6 @@ FEATINT = f"{STEP}.cli"
 JUPYTER_BOOK = f"{STEP}.flow {shlex.quote(str(Path(sys.executable).with_name('jupyter-book')))}"
 MANIFEST = store.MANIFEST
 PUBLISHED = sorted(places.PUBLISHED.glob("*/*.json"))
-# Notebooks that show published results whatever profile they run with.
-SHOWN = {"author_data": places.AUTHOR, "performance": "bench", "planted_truth": "bench", "seeds": profiles.PUBLISHED}
 
 # What an artefact depends on besides its config, which is in its path.
 READING, TRAINING = dependencies.of_stage("featint.harvest"), dependencies.of_stage("featint.runs")
@@ -68,6 +66,15 @@ def manifest(model_config):
 
 def models_of(chapter):
     return [manifest(config) for config in variants.of_chapter(chapter, profile)]
+
+
+def shown(name):
+    """The published results that a notebook shows beside its own: by name, or in its table of verdicts."""
+    text = (notebook.FOLDER / f"{name}.ipynb").read_text(encoding="utf-8")
+    signs = {"bench": ['\\"bench\\"'], profiles.PUBLISHED: ["profiles.PUBLISHED"], places.AUTHOR: ["places.AUTHOR"]}
+    if PROFILE != profiles.PUBLISHED:
+        signs[profiles.PUBLISHED].append("ledger.chapter(")
+    return [f for f in PUBLISHED if any(sign in text for sign in signs.get(f.parent.name, ()))]
 
 
 rule book:
@@ -136,7 +143,7 @@ rule execute:
     input:
         "notebooks/{name}.ipynb",
         lambda w: dependencies.of_notebook(notebook.FOLDER / f"{w.name}.ipynb"),
-        lambda w: [f for f in PUBLISHED if f.parent.name == SHOWN.get(w.name)],
+        lambda w: shown(w.name),
         models=lambda w: models_of(w.name),
     output:
         places.BUILD / "executed" / PROFILE / "notebooks" / "{name}.ipynb",

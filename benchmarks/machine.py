@@ -60,21 +60,6 @@ class Watch:
         return (busy_now - busy) - (own_now - own) <= SHARE * (ended - began) + 0.02
 
 
-def processor() -> str:
-    """The processor's name, as far as the system tells."""
-    cpu = Path("/proc/cpuinfo")
-    names = (
-        [
-            line.partition(":")[2].strip()
-            for line in cpu.read_text(encoding="utf-8").splitlines()
-            if line.startswith("model name")
-        ]
-        if cpu.exists()
-        else []
-    )
-    return names[0] if names else "unknown"
-
-
 def limits() -> dict[str, float]:
     """Best of ten: GFLOP/s of matrix products in float32 and bfloat16, GB/s of a copy in memory, GB/s of writing fresh memory."""
     n, size = 3072, 2**28

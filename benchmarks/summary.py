@@ -5,7 +5,7 @@ is of, and its unit."""
 import statistics
 from collections.abc import Iterator
 
-from benchmarks import machine
+from companion import results
 
 D_IN = 576
 
@@ -14,7 +14,7 @@ def rows(raw: dict, peer_versions: dict[str, str]) -> list[dict]:
     """Every row of `speed.json` from the stages' measurements."""
     limits = dict(raw["limits"])
     made = [
-        row("machine", machine.processor(), 1, "", "name", name="processor"),
+        row("machine", results.processor(), 1, "", "name", name="processor"),
         row("machine", limits.pop("threads"), 1, "", "threads", name="threads"),
         *(row("version", v, 1, "", "version", name=name) for name, v in peer_versions.items()),
         *(row("limit", v, 10, "tries", unit_of(name), name=name) for name, v in limits.items()),

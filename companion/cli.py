@@ -85,10 +85,12 @@ def atlas(args):
 
 
 def compare(args):
-    """say which results of two runs differ by more than their intervals"""
-    from companion import compare
+    """say how two runs differ; by default what is published and what was computed here"""
+    from companion import compare, places, results
 
-    print(compare.report(*map(compare.folder, (args.a, args.b)), args.tolerance))
+    a = compare.folder(args.a if args.b else places.PUBLISHED / args.profile.label)
+    b = compare.folder(args.b or args.a or results.folder(args.profile))
+    print(f"A: {a}\nB: {b}\n{compare.report(a, b, args.tolerance)}")
 
 
 def doctor(args):
@@ -119,7 +121,7 @@ def main(argv: list[str] | None = None) -> int:
     for step in STEPS:
         sub = steps.add_parser(step.__name__.replace("_", "-"), help=step.__doc__)
         sub.set_defaults(run=step)
-        if step not in (fetch, compare):
+        if step is not fetch:
             sub.add_argument("--profile", default="laptop", help="smoke, laptop, full or paper")
     add = steps.choices["train"].add_argument
     add("--model", required=True, nargs="+", help="names in data/models.toml")
@@ -131,8 +133,8 @@ def main(argv: list[str] | None = None) -> int:
     add = steps.choices["author-data"].add_argument
     add("--from", type=Path, dest="folder", help="a folder that holds them; else they are fetched")
     add = steps.choices["compare"].add_argument
-    for run in ("a", "b"):
-        add(run, help="a folder of results, or its label: laptop, custom/laptop-1a2b3c4d")
+    add("a", nargs="?", help="a folder of results or its label; default: what is published")
+    add("b", nargs="?", help="another; default: A if it is given, else what was computed here")
     share = "share by which numbers without an interval may differ (default 0.01)"
     add("--tolerance", type=float, default=0.01, help=share)
     sys.stdout.reconfigure(errors="replace")  # a sign that the terminal's encoding lacks

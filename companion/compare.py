@@ -1,5 +1,5 @@
-"""Two runs side by side: which values moved beyond their intervals, and which are in one run
-only."""
+"""Two runs side by side: which values moved beyond their intervals or changed their sign, which are
+in one run only, and which verdicts differ."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from companion import estimates, places, results
 from featint.config import at_least
 
 
-def folder(run: str) -> Path:
+def folder(run: str | Path) -> Path:
     """The results of a run, given as a folder or as a label: of this machine where it has them,
     else the published ones. `report` says which folders these are.
 
@@ -21,8 +21,8 @@ def folder(run: str) -> Path:
             return place
     found = {str(f.relative_to(h)) for h in homes for f in h.glob("**/") if results.files(f)}
     labels = sorted(found)
-    what = f"run = {run!r} is neither a folder with results nor a label"
-    raise ValueError(f"{what}; labels: {', '.join(labels) or 'none yet'}")
+    what = f"run = {str(run)!r} is neither a folder with results nor a label"
+    raise ValueError(f"{what}; labels: {', '.join(labels) or 'none yet'}; `make book` makes more")
 
 
 def judge(a, b, tolerance: float) -> tuple[str, bool]:
@@ -42,20 +42,28 @@ def judge(a, b, tolerance: float) -> tuple[str, bool]:
     return "tolerance", abs(a.value - b.value) > tolerance * max(abs(a.value), abs(b.value))
 
 
+def apart(a, b) -> str:
+    """What is clear of two numbers by any rule: `disjoint` intervals, `opposite` signs."""
+    if not all(isinstance(v.value, int | float) for v in (a, b)):
+        return ""
+    disjoint = None not in (a.lo, b.lo) and (a.hi < b.lo or b.hi < a.lo)
+    return " ".join(["disjoint"] * disjoint + ["opposite"] * (a.value * b.value < 0))
+
+
 def common(a: pd.DataFrame, b: pd.DataFrame, tolerance: float) -> pd.DataFrame:
     """One row per value that is in two tables of `results.load`: chapter, id, unit, A, B, `judged
-    by`, `moved`."""
+    by`, `moved`, `apart`."""
     rows = []
     for chapter, name in a.index[a.index.isin(b.index)]:
         pair = a.loc[(chapter, name)], b.loc[(chapter, name)]
         unit = " / ".join(dict.fromkeys(v.unit for v in pair))
         said = [estimates.interval(v.value, v.lo, v.hi) for v in pair]
-        rows.append((chapter, name, unit, *said, *judge(*pair, tolerance)))
-    columns = ["chapter", "id", "unit", "A", "B", "judged by", "moved"]
+        rows.append((chapter, name, unit, *said, *judge(*pair, tolerance), apart(*pair)))
+    columns = ["chapter", "id", "unit", "A", "B", "judged by", "moved", "apart"]
     return pd.DataFrame(rows, columns=columns).astype({"moved": bool})
 
 
-def report(a: Path, b: Path, tolerance: float) -> str:
+def report(a: Path, b: Path, tolerance: float = 0.01) -> str:
     """The comparison of two folders in words and a table. Raises ValueError for a tolerance below
     0, or if no chapter is in both, StoreError for a damaged file."""
     at_least("tolerance", tolerance, 0)
@@ -68,14 +76,26 @@ def report(a: Path, b: Path, tolerance: float) -> str:
     about = {"tolerance": f" ({tolerance:g})"}
     counts = both["judged by"].value_counts()
     how = ", ".join(f"{n} by {by}{about.get(by, '')}" for by, n in counts.items())
-    moved = both[both.moved].drop(columns="moved")
-    lines = [f"A: {a}", f"B: {b}", f"{len(both)} values in both ({how}); {len(moved)} moved."]
-    if len(moved):
-        lines += ["", moved.to_string(index=False)]
+    disjoint, opposite = (both.apart.str.contains(x).sum() for x in ("disjoint", "opposite"))
+    found = f"{both.moved.sum()} moved, {disjoint} to disjoint intervals; {opposite} changed sign"
+    lines = [f"In both: {', '.join(f'{name}.json' for name in both.chapter.unique())}"]
+    lines.append(f"{len(both)} values in both ({how}); {found}.")
+    shown = both[both.moved | (both.apart != "")].drop(columns="moved")
+    if len(shown):
+        lines += ["", shown.to_string(index=False)]
+    if all((place / results.LEDGER).exists() for place in (a, b)):
+        remedy = "`featint ledger` writes it"
+        ours, theirs = (
+            {row["id"]: row["verdict"] for row in results.read_json(place / results.LEDGER, remedy)}
+            for place in (a, b)
+        )
+        differ = [f"{x}: A {v}, B {theirs[x]}" for x, v in ours.items() if theirs.get(x, v) != v]
+        lines += ["", f"{len(differ)} of {len(ours)} verdicts differ.", *differ]
+    lines.append("")
     for run, other in ("AB", "BA"):
         if len(whole := chapters[run].difference(chapters[other])):
-            lines += ["", f"Chapters only in {run}: {', '.join(whole)}"]
+            lines += [f"Chapters only in {run}: {', '.join(whole)}"]
         alone = runs[run].index.difference(runs[other].index).drop(whole, level="chapter")
         for chapter, ids in alone.to_frame(index=False).groupby("chapter")["id"]:
             lines.append(f"Only in {run}, {chapter}: {', '.join(ids)}")
-    return "\n".join(lines)
+    return "\n".join(lines).strip()

@@ -8,7 +8,7 @@ from pathlib import Path
 import jsonschema
 import pandas as pd
 
-from companion import places, results, variants, verdicts
+from companion import places, profiles, results, variants, verdicts
 from companion.estimates import number, sentence
 from companion.profiles import Profile
 from featint import store
@@ -29,6 +29,7 @@ FIELDS = (*SHOWN, "p_value", "in_bounds")
 """An entry's fields that name a result; those whose values the ledger shows."""
 COMPARED = dict.fromkeys(("effect", "size", "arithmetic"), SHOWN) | {"reading": SHOWN[:1]}
 """By rule the fields whose number is held against the paper's, in the paper's unit."""
+PUBLISHED_RUN = f"published run, `{profiles.PUBLISHED}`"
 ADAM_BETAS = (0.9, 0.999)  # PyTorch's default, which training leaves as it is; a test compares them
 
 
@@ -178,20 +179,27 @@ def build(profile: Profile, place: Path | None = None) -> list[dict]:
 
 def write(profile: Profile) -> Path:
     """Write the ledger to the profile's results folder and return the file's path."""
-    file = results.folder(profile) / "ledger.json"
+    file = results.folder(profile) / results.LEDGER
     store.write_json(file, build(profile))
     return file
 
 
 def chapter(profile: Profile, name: str) -> pd.DataFrame:
-    """The ledger's rows of one chapter, as a table for its last page: what, paper, ours,
-    verdict."""
+    """The ledger's rows of one chapter, as a table for its last page: what, paper, ours, verdict,
+    and that of the published profile where it is another one."""
     here, rows = measured(results.folder(profile)), []
+    theirs = measured(places.PUBLISHED / profiles.PUBLISHED)
     for entry in entries():
         if entry["chapter"] == name:
             row = judge(entry, profile, here)
             about = {"what": entry["label"], "paper": paper_sentence(entry)}
             about["ours, as published"] = in_words(row["as_published"])
             about["ours, controlled"] = in_words(row["controlled"])
-            rows.append(about | {"verdict": row["verdict"]})
+            about["verdict"] = row["verdict"]
+            if profile.label != profiles.PUBLISHED:
+                other = judge(entry, profiles.get(profiles.PUBLISHED), theirs)
+                sign = "=" if other["verdict"] == row["verdict"] else "≠"
+                value = in_words(other["controlled"]) or in_words(other["as_published"])
+                about[PUBLISHED_RUN] = f"{sign} {other['verdict']}: {value or 'no value'}"
+            rows.append(about)
     return pd.DataFrame(rows)

@@ -2,6 +2,9 @@
 interval, n, unit and protocol."""
 
 import json
+import os
+import platform
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +13,7 @@ import pandas as pd
 from companion import estimates, places
 from featint import store
 
+LEDGER = "ledger.json"
 REMEDY = "`featint notebook {} --profile ...` computes it"
 
 
@@ -30,11 +34,20 @@ def save(
     for row in estimates.tidy(frame).itertuples():
         names = {name: getattr(row, name) for name in estimates.NAMES}
         values[estimates.identifier(row)] = plain(row) | names
-    stamp = store.provenance(seed=seed, seconds=seconds and round(seconds, 1))
+    memory_gb = round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9, 1)
+    machine = {"processor": processor(), "memory_gb": memory_gb}
+    stamp = store.provenance(seed=seed, seconds=seconds and round(seconds, 1), **machine)
     content = {"chapter": chapter, "profile": profile.label, "provenance": stamp, "values": values}
     file = folder(profile) / f"{chapter}.json"
     store.write_json(file, content)
     return file
+
+
+def processor() -> str:
+    """The processor's name, as far as the system tells."""
+    cpu = Path("/proc/cpuinfo")
+    said = re.search("model name\\s*: (.+)", cpu.read_text("utf-8")) if cpu.exists() else None
+    return said[1] if said else platform.processor() or "unknown"
 
 
 def plain(row) -> dict:
@@ -87,7 +100,7 @@ def table(file: Path) -> pd.DataFrame:
 
 def files(place: Path) -> list[Path]:
     """The results files of a folder, one per chapter; the ledger that may lie there is none."""
-    return sorted(f for f in place.glob("*.json") if f.stem != "ledger")
+    return sorted(f for f in place.glob("*.json") if f.name != LEDGER)
 
 
 def load(place: Path) -> pd.DataFrame:

@@ -87,12 +87,12 @@ def book(tmp_path, monkeypatch):
     write(tmp_path / "conf.py", CONF)
     write(
         tmp_path / "index.md",
-        "# Book\n\n```{toctree}\nnotebooks/chapter\nbook/ledger\nstatus\n```\n\n{paper}`gain`, bare {paper}`gain:value`, {verdict}`gain`, n = {result}`chapter:joint/fvu:n`,"
-        " five seeds: {result}`full/chapter:joint/fvu`; k is {setting}`setup_topk`\n\n```{scale}\n```\n",
+        "# Book\n\n```{toctree}\nnotebooks/chapter\nbook/ledger\nstatus\n```\n\n{paper}`gain`, bare {paper}`gain:value`, {verdict}`gain`, {verdict}`published/gain`, n = {result}`chapter:joint/fvu:n`,"
+        " five seeds: {result}`published/chapter:joint/fvu`; k is {setting}`setup_topk`\n\n```{scale}\n```\n\n```{claims}\ngain: Less error\n```\n",
     )
     write(
         tmp_path / "book/ledger.md",
-        "# Ledger\n\n```{ledger}\n```\n\n```{disagreements} full\n```\n\n```{rules}\n```\n",
+        "# Ledger\n\n```{ledger}\n```\n\n```{disagreements}\n```\n\n```{rules}\n```\n",
     )
     write(tmp_path / "status.md", "# Status\n\n```{status}\n```\n")
     write(tmp_path / "notebooks/chapter.ipynb", notebook())
@@ -125,6 +125,7 @@ def book(tmp_path, monkeypatch):
         "paper": -41.3,
         "unit": "%",
         "where": "Abstract",
+        "controlled": "chapter:joint/fvu",
     }
     sizes = {"setup_topk": (1024, 84), "setup_n_features": (50000, 4096)}
     sizes["setup_joint_tokens"] = 5_000_000, 819_200
@@ -189,9 +190,9 @@ def test_book_shows_what_was_executed_and_measured(book):
     assert (
         ">−41.3 %<" in index and ">−41.3<" in index and "n = <abbr" in index and ">1502<" in index
     )
-    assert ">0.309<" in index and "from full/chapter: joint/fvu" in index
+    assert ">0.309<" in index and "from published/chapter: joint/fvu" in index
     assert ">84</abbr>" in index and "Active features k; the paper: 1024 features" in index
-    (scale,) = BeautifulSoup(index, "html.parser").find_all("table")
+    scale, _ = BeautifulSoup(index, "html.parser").find_all("table")
     assert [[td.text for td in tr.find_all("td")] for tr in scale.tbody.find_all("tr")] == [
         ["features, d_sae", "50,000", "4,096", "0.082"],
         ["features per dimension, d_sae / d_in", "15.6", "7.11", "0.46"],
@@ -215,6 +216,13 @@ def test_book_shows_what_was_executed_and_measured(book):
         "reproduced0.309 [0.305, 0.32]",
     ]
     assert differ.a["href"] == "#ledger-gain"
+    words = " ".join(BeautifulSoup(index, "html.parser").text.split())
+    assert "partly ≠ full reproduced 0.309 [0.305, 0.32]" in words
+    assert "reproduced ≠ laptop partly 0.3123 [0.305, 0.32]" in words
+    assert "C1 Less error −41.3 % – 0.309 [0.305, 0.32] FVU reproduced ≠ laptop partly" in words
+    assert "partly ≠ full reproduced 0.309" in " ".join(
+        BeautifulSoup(ledger, "html.parser").text.split()
+    )
     assert "abc123" in page(book, "status") and "2026-01-01 10:00" in page(book, "status")
     downloads = {
         json.loads(f.read_text(encoding="utf-8"))["metadata"].get("papermill") is None
@@ -231,6 +239,28 @@ def test_book_shows_what_was_executed_and_measured(book):
     assert build(book) == ""
     assert "0.32 [0.30, 0.32]" in page(book, "notebooks/chapter")
     assert (book / "_build/html/notebooks/chapter.html").stat().st_mtime_ns > written
+
+
+def test_runs_that_agree_and_the_published_profile_itself(book, monkeypatch):
+    file = book / "results/laptop/ledger.json"
+    rows = json.loads(file.read_text(encoding="utf-8"))
+    write(file, [rows[0] | {"verdict": "reproduced"}, *rows[1:]])
+    (book / "results/laptop").rename(book / "results/full")
+    (book / "_build/executed/laptop").rename(book / "_build/executed/full")
+    monkeypatch.setenv("PROFILE", "full")
+    assert build(book) == ""
+    words = " ".join(BeautifulSoup(page(book, "index"), "html.parser").text.split())
+    assert "reproduced, reproduced, n =" in words and "≠" not in words and "= full" not in words
+    ledger = BeautifulSoup(page(book, "book/ledger"), "html.parser").text
+    assert "This book shows full itself." in ledger
+
+    (book / "results/full").rename(book / "results/laptop")
+    (book / "_build/executed/full").rename(book / "_build/executed/laptop")
+    monkeypatch.setenv("PROFILE", "laptop")
+    assert build(book) == ""
+    words = " ".join(BeautifulSoup(page(book, "index"), "html.parser").text.split())
+    assert "reproduced = full: 0.309 [0.305, 0.32]" in words and "≠" not in words
+    assert "agree on all 4 numbers" in page(book, "book/ledger")
 
 
 @pytest.mark.parametrize(

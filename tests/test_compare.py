@@ -78,7 +78,10 @@ def test_missing_and_added_values_and_chapters(write):
     b = write("b", "norms", kept=value(1.0), new=value(3.0), newer=value(3.0))
     store.write_json(b / "ledger.json", [{"id": "not a results file"}])
     said = compare.report(compare.folder("a"), compare.folder(str(b)), tolerance=0.01)
-    assert "\n1 values in both (1 by tolerance (0.01)); 0 moved.\n" in said
+    assert said.startswith(
+        "In both: norms.json\n1 values in both (1 by tolerance (0.01)); "
+        "0 moved, 0 to disjoint intervals; 0 changed sign.\n"
+    )
     assert said.endswith(
         "\n\nChapters only in A: behaviour, seeds\nOnly in A, norms: sae/dropped/controlled\n"
         "Only in B, norms: sae/new/controlled, sae/newer/controlled"
@@ -90,13 +93,71 @@ def test_command_line(write, capsys):
     write("custom/laptop-1234", "norms", rho=value(-0.9, (-1.0, -0.8)), r=value(2.01))
     assert cli.main(["compare", "laptop", "custom/laptop-1234"]) == 0
     out = capsys.readouterr().out
-    assert "2 values in both (1 by intervals, 1 by tolerance (0.01)); 1 moved." in out
+    assert "2 values in both (1 by intervals, 1 by tolerance (0.01)); 1 moved, 1 to disj" in out
     assert [line.split() for line in out.splitlines()[-2:]] == [
-        "chapter id unit A B judged by".split(),
-        "norms sae/rho/controlled % −0.5 [−0.6, −0.4] −0.9 [−1, −0.8] intervals".split(),
+        "chapter id unit A B judged by apart".split(),
+        "norms sae/rho/controlled % −0.5 [−0.6, −0.4] −0.9 [−1, −0.8] intervals disjoint".split(),
     ]
     assert cli.main(["compare", "laptop", "custom/laptop-1234", "--tolerance", "0.001"]) == 0
     assert "2 moved" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "found"),
+    [
+        (value(1.0, (0.8, 1.2)), value(1.5, (1.3, 1.7)), "disjoint"),
+        (value(1.5, (1.3, 1.7)), value(1.0, (0.8, 1.2)), "disjoint"),
+        (value(1.0, (0.8, 1.2)), value(1.3, (1.2, 1.5)), ""),  # they share an end
+        (value(0.1, (-0.2, 0.3)), value(-0.1, (-0.3, 0.2)), "opposite"),  # neither moved
+        (value(1.0, (0.5, 1.5)), value(-1.0, (-1.5, -0.5)), "disjoint opposite"),
+        (value(1.0), value(-1.0), "opposite"),
+        (value(0.0), value(-1.0), ""),
+        (value(1.0, (0.8, 1.2)), value(None), ""),
+        (value("two modes"), value("one mode"), ""),
+        (value([1, 2]), value([3, 4]), ""),
+    ],
+)
+def test_disjoint_intervals_and_opposite_signs(write, a, b, found):
+    tables = [results.load(write(label, "norms", x=x)) for label, x in (("a", a), ("b", b))]
+    assert compare.common(*tables, tolerance=0.01).iloc[0]["apart"] == found
+
+
+def test_a_sign_that_changed_is_listed_even_if_nothing_moved(write):
+    a = write("a", "norms", x=value(0.1, (-0.2, 0.3)), y=value(1.0))
+    b = write("b", "norms", x=value(-0.1, (-0.3, 0.2)), y=value(1.0))
+    said = compare.report(a, b)
+    assert "0 moved, 0 to disjoint intervals; 1 changed sign" in said
+    assert said.endswith("intervals opposite") and "sae/y" not in said
+
+
+def test_verdicts_that_differ_are_listed(write):
+    a, b = (write(label, "norms", x=value(1.0)) for label in "ab")
+    for place, verdicts in {a: "partly partly setting", b: "partly reproduced"}.items():
+        words = enumerate(verdicts.split())
+        store.write_json(
+            place / "ledger.json", [{"id": f"n{i}", "verdict": word} for i, word in words]
+        )
+    said = compare.report(a, b)
+    assert said.endswith("\n\n1 of 3 verdicts differ.\nn1: A partly, B reproduced")
+
+
+def test_by_default_what_is_published_and_what_was_computed_here(write, capsys):
+    published = places.PUBLISHED / "laptop" / "norms.json"
+    store.write_json(published, results.read(write("laptop", "norms", r=value(2.0)) / "norms.json"))
+    own = write("laptop", "norms", r=value(3.0))
+    other = write("custom/laptop-1234", "norms", r=value(4.0))
+    for words, a, b in [
+        ("", published.parent, own),
+        ("custom/laptop-1234", published.parent, other),
+        ("laptop custom/laptop-1234", own, other),
+        (f"{published.parent} laptop", published.parent, own),
+    ]:
+        assert cli.main(["compare", *words.split()]) == 0
+        out = capsys.readouterr().out
+        assert out.startswith(f"A: {a}\nB: {b}\nIn both: norms.json\n") and "1 moved" in out
+    assert cli.main(["compare", "--profile", "full"]) == 2
+    err = capsys.readouterr().err
+    assert f"{places.PUBLISHED / 'full'}' is neither a folder with results" in err
 
 
 def test_mistakes_are_named(write, capsys):

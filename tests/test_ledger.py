@@ -327,8 +327,25 @@ def test_written_ledger_holds_every_id_and_summary_counts_them(profile):
     ]
     assert {row["verdict"] for row in json.loads(file.read_text(encoding="utf-8"))} <= set(VERDICTS)
     last = ledger.chapter(profile, "norms")
-    assert list(last) == ["what", "paper", "ours, as published", "ours, controlled", "verdict"]
+    columns = ["what", "paper", "ours, as published", "ours, controlled", "verdict"]
+    assert list(last) == [*columns, "published run, `full`"]
+    assert list(ledger.chapter(profiles.full(), "norms")) == columns  # itself the published one
     assert len(last) == sum(entry["chapter"] == "norms" for entry in ENTRIES)
+
+
+def test_a_chapters_table_says_what_the_published_run_came_to(profile, tmp_path, monkeypatch):
+    monkeypatch.setattr(places, "PUBLISHED", tmp_path / "published")
+    theirs = [under(PUBLISHED, 30.0), under(CONTROLLED, 5.5, ci=(5.0, 6.0))]
+    file = results.save(profile, "reconstruction", estimates.tidy(theirs), seed=0)
+    (tmp_path / "published").mkdir()
+    file.parent.rename(tmp_path / "published" / "full")
+    for ci, verdict, sign in [((5.0, 7.0), "partly", "="), ((-1.0, 7.0), "undecided", "≠")]:
+        report(profile, "reconstruction", under(PUBLISHED, 26.0), under(CONTROLLED, 5.5, ci=ci))
+        table = ledger.chapter(profile, "reconstruction").set_index("what")
+        row = table.loc["Joint training: reconstruction error cut"]
+        assert row["verdict"] == verdict
+        said = f"{sign} partly: 5.5 % (95 % interval 5 to 6, n = 12 articles)"
+        assert row["published run, `full`"] == said
 
 
 # --- the committed results ---------------------------------------------------------------------------------------------------------

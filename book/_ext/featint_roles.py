@@ -3,13 +3,14 @@
 {result}`reconstruction:joint/fvu/all/controlled`           a value of a chapter, here with four significant digits
 {result}`reconstruction:joint/fvu/all/controlled:.3f:ci`   with a format spec, and with its interval: 0.312 [0.305, 0.320]
 {result}`reconstruction:joint/fvu/all/controlled:n`         how many units stand behind it; `unit` gives the unit
-{result}`full/seeds:joint/fvu/controlled`           a value of another profile's published run
+{result}`published/seeds:joint/fvu/controlled`      a value of the published run, whatever profile the book shows; so `laptop/...`, of that profile's
 {paper}`abs_joint_recon_improvement`                what the paper prints, with its unit, or its name if it is a statistic: F = 5.06; a word has none
 {paper}`clamp_interaction_F:value`                  the same without either, where the sentence says it
 {setting}`setup_topk`                               what this book has where the paper prints a setting, here k
-{verdict}`abs_joint_recon_improvement`              the ledger's verdict on it, linked to the ledger
+{verdict}`abs_joint_recon_improvement`              the ledger's verdict on it, linked to the ledger, with the published run's beside it
 {ledger} (directive; option `chapter`)              the ledger, whole or of one chapter
-{disagreements} full (directive)                    the numbers on which another profile's published ledger comes to another verdict
+{claims} (directive)                                numbers of the paper, a line of `id: claim` each, with ours and the verdict: those of the published run
+{disagreements} (directive)                         the numbers on which the published run comes to another verdict than this book's
 {scale} (directive)                                 the sizes of the paper's models, of this book's, and ours as a multiple of the paper's
 {rules} (directive)                                 how verdicts are reached
 {status} (directive)                                what ran, when, how long
@@ -53,14 +54,28 @@ def load(env, file: Path, remedy: str):
         raise ExtensionError(f"{env.docname}: {file} cannot be read ({e}); {remedy}") from e
 
 
-def results_of(env, profile: str | None = None) -> Path:
-    """The results that this book shows, those computed here; of another profile the published ones."""
-    own = env.config.featint_profile
-    return places.RESULTS / own if profile in (None, own) else places.PUBLISHED / profile
+def results_of(env, run: str = "") -> Path:
+    """The results that this book shows, which were computed here; of a run that is named, the published ones."""
+    if not run:
+        return places.RESULTS / env.config.featint_profile
+    return places.PUBLISHED / (profiles.PUBLISHED if run == "published" else run)
 
 
-def ledger(env, profile: str | None = None) -> list[dict]:
-    return load(env, results_of(env, profile) / "ledger.json", "`featint ledger` writes it")
+def ledger(env, run: str = "") -> dict[str, dict]:
+    """The ledger's rows by id, in its order."""
+    remedy = f"`featint ledger --profile {env.config.featint_profile}` writes it"
+    file = results_of(env, run) / results.LEDGER
+    rows = load(env, file, "`git checkout data/results` brings it back" if run else remedy)
+    return {row["id"]: row for row in rows}
+
+
+def other_run(env, run: str = "") -> tuple[str, dict[str, dict]]:
+    """Beside the published run this book's own, and the other way round: the profile's name and the ledger. There is none in a book of the
+    published profile, so that nothing is said twice."""
+    if env.config.featint_profile == profiles.PUBLISHED:
+        return profiles.PUBLISHED, {}
+    name = env.config.featint_profile if run else profiles.PUBLISHED
+    return name, ledger(env, "" if run else "published")
 
 
 def paper_values(env) -> dict[str, dict]:
@@ -87,10 +102,7 @@ class Result(SphinxRole):
     def run(self):
         where, _, rest = self.text.partition(":")
         run, _, chapter = where.rpartition("/")
-        file, (name, *options) = (
-            results_of(self.env, run or None) / f"{chapter}.json",
-            rest.split(":"),
-        )
+        file, (name, *options) = results_of(self.env, run) / f"{chapter}.json", rest.split(":")
         self.env.note_dependency(str(file))
         try:
             value = results.lookup(file, name)
@@ -141,7 +153,7 @@ class Paper(SphinxRole):
 
 def settings(env) -> dict[str, dict]:
     """The ledger's rows of settings by id: the paper's value in `paper`, ours in `controlled`."""
-    return {row["id"]: row for row in ledger(env) if row["verdict"] == "setting"}
+    return {key: row for key, row in ledger(env).items() if row["verdict"] == "setting"}
 
 
 class Setting(SphinxRole):
@@ -156,17 +168,37 @@ class Setting(SphinxRole):
 
 
 class Verdict(SphinxRole):
-    """The verdict on one printed number, linked to its row in the ledger."""
+    """The verdict on one printed number, linked to its row in the ledger; `published/...` is the published run's."""
 
     def run(self):
-        entry = pick(
-            self.env, {entry["id"]: entry for entry in ledger(self.env)}, self.text, "the ledger"
-        )
+        run, _, key = self.text.rpartition("/")
+        row = pick(self.env, ledger(self.env, run), key, "the ledger")
         page = self.env.app.builder.get_relative_uri(self.env.docname, "book/ledger")
         link = nodes.reference(
-            "", "", badge(entry["verdict"]), internal=True, refuri=f"{page}#{anchor(self.text)}"
+            "", "", badge(row["verdict"]), internal=True, refuri=f"{page}#{anchor(key)}"
         )
-        return [link], []
+        return [link, *beside(self.env, row, run)], []
+
+
+class Beside(SphinxRole):
+    """What the published run says of a row of this book's ledger."""
+
+    def run(self):
+        return beside(self.env, ledger(self.env)[self.text]), []
+
+
+def beside(env, row: dict, run: str = "") -> list[nodes.Node]:
+    """What the other run says of a row of a ledger: its name, `=` or `≠`, the verdict if it is another one, the value."""
+    name, theirs = other_run(env, run)
+    if (other := theirs.get(row["id"])) is None:
+        return []
+    same = other["verdict"] == row["verdict"]
+    text = f"{'=' if same else '≠'} {name}{':' if same else ''}"
+    sign = nodes.inline(text, text, classes=["other-run", "same" if same else "differs"])
+    value = in_short(other["controlled"] or other["as_published"])
+    value = nodes.inline(value, value, classes=["other-run"])
+    shown = [sign, value] if same else [sign, badge(other["verdict"]), value]
+    return [node for each in shown for node in (nodes.Text(" "), each)]
 
 
 class Badge(SphinxRole):
@@ -211,7 +243,7 @@ class Ledger(Markdown):
 
     def text(self) -> str:
         printed, claims, chapters = paper_values(self.env), {claim: [] for claim in CLAIMS}, {}
-        for row in ledger(self.env):
+        for row in ledger(self.env).values():
             row["entry"] = pick(self.env, printed, row["id"], "data/paper_values.json")
             claims[row["entry"]["claim"]].append(row)
             chapters.setdefault(row["chapter"], []).append(row)
@@ -269,7 +301,7 @@ class Ledger(Markdown):
                 ours[0] += "<br>not comparable"
             cells = [
                 label,
-                f"{{badge}}`{row['verdict']}`",
+                f"{{badge}}`{row['verdict']}`{{beside}}`{row['id']}`",
                 f"{{paper}}`{row['id']}`",
                 *ours,
                 row["why"],
@@ -282,40 +314,55 @@ class Ledger(Markdown):
         return "\n".join([*lines, "::::"])
 
 
-class Disagreements(Markdown):
-    """Where the ledger of the profile that is named comes to another verdict than this book's."""
+class Claims(Markdown):
+    """A table of claims, each a number of the paper: `id: what is claimed`, a line each. Ours and the verdict are the published run's."""
 
-    required_arguments = 1
+    has_content = True
 
     def text(self) -> str:
-        (other,) = self.arguments
-        if other == self.config.featint_profile:
-            return f"This book shows `{other}` itself."
-        printed, theirs = (
-            paper_values(self.env),
-            {row["id"]: row for row in ledger(self.env, other)},
-        )
-        rows = [
-            (row, pick(self.env, theirs, row["id"], f"the ledger of {other}"))
-            for row in ledger(self.env)
-        ]
+        printed, rows = paper_values(self.env), ledger(self.env, "published")
         lines = []
-        for a, b in rows:
-            if a["verdict"] != b["verdict"]:
-                label = f'<a href="#{anchor(a["id"])}">{pick(self.env, printed, a["id"], "data/paper_values.json")["label"]}</a>'.replace(
-                    "|", "\\|"
-                )
-                ours = [
-                    f"{{badge}}`{row['verdict']}`<br>{in_short(row['controlled'] or row['as_published'])}"
-                    for row in (a, b)
+        for line in self.content:
+            key, _, claim = map(str.strip, line.partition(":"))
+            entry = pick(self.env, printed, key, "data/paper_values.json")
+            pick(self.env, rows, key, "the published ledger")
+            ours = [self.ours(entry.get(field)) for field in ("as_published", "controlled")]
+            cells = [f"**{entry['claim']}** {claim}", f"{{paper}}`{key}`", *ours]
+            lines.append(" | ".join(["", *cells, f"{{verdict}}`published/{key}`", ""]).strip())
+        head = "| claim | paper | ours, as published | ours, controlled | verdict |\n|:--|:--|:--|:--|:--|"
+        return "\n".join(["::::{div} claims full-width", head, *lines, "::::"])
+
+    def ours(self, key: str | None) -> str:
+        """A value of the published run, with unit and interval; a dash where there is none."""
+        if key is None:
+            return number(None)
+        chapter, _, name = key.partition(":")
+        unit = results.lookup(results_of(self.env, "published") / f"{chapter}.json", name).unit
+        value = f"{{result}}`published/{key}:.3g:ci`"
+        return f"{unit} = {value}" if unit in STATISTICS else f"{value} {unit}"
+
+
+class Disagreements(Markdown):
+    """Where the published run comes to another verdict than this book's."""
+
+    def text(self) -> str:
+        name, theirs = other_run(self.env)
+        if not theirs:
+            return f"This book shows `{name}` itself."
+        printed, own, lines = paper_values(self.env), ledger(self.env), []
+        for key, row in own.items():
+            other = theirs.get(key)
+            if other and other["verdict"] != row["verdict"]:
+                label = printed[key]["label"].replace("|", "\\|")
+                both = [
+                    f"{{badge}}`{x['verdict']}`<br>{in_short(x['controlled'] or x['as_published'])}"
+                    for x in (row, other)
                 ]
-                lines.append(f"| {label} | " + " | ".join(ours) + " |")
+                lines.append(f'| <a href="#{anchor(key)}">{label}</a> | ' + " | ".join(both) + " |")
         if not lines:
-            return f"The two ledgers agree on all {len(rows)} numbers."
-        head = f"| number | `{self.config.featint_profile}` | `{other}` |\n|:--|:--|:--|"
-        return f"They differ on {len(lines)} of {len(rows)} numbers.\n\n" + "\n".join(
-            [head, *lines]
-        )
+            return f"The two ledgers agree on all {len(own)} numbers."
+        head = f"| number | `{self.config.featint_profile}` | `{name}` |\n|:--|:--|:--|"
+        return f"They differ on {len(lines)} of {len(own)} numbers.\n\n" + "\n".join([head, *lines])
 
 
 SCALE = {
@@ -450,9 +497,11 @@ def setup(app: Sphinx) -> None:
         "setting": Setting,
         "verdict": Verdict,
         "badge": Badge,
+        "beside": Beside,
     }.items():
         app.add_role(name, role())
     app.add_directive("ledger", Ledger)
+    app.add_directive("claims", Claims)
     app.add_directive("disagreements", Disagreements)
     app.add_directive("scale", Scale)
     app.add_directive("rules", Rules)
