@@ -335,16 +335,16 @@ def test_written_ledger_holds_every_id_and_summary_counts_them(profile):
 
 def test_a_chapters_table_says_what_the_published_run_came_to(profile, tmp_path, monkeypatch):
     monkeypatch.setattr(places, "PUBLISHED", tmp_path / "published")
-    theirs = [under(PUBLISHED, 30.0), under(CONTROLLED, 5.5, ci=(5.0, 6.0))]
+    theirs = [under(PUBLISHED, 30.0), under(CONTROLLED, 10.0, ci=(9.0, 11.0))]
     file = results.save(profile, "reconstruction", estimates.tidy(theirs), seed=0)
     (tmp_path / "published").mkdir()
     file.parent.rename(tmp_path / "published" / "full")
-    for ci, verdict, sign in [((5.0, 7.0), "partly", "="), ((-1.0, 7.0), "undecided", "≠")]:
-        report(profile, "reconstruction", under(PUBLISHED, 26.0), under(CONTROLLED, 5.5, ci=ci))
+    for ci, verdict, sign in [((4.9, 5.1), "partly", "="), ((-1.0, 7.0), "undecided", "≠")]:
+        report(profile, "reconstruction", under(PUBLISHED, 26.0), under(CONTROLLED, 5.0, ci=ci))
         table = ledger.chapter(profile, "reconstruction").set_index("what")
         row = table.loc["Joint training: reconstruction error cut"]
         assert row["verdict"] == verdict
-        said = f"{sign} partly: 5.5 % (95 % interval 5 to 6, n = 12 articles)"
+        said = f"{sign} partly: 10 % (95 % interval 9 to 11, n = 12 articles)"
         assert row["published run, `full`"] == said
 
 
