@@ -24,6 +24,7 @@ NOT_HERE = {
     "make browser": "a browser; `make smoke` does it where there is one",
     ".venv/bin/pytest -m browser": "a browser; `make smoke` does it where there is one",
     "make bench": "half an hour; tests/test_benchmarks.py has a small one",
+    "make publish-results": "a git checkout; tests/test_publish.py has one",
     "make mutants": "hours; tests/test_mutants.py has a small one",
     ".venv/bin/featint author-data": "a network; tests/test_author_data.py has small ones",
     ".venv/bin/featint author-data --from FOLDER": "the author's tables, which are not kept here",
@@ -191,7 +192,7 @@ class TestNames:
         if args.step == "notebook":
             self.parameters(args.name, dict(item.split("=") for item in args.parameter))
         elif args.step == "compare":
-            for run in (args.a, args.b):
+            for run in filter(None, (args.a, args.b)):
                 assert re.fullmatch(r"(custom/)?(laptop|full)(-[0-9a-f]{8})?|custom/\.\.\.", run)
 
     def papermill(self, words: list[str]):
