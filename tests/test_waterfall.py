@@ -81,7 +81,24 @@ def test_the_controlled_end_compares_with_another_model_on_test_articles(p):
     x = acts.rows(torch.arange(len(acts)))
     wanted = {n: sse(x, runs.get(variants.get(n, p)).model(x).x_hat) for n in ("joint", "sae")}
     assert errors.sum().to_dict() == pytest.approx(wanted | {"tokens": len(acts)}, rel=1e-5)
-    assert errors.index.tolist() == acts.article.unique().tolist()
+    assert errors.index.tolist() == [(0, article) for article in acts.article.unique().tolist()]
+
+
+@pytest.mark.parametrize("text", ["first training windows", "test articles"])
+def test_every_seed_of_the_profile_meets_the_same_tokens(p, text):
+    p = replace(p, seeds=(3, 5))
+    protocol = Protocol(reference="sae", text=text, first_position="drop")
+    errors = waterfall.errors(protocol, p)
+    assert errors.index.unique("seed").tolist() == [3, 5]
+    assert errors["tokens"].xs(3).equals(errors["tokens"].xs(5))
+    acts = activations.load(p.harvest, "test")
+    if text != "test articles":
+        acts = waterfall.training_text(protocol, p)
+    for seed in p.seeds:
+        for name in ("joint", "sae"):
+            model = runs.get(variants.get(name, p, seed)).model
+            error = sum(sse(x, model(x).x_hat) for x in acts.pieces())
+            assert errors[name].xs(seed).sum() == pytest.approx(error, rel=1e-5)
 
 
 def test_every_reference_is_a_named_model_and_others_are_refused():

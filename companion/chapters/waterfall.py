@@ -44,9 +44,9 @@ class Protocol:
             choose(name, getattr(self, name), allowed)
 
 
-def trained_as(name: str, protocol: Protocol, p: Profile) -> ModelConfig:
-    """A named model, its first positions and mask as the protocol says."""
-    config = variants.get(name, p)
+def trained_as(name: str, protocol: Protocol, p: Profile, seed: int | None = None) -> ModelConfig:
+    """A named model, its first positions and mask as the protocol says; seed as `variants.get`."""
+    config = variants.get(name, p, seed)
     if protocol.first_position == "keep":
         config = altered(config, variants.PUBLISHED)
     if protocol.nfm_sees == "half" and config.nfm is not None:
@@ -64,16 +64,19 @@ def training_text(protocol: Protocol, p: Profile) -> Activations:
 
 
 def errors(protocol: Protocol, p: Profile) -> pd.DataFrame:
-    """Sums per article: columns `joint` and the protocol's reference, squared errors, and
-    `tokens`."""
+    """Sums per seed of the profile and article: columns `joint` and the protocol's reference,
+    squared errors, and `tokens`. The tokens are the same for all seeds."""
     alone = [] if protocol.reference == "own path" else [protocol.reference]
-    configs = {name: trained_as(name, protocol, p) for name in ["joint", *alone]}
-    if protocol.text == "test articles":
-        sums = reconstruction.sums(configs)
-    else:
-        acts = training_text(protocol, p)
-        models = {name: runs.get(config).model for name, config in configs.items()}
-        sums = reconstruction.by_article(reconstruction.paths(models), acts.pieces(), acts.article)
+    acts = None if protocol.text == "test articles" else training_text(protocol, p)
+    of_seeds = {}
+    for seed in p.seeds:
+        configs = {name: trained_as(name, protocol, p, seed) for name in ["joint", *alone]}
+        if acts is None:
+            of_seeds[seed] = reconstruction.sums(configs)
+        else:
+            paths = reconstruction.paths({name: runs.get(c).model for name, c in configs.items()})
+            of_seeds[seed] = reconstruction.by_article(paths, acts.pieces(), acts.article)
+    sums = pd.concat(of_seeds, names=["seed"])
     reference = (protocol.reference, "all") if alone else ("joint", "own_path")
     columns = {"joint": sums["sse"]["joint", "all"], protocol.reference: sums["sse"][reference]}
     return pd.DataFrame(columns | {"tokens": sums["tokens"]})
