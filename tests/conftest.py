@@ -27,7 +27,7 @@ TOPICS = ("Geography", "History", "Mathematics")
 def cache(request, tmp_path, monkeypatch):
     """An empty cache folder but for the compiled kernels; tests of the real model and text share
     the project's own."""
-    if "smoke" not in request.keywords:
+    if "smoke" not in request.keywords and "copy" not in request.fixturenames:
         kernels = places.BUILD / "kernels"  # compiled once, not by every process that tests
         kernels.mkdir(parents=True, exist_ok=True)
         (tmp_path / "cache").mkdir()
