@@ -2,19 +2,27 @@
 
 import ast
 import inspect
+import os
+import sys
 import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
+import nbformat
 import pandas as pd
+import torch
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
-from companion import dependencies, places, profiles, results
+from companion import dependencies, places, profiles, results, variants
 from companion.profiles import Profile
-from featint import store
+from featint import runs, store, train
+from featint.joint import JointSAE
+from featint.nfm import NFM
+from featint.sae import TopKSAE
 
 REMEDY = "copy the project to a folder of your own"
 FOLDER = places.PROJECT / "notebooks"
@@ -117,7 +125,29 @@ def start(namespace: dict) -> Profile:
     knobs = {name: value for name, value in values.items() if name in profiles.KNOBS}
     profile = profiles.get(values["profile"], **knobs)
     store.writable(results.folder(profile).parent, REMEDY)
+    sys.stderr.isatty = lambda: (
+        True
+    )  # a kernel's stream is shown to somebody: progress belongs there
     return profile
+
+
+def announce(name: str, parameters: Mapping) -> None:
+    """Say on stderr how many models a notebook trains before it can measure, and about how long
+    that takes here, by a few steps of the profile's joint model on random activations."""
+    knobs = {key: value for key, value in parameters.items() if key in profiles.KNOBS}
+    p = profiles.get(parameters["profile"], **knobs)
+    configs = [c for c in variants.of_chapter(name, p) if not store.exists(runs.KIND, c)]
+    if not configs:
+        return
+    few = replace(p.train, n_tokens=4 * p.train.batch_tokens)
+    model = JointSAE(TopKSAE(p.d_in, p.sae), NFM(p.d_in, p.sae.d_sae, p.nfm))
+    began = time.monotonic()
+    train.fit(model, [torch.randn(few.batch_tokens, p.d_in)] * few.n_steps, few)
+    tokens = sum(c.train.n_tokens for c in configs)
+    minutes = (time.monotonic() - began) / few.n_tokens * tokens / 60
+    where = store.path(runs.KIND, configs[0]).parent
+    said = f"{len(configs)} models of {tokens:,} training tokens together, at most about"
+    print(f"{name}: trains {said} {minutes:.0f} min here, into {where}", file=sys.stderr)
 
 
 def provenance(profile: Profile, began: float) -> pd.DataFrame:
@@ -174,18 +204,36 @@ def run(name: str, profile_name: str, parameters: dict, out: Path | None = None)
     except RuntimeError as e:
         raise store.StoreError(f"{e} Set HOME to a folder that takes files") from e
     store.writable(runtime, "set HOME or JUPYTER_RUNTIME_DIR to a folder that does")
+    if "profile" in parameters:
+        announce(name, parameters)
+    os.environ.setdefault("TQDM_MININTERVAL", "10")  # of the kernel's bars: seconds
     failed = out.with_suffix(".failed.ipynb")
     with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=out.parent) as folder:
         copy = Path(folder, out.name)
         # else every kernel warns of its unencrypted connection to this very machine
         quiet = {"extra_arguments": ["--IPKernelApp.log_level=ERROR"], "progress_bar": False}
-        place = {"kernel_name": "python3", "cwd": places.PROJECT}
+        place = {"kernel_name": "python3", "cwd": places.PROJECT, "stderr_file": sys.stderr}
         try:
             papermill.execute_notebook(source, copy, parameters, **place, **quiet)
         except papermill.PapermillExecutionError as e:
             copy.replace(failed)
             what = f"{name} failed in cell {e.exec_count}: {e.ename}: {e.evalue}"
             raise NotebookError(f"{what}. The copy with the whole traceback: {failed}") from e
+        without_progress(copy)
         copy.replace(out)
     failed.unlink(missing_ok=True)
     return out
+
+
+def without_progress(file: Path) -> None:
+    """Take the lines of progress bars out of an executed notebook: who reads it has no use for
+    them."""
+    notebook = nbformat.read(file, nbformat.NO_CONVERT)
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if output.get("name") == "stderr":
+                kept = (line for line in output.text.splitlines(keepends=True) if "%|" not in line)
+                output.text = "".join(kept).replace("\r", "")
+        if "outputs" in cell:
+            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr" or o.text.strip()]
+    nbformat.write(notebook, file)
