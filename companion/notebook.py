@@ -83,19 +83,13 @@ def typed(whose: str, declared: Mapping[str, tuple[str, bool]], passed: Mapping)
     return values
 
 
-def check(namespace: dict) -> dict:
-    """Make the parameters of a notebook, in its `globals()`, what they are declared to be; their
-    values.
-
-    What is declared and what was passed stands in the cells that the kernel has run (`In`): the
-    names in `globals()` may be left from a run of cells that come later.
-
-    Raises ValueError for a wrong value, and for a parameter that the notebook does not have, which
-    papermill alone would only log.
-    """
+def declarations(namespace: dict) -> tuple[dict, list[str], dict]:
+    """What the cells that a kernel has run (`In`) say of parameters: which there are, as `typed`
+    takes them, which were passed, and their defaults. The names in `globals()` may be left from a
+    run of cells that come later."""
     annotations = namespace.get("__annotations__", {}).items()
     declared = {name: (inspect.formatannotation(kind), True) for name, kind in annotations}
-    passed = []
+    passed, defaults = [], {}
     for cell in namespace.get("In", ()):
         try:
             lines = ast.parse(cell).body
@@ -106,9 +100,21 @@ def check(namespace: dict) -> dict:
         injected = cell.startswith("# Parameters")  # by papermill
         if (annotated or injected) and len(annotated) + len(plain) == len(lines):
             for line in annotated:
-                optional = isinstance(line.value, ast.Constant) and line.value.value is None
-                declared[ast.unparse(line.target)] = (ast.unparse(line.annotation), optional)
+                name, default = ast.unparse(line.target), ast.literal_eval(line.value)
+                defaults[name] = default
+                declared[name] = ast.unparse(line.annotation), default is None
             passed = [ast.unparse(target) for line in plain for target in line.targets]
+    return declared, passed, defaults
+
+
+def check(namespace: dict) -> dict:
+    """Make the parameters of a notebook, in its `globals()`, what they are declared to be; their
+    values.
+
+    Raises ValueError for a wrong value, and for a parameter that the notebook does not have, which
+    papermill alone would only log.
+    """
+    declared, passed, _ = declarations(namespace)
     there = {name: namespace[name] for name in (*declared, *passed) if name in namespace}
     values = typed("this notebook", declared, there)
     namespace.update(values)
@@ -116,7 +122,8 @@ def check(namespace: dict) -> dict:
 
 
 def start(namespace: dict) -> Profile:
-    """Check a notebook's parameters (`check`) and return the profile they ask for.
+    """Check a notebook's parameters (`check`) and return the profile they ask for. Parameters of
+    the notebook alone that were passed are among what was `turned`: its results are others, too.
 
     Raises ValueError also for an unknown profile and a knob that its config refuses, StoreError if
     results could not be written.
@@ -124,10 +131,11 @@ def start(namespace: dict) -> Profile:
     values = check(namespace)
     knobs = {name: value for name, value in values.items() if name in profiles.KNOBS}
     profile = profiles.get(values["profile"], **knobs)
+    defaults = {k: v for k, v in declarations(namespace)[2].items() if k not in {*knobs, "profile"}}
+    own = tuple(f"{k} = {values[k]!r}" for k, v in defaults.items() if values[k] != v)
+    profile = replace(profile, turned=(*profile.turned, *own))
     store.writable(results.folder(profile).parent, REMEDY)
-    sys.stderr.isatty = lambda: (
-        True
-    )  # a kernel's stream is shown to somebody: progress belongs there
+    sys.stderr.isatty = lambda: True  # what a kernel writes is read: show progress
     return profile
 
 

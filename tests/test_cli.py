@@ -83,7 +83,9 @@ def test_doctor_says_what_is_missing(capsys):
     assert "activations: missing" in out and "joint: 0 of 1 seeds trained" in out
 
 
-@pytest.mark.parametrize("words", ["doctor --profile smoke", "compare laptop full", "--help"])
+@pytest.mark.parametrize(
+    "words", ["doctor --profile smoke", "compare data/results/laptop data/results/full", "--help"]
+)
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_reader_who_closes_the_pipe_ends_it_quietly(words, unbuffered):
     """With Python's buffer the pipe is found closed at the end, without it at the first line."""

@@ -47,7 +47,7 @@ COMPANION = {
     "compare": "estimates places results verdicts",
     "plots": "estimates places",
     "figures": "estimates plots figures",
-    "notebook": "places profiles dependencies results",
+    "notebook": "places profiles dependencies results variants",
     "atlas": "places profiles variants",
     "chapters": "estimates published places profiles variants designs stimuli results chapters",
     "cli": "flow places profiles variants results ledger compare notebook atlas chapters",

@@ -7,7 +7,8 @@ import nbformat
 import papermill
 import pytest
 
-from companion import dependencies, notebook, places
+from companion import dependencies, notebook, places, profiles, variants
+from featint import store
 from featint.store import StoreError
 
 FILES = [notebook.FOLDER / f"{name}.ipynb" for name in notebook.names()]
@@ -161,6 +162,15 @@ class TestStart:
         assert notebook.start(Kernel(self.PARAMETERS, "# Parameters\nk = 5.0\n")).sae.k == 5
         assert notebook.start(Kernel(self.PARAMETERS)).label == "smoke"
 
+    def test_a_parameter_of_the_notebook_alone_makes_another_run(self):
+        def label(shown):
+            return notebook.start(
+                Kernel(self.PARAMETERS, f"# Parameters\nn_shown = {shown}\n")
+            ).label
+
+        assert label(3) == "smoke"
+        assert label(4).startswith("custom/smoke-") and label(4) != label(5)
+
     def test_the_same_setting_is_the_same_run(self):
         runs = [notebook.start(Kernel(self.PARAMETERS, f"k = {k!r}")) for k in (5, 5.0, "5")]
         assert len({run.label for run in runs}) == 1
@@ -304,3 +314,30 @@ class TestBeforeTheWork:
         monkeypatch.setattr("jupyter_core.paths.jupyter_runtime_dir", nobody)
         with pytest.raises(StoreError, match="home directory. Set HOME"):
             notebook.run("superposition", "smoke", {}, out)
+
+
+def test_a_run_says_beforehand_how_many_models_it_trains(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("FEATINT_CACHE", str(tmp_path))
+    notebook.announce("two_decoders", {"profile": "smoke", "n_tokens": 1024})
+    said = capsys.readouterr().err.splitlines()[-1]
+    wanted = variants.of_chapter("two_decoders", profiles.get("smoke"))
+    begins = f"two_decoders: trains {len(wanted)} models of {1024 * len(wanted):,} training tokens "
+    assert said.startswith(begins) and said.endswith(f"into {tmp_path / 'models'}")
+    monkeypatch.setattr(store, "exists", lambda kind, config: True)
+    notebook.announce("two_decoders", {"profile": "smoke"})
+    assert capsys.readouterr().err == ""
+
+
+def test_an_executed_copy_keeps_warnings_and_loses_progress(tmp_path):
+    bars = "TopKSAE on x:   0%|     | 0/40\rTopKSAE on x: 100%|#####| 40/40\n"
+    streams = [bars, f"{bars}UserWarning: look\n"]
+    outputs = [nbformat.v4.new_output("stream", name="stderr", text=text) for text in streams]
+    outputs.append(nbformat.v4.new_output("stream", name="stdout", text="100%|"))
+    cell = nbformat.v4.new_code_cell("train()", outputs=outputs)
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "x.ipynb")
+    notebook.without_progress(tmp_path / "x.ipynb")
+    (cell,) = nbformat.read(tmp_path / "x.ipynb", 4).cells
+    assert [(o.name, o.text) for o in cell.outputs] == [
+        ("stderr", "UserWarning: look\n"),
+        ("stdout", "100%|"),
+    ]
