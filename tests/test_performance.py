@@ -1,8 +1,7 @@
 """The page Performance says honestly what was reached."""
 
+import pages
 import pandas as pd
-
-from companion.figures import performance
 
 
 def test_targets_say_what_was_missed():
@@ -15,8 +14,9 @@ def test_targets_say_what_was_missed():
         "quantity": ["speed", "loss", "speed", "cost", "other"], "size": ["4-2-8", None, "8-2-8", "4-2-8", None],
         "value": [2.5, 1.2, 2.4, 1.5, 0.0], "n": [10, 1, 9, 10, 1], "model": [None, "sae", None, None, "sae"],
     })  # fmt: skip
-    columns = ["quantity", "what", "low", "high"]
-    table = performance.targets(measured, pd.DataFrame(rules, columns=columns))
+    found = pd.DataFrame(rules, columns=["quantity", "what", "low", "high"]).merge(measured)
+    cells = "performance-n07", "performance-n08"
+    table = pages.run("performance", *cells, found=found)["reached"]
     assert table.columns.tolist() == [
         "what",
         "features / k / batch",
