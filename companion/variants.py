@@ -26,8 +26,10 @@ def differences(p: Profile) -> dict[str, tuple[str, dict]]:
     # The paper's sequential model was trained at the 250 most active of 1024 features, its NFM 200
     # wide where the joint model's has 300.
     cut = {"sae": {"k": max(1, round(p.sae.k * (250 / 1024)))}}
-    d_published = max(1, round(d_factor * (200 / 300)))
-    half = max(1, p.sae.k // 2)
+    d_narrow = max(1, round(d_factor * (200 / 300)))
+    narrow = {"nfm": {"d_factor": d_narrow}}
+    half = {"sae": {"k": max(1, p.sae.k // 2)}}
+    as_many = {"d_sae": max(p.sae.k, more)}  # parameters as the NFM
     short = max(p.train.batch_tokens, p.train.n_tokens // 4)
 
     def inside(base: str, width: int) -> dict:
@@ -36,39 +38,26 @@ def differences(p: Profile) -> dict[str, tuple[str, dict]]:
         sae = SAEConfig(d_sae=features, k=max(1, round(SECONDARY_K_SHARE * features)))
         return {"target": "hidden", "base": base, "nfm": None, "sae": sae}
 
+    def at_rate(family: str) -> dict:
+        """Training at the learning rate that suits this family best."""
+        return {"train": {"lr": p.train.lr * RATES[family]}}
+
     return {
         "sae_bias": ("sae", {"sae": {"decoder_bias": True}}),
-        "sae_tuned": ("sae", {"train": {"lr": p.train.lr * RATES["sae"]}}),
+        "sae_tuned": ("sae", at_rate("sae")),
         "sae_matched": ("sae", {"sae": {"d_sae": d_sae + more}}),
         "joint": ("sae", {"nfm": p.nfm}),
         "joint_masked": ("joint", {"nfm": {"top_n": p.sae.k // 2}}),
         "joint_no_interaction": ("joint", {"nfm": {"interaction": False}}),
         "sae_interaction": ("joint", {"sae": {"decoder_bias": True}, "nfm": {"linear": False}}),
         "sequential": ("joint", {"target": "error", "base": "sae"}),
-        "sequential_tuned": (
-            "joint",
-            {
-                "target": "error",
-                "base": "sae_tuned",
-                "train": {"lr": p.train.lr * RATES["sequential"]},
-            },
-        ),
+        "sequential_tuned": ("sequential", {"base": "sae_tuned"} | at_rate("sequential")),
         "sae_twice": ("sae_tuned", {"train": {"n_tokens": 2 * p.train.n_tokens}}),
-        "sae_half": ("sae_tuned", {"sae": {"k": half}}),
-        "residual_half": (
-            "residual_sae",
-            {
-                "base": "sae_half",
-                "sae": {"k": half},
-                "train": {"lr": p.train.lr * RATES["residual_sae"]},
-            },
-        ),
+        "sae_half": ("sae_tuned", half),
+        "residual_half": ("residual_sae", half | {"base": "sae_half"} | at_rate("residual_sae")),
         "sae_published": ("sae", PUBLISHED),
         "joint_published": ("joint", PUBLISHED),
-        "sequential_published": (
-            "sequential_cut",
-            PUBLISHED | {"base": "sae_published", "nfm": {"d_factor": d_published}},
-        ),
+        "sequential_published": ("sequential_cut", PUBLISHED | narrow | {"base": "sae_published"}),
         "sae_fast_decoder": ("sae_bias", {"train": {"lr_scale": {"W_dec": 2}}}),
         "sae_short": ("sae_bias", {"train": {"n_tokens": short}}),
         "sae_frozen_decoder": ("sae_short", {"train": {"lr_scale": {"W_dec": 0}}}),
@@ -76,15 +65,9 @@ def differences(p: Profile) -> dict[str, tuple[str, dict]]:
         "sae_frozen_encoder": ("sae_short", {"train": {"lr_scale": {"W_enc": 0, "b_enc": 0}}}),
         "sae_cut": ("sae_bias", cut),
         "sequential_cut": ("sequential", cut),
-        "residual_sae": (
-            "sae",
-            {"target": "error", "base": "sae", "sae": {"d_sae": max(p.sae.k, more)}},
-        ),
+        "residual_sae": ("sae", {"target": "error", "base": "sae", "sae": as_many}),
         "secondary": ("sequential", inside("sequential", d_factor)),
-        "secondary_published": (
-            "sequential_published",
-            inside("sequential_published", d_published),
-        ),
+        "secondary_published": ("sequential_published", inside("sequential_published", d_narrow)),
     }
 
 

@@ -69,7 +69,7 @@ def test_double_dipping_shrinks_to_nothing(names):
 
 
 def test_small_multiples_share_their_lines(names):
-    figure, frame = names["axes"], names["dipped"]
+    figure, frame = names["drawn"], names["dipped"]
     assert [t.get_text() for t in figure.legends[0].get_texts()] == ["where chosen", "other half"]
     titles = [ax.get_title(loc="left") for ax in figure.axes]
     assert titles == [f"{n} topics a half" for n in (8, 16, 32, 64)]

@@ -134,22 +134,3 @@ def over_bound(table: pd.DataFrame) -> Axes:
     ax.axvline(0, color=INK, linewidth=0.8)
     ax.set_xlabel("contrast / smallest that would matter")
     return ax
-
-
-def small_multiples(frame: pd.DataFrame, xlabel: str, ylabel: str, nominal: float) -> Figure:
-    """A panel per `panel`, a line per further column over `x`; `nominal` is marked across."""
-    content = figures.grouped(frame, "panel")
-    share = {"sharex": True, "sharey": True}
-    figure, panels = figures.panels(content, 2.0, more=0.6, columns=2, **share)
-    styles = [("published", "o-"), ("controlled", "o--")]
-    for ax, part in panels:
-        for line, (role, style) in zip(part.columns[2:], styles, strict=True):
-            ax.plot(part.x, part[line], style, color=COLOURS[role], markersize=SMALL, label=line)
-        ax.axhline(nominal, color=INK, linewidth=0.8)
-        ax.set_xscale("log")
-        ax.set_xticks(part.x, map(str, part.x))
-        ax.minorticks_off()
-    figure.legend(*ax.get_legend_handles_labels(), **figures.ABOVE)
-    figure.supxlabel(xlabel)
-    figure.supylabel(ylabel)
-    return figure
