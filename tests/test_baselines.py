@@ -1,9 +1,12 @@
-"""Least squares by hand and against scikit-learn, the released code's second SAE, and the models of
-the chapter that have something frozen or cut."""
+"""Least squares by hand and against scikit-learn, the released code's second SAE, the models of the
+chapter that have something frozen, cut or added, and its comparisons over seeds and articles."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
+import pages
+import pandas as pd
 import pytest
 import torch
 from scipy import sparse
@@ -12,12 +15,24 @@ from sklearn.linear_model import Ridge
 from companion import variants
 from companion.chapters import baselines, norms
 from featint import activations, runs, store, train
-from featint.config import TrainConfig, to_json
+from featint.config import SAEConfig, TrainConfig, to_json
+from featint.sae import TopKSAE
+
+PAGE = pages.functions("baselines")
 
 
 @pytest.fixture
 def p(p):
     return replace(p, sae=replace(p.sae, k=8))
+
+
+def sae_by_hand(encoder, decoder, k):
+    """An SAE of two features whose encoder and decoder are diagonal."""
+    sae = TopKSAE(2, SAEConfig(d_sae=2, k=k))
+    sae.load_state_dict(
+        {"W_enc": torch.diag(encoder), "b_enc": torch.zeros(2), "W_dec": torch.diag(decoder)}
+    )
+    return sae
 
 
 def column(*numbers):
@@ -63,7 +78,9 @@ def test_least_squares_reads_training_text_and_chooses_on_validation_text(
     p, monkeypatch, name, first
 ):
     sae, splits = runs.get(variants.get(name, p)), ("train", "validation")
-    x, held_out = (activations.load(p.harvest, s, first).pieces(9999)[0] for s in splits)
+    whole, held_out = (activations.load(p.harvest, s, first).pieces(9999)[0] for s in splits)
+    x = runs.training_tokens(sae.config)[0].pieces(9999)[0]
+    assert len(x) == (len(whole) if first == "drop" else round(0.9 * len(whole)))
 
     def inputs(x):
         return sae.model.encode(x).top(2).dense(64)
@@ -75,7 +92,7 @@ def test_least_squares_reads_training_text_and_chooses_on_validation_text(
     ]
     wrong = [np.square(f.predict(inputs(held_out)) - 2 * held_out.numpy()).sum() for f in fits]
     weights, constant = baselines.least_squares(sae.config, inputs, lambda x: 2 * x)
-    assert baselines.RIDGES == (1.0, 10.0, 100.0, 1000.0) and baselines.FIT_TOKENS == 200_000
+    assert baselines.RIDGES == (1.0, 10.0, 100.0, 1000.0)
     best = fits[np.argmin(wrong)]
     assert np.allclose(weights, best.coef_.T, atol=1e-5)
     assert np.allclose(constant, best.intercept_, atol=1e-5)
@@ -87,12 +104,12 @@ def test_least_squares_reads_training_text_and_chooses_on_validation_text(
         chosen_on.append(validation[1])
         return np.zeros((64, 32)), np.zeros(32)
 
-    monkeypatch.setattr(baselines, "FIT_TOKENS", 50)
     monkeypatch.setattr(baselines, "ridge", ridge)
-    baselines.least_squares(sae.config, inputs, lambda x: x)
+    short = replace(sae.config, train=replace(sae.config.train, n_tokens=64))
+    baselines.least_squares(short, inputs, lambda x: x)
     chosen = torch.cat([targets for _, targets in seen])
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
-    assert torch.equal(chosen, x[order[:50].sort().values])
+    assert torch.equal(chosen, x[order[:64].sort().values])
     assert torch.equal(chosen_on[0], held_out[: len(chosen_on[0])])
     assert len(chosen_on[0]) == min(len(held_out), runs.VALIDATION_TOKENS)
 
@@ -181,3 +198,117 @@ def test_frozen_parts_stay_and_the_soft_decoder_turns_less(p):
     assert torch.equal(models["sae_frozen_encoder"].model.W_enc, start.W_enc)
     models["sae_frozen_decoder"].model.W_dec[3] *= -1
     assert to_start(models["sae_frozen_decoder"])[3] == pytest.approx(-1)
+
+
+@pytest.fixture
+def by_hand(monkeypatch):
+    """`runs.get` of a first SAE and of a second one on its error. The first halves both dimensions
+    at k = 2, and of (4, 2) keeps only the first at k = 1."""
+    first = sae_by_hand(torch.ones(2), torch.tensor([0.5, 0.5]), 2)
+    second = sae_by_hand(torch.tensor([1.0, 3.0]), torch.tensor([1.0, 0.25]), 1)
+    models = {"first": first, "second": second}
+    configs = {name: SimpleNamespace(name=name, base=None) for name in models}
+    configs["second"].base = configs["first"]
+    monkeypatch.setattr(runs, "get", lambda config: SimpleNamespace(model=models[config.name]))
+    return configs
+
+
+X = torch.tensor([[4.0, 2.0]])
+
+
+def test_two_saes_and_a_cut_by_hand(by_hand):
+    """The first leaves (2, 1) of (4, 2); the second's codes there are 2 and 3, it keeps the 3 and
+    writes 3 / 4."""
+    assert PAGE["two_saes"](by_hand["second"])(X).tolist() == [[2.0, 1.75]]
+    assert PAGE["at_k"](by_hand["first"], 1)(X).tolist() == [[2.0, 0.0]]
+    assert PAGE["at_k"](by_hand["first"], 2)(X).tolist() == [[2.0, 1.0]]
+
+
+def test_a_refit_and_a_ridge_by_hand(by_hand, monkeypatch):
+    """Least squares is asked for x from the codes at the smaller k, and for the error from x; what
+    it answers takes the decoder's place, or is added."""
+    asked, answer = [], (torch.tensor([[1.0, 2.0], [7.0, 7.0]]), torch.tensor([0.0, 0.5]))
+
+    def least_squares(config, inputs, targets):
+        asked.append((config.name, inputs(X).tolist(), targets(X).tolist()))
+        return answer
+
+    monkeypatch.setattr(baselines, "least_squares", least_squares)
+    assert PAGE["refit"](by_hand["first"], 1)(X).tolist() == [[4.0, 8.5]]  # 4 (1, 2) + (0, 0.5)
+    assert PAGE["refit"](by_hand["first"], 2)(X).tolist() == [[18.0, 22.5]]  # and 2 (7, 7)
+    # (2, 1) and 4 (1, 2) + 2 (7, 7) + (0, 0.5)
+    assert PAGE["ridge_on_x"](by_hand["first"])(X).tolist() == [[20.0, 23.5]]
+    assert asked == [
+        ("first", [[4.0, 0.0]], X.tolist()),
+        ("first", [[4.0, 2.0]], X.tolist()),
+        ("first", X.tolist(), [[2.0, 1.0]]),
+    ]
+
+
+def test_errors_come_by_seed_and_article_from_the_models_of_each_seed(p):
+    p = replace(p, seeds=(0, 1))
+    made = {0: {"nothing": torch.zeros_like}, 1: {"nothing": lambda x: 2 * x}}  # both leave x^2
+    names = {"p": p, "made": made, "from_scratch": ["sae"], "on_an_sae": ["sae_twice"]}
+    found = pages.run("baselines", "baselines-n03", **names)
+    test = activations.load(p.harvest, "test")
+    x, errors = test.pieces(9999)[0], found["errors"]
+    square = pd.Series(x.square().sum(1).numpy()).groupby(test.article.numpy()).sum()
+    for seed in p.seeds:
+        x_hat = runs.get(variants.get("sae", p, seed)).model(x).x_hat
+        own = pd.Series((x - x_hat).square().sum(1).numpy()).groupby(test.article.numpy()).sum()
+        assert np.allclose(errors.loc[seed, "sae"], own, rtol=1e-4)
+        assert np.allclose(errors.loc[seed, "nothing"], square, rtol=1e-4)
+    assert (errors.loc[0, "sae"] != errors.loc[1, "sae"]).any()
+    fvu = found["fvu"].set_index("model")
+    assert fvu.loc["nothing", "value"] == pytest.approx(
+        (x**2).sum().item() / (x - x.mean(0)).square().sum().item(), rel=1e-4
+    )
+    assert set(fvu["of"]) == {"articles x 2 seeds"} and set(fvu["n"]) == {len(square)}
+    held = pages.run("baselines", "baselines-held", fvu=found["fvu"])["over"]
+    assert held == f"95 % intervals over {len(square)} test articles x 2 seeds"
+
+
+def test_what_each_control_shows_by_hand():
+    """Totals over two seeds and two articles: the NFM leaves 90 of the tuned SAE's 100, the new
+    decoder 80, twice the tokens 60, two SAEs 95, the second SAE at the old rate 50 of 110."""
+    totals = {"sae": 110, "sae_tuned": 100, "sequential_tuned": 90, "refit_tuned": 80}
+    totals |= {"sae_twice": 60, "residual_half": 95, "residual_sae": 50, "ridge_on_x": 55}
+    weights = pd.Series([0.1, 0.2, 0.3, 0.4], pd.MultiIndex.from_product([[3, 5], ["x", "y"]]))
+    errors = pd.DataFrame({name: total * weights for name, total in totals.items()})
+    names = {"errors": errors, "l1_errors": errors, "differences": {("sae_tuned", "sae"): "rate"}}
+    names["error_gains"] = pages.run(  # what the page has from the comparisons above
+        "baselines", "baselines-07", **names | {"differences": {("residual_sae", "sae"): "SAE"}}
+    )["gains"]
+    found = pages.run("baselines", "baselines-07", "baselines-own-gains", "baselines-n08", **names)
+    gains = found["own_gains"].set_index(["model", "baseline"])["value"]
+    assert gains.to_dict() == pytest.approx(
+        {
+            ("sequential_tuned", "sae_tuned"): 10,
+            ("refit_tuned", "sae_tuned"): 20,
+            ("sequential_tuned", "refit_tuned"): -12.5,
+            ("sae_twice", "sae_tuned"): 40,
+            ("sequential_tuned", "sae_twice"): -50,
+            ("residual_half", "sae_tuned"): 5,
+        }
+    )
+    over_bound = found["over_bound"].set_index(["model", "baseline"])
+    assert over_bound["value"].to_dict() == pytest.approx(
+        {("residual_sae", "sae"): 100 * 60 / 110, ("residual_half", "sae_tuned"): 5}
+    )
+    assert set(over_bound["unit"]) == {"x"} and found["bound"] == 1
+    assert set(found["own_gains"]["of"]) == {"articles x 2 seeds"}
+
+
+def test_the_controls_are_fair(p):
+    """As many tokens, active features and parameters as the page says, each part at its own rate."""
+    nfm, tuned, twice, half, both = (
+        variants.get(name, p, 4)
+        for name in ("sequential_tuned", "sae_tuned", "sae_twice", "sae_half", "residual_half")
+    )
+    assert nfm.base == tuned and both.base == half
+    assert nfm.sae.k == tuned.sae.k == half.sae.k + both.sae.k == 8
+    assert twice.train.n_tokens == nfm.train.n_tokens + tuned.train.n_tokens
+    for family, configs in {"sae": (tuned, twice, half), "sequential": (nfm,)}.items():
+        assert {config.train.lr / p.train.lr for config in configs} == {variants.RATES[family]}
+    assert both.train.lr == variants.RATES["residual_sae"] * p.train.lr
+    assert {config.train.seed for config in (nfm, tuned, twice, half, both)} == {4}

@@ -16,8 +16,6 @@ from featint.config import ModelConfig, to_json
 from featint.kernels.sparse import Codes
 from featint.sae import Reconstruction
 
-FIT_TOKENS = 200_000
-"""Training tokens that a least-squares fit reads, at most."""
 RIDGES = (1.0, 10.0, 100.0, 1000.0)
 """Penalties tried, in units of the mean square of an input on one token."""
 L1_LR_SHARE, L1_STEP_SHARE, L1_INIT = 0.1, 0.2, 1e-4
@@ -52,19 +50,20 @@ def ridge(
 
 
 def _with_constant(inputs: Float[Tensor, "n d_from"]) -> np.ndarray | sparse.csr_matrix:
-    rows = np.pad(inputs.double().cpu().numpy(), ((0, 0), (0, 1)), constant_values=1.0)
-    return sparse.csr_matrix(rows) if np.mean(rows == 0) > 0.5 else rows
+    rows = np.pad(inputs.cpu().numpy(), ((0, 0), (0, 1)), constant_values=1.0)
+    mostly_0 = 2 * np.count_nonzero(rows) < rows.size
+    return (sparse.csr_matrix(rows) if mostly_0 else rows).astype(float)
 
 
 @torch.no_grad()
 def least_squares(
     config: ModelConfig, inputs: Callable[[Tensor], Tensor], targets: Callable[[Tensor], Tensor]
 ) -> tuple[Float[Tensor, "d_from d_to"], Float[Tensor, " d_to"]]:
-    """`ridge` of targets(x) on inputs(x) on training tokens of a model, the penalty chosen on
-    validation tokens: weights and constant."""
-    acts = activations.load(config.harvest, "train", config.train.first_position)
+    """`ridge` of targets(x) on inputs(x) on as many training tokens as a model has seen, or all
+    there are, the penalty chosen on validation tokens: weights and constant."""
+    acts, _ = runs.training_tokens(config)
     order = torch.randperm(len(acts), generator=torch.Generator().manual_seed(config.train.seed))
-    text = acts.subset(order[:FIT_TOKENS].sort().values).pieces()
+    text = acts.subset(order[: config.train.n_tokens].sort().values).pieces()
     held_out = activations.load(config.harvest, "validation", config.train.first_position)
     x = held_out.pieces(runs.VALIDATION_TOKENS)[0]
     fitted = ridge(((inputs(piece), targets(piece)) for piece in text), (inputs(x), targets(x)))
