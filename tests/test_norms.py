@@ -2,12 +2,14 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pages
 import pandas as pd
 import pytest
 import torch
+from scipy import stats as st
 
 from companion import estimates, profiles
 from companion.chapters import norms, two_decoders
@@ -164,12 +166,46 @@ def test_flatter_by_hand():
         return torch.stack(rows).repeat_interleave(20, dim=0)
 
     sae, joint = decoder(2, 1), decoder(1, 1, 1)
-    page["W"] = {"sae": torch.cat([sae, sae[:40]]), "joint": joint}
     page.update(leading=2, block=np.arange(120) % 20)
-    found = estimates.jackknife(page["drops"], 20, names="quantity").set_index("quantity")
+    drops = partial(page["drops"], {"sae": torch.cat([sae, sae[:40]]), "joint": joint})
+    found = estimates.jackknife(drops, 20, names="quantity").set_index("quantity")
     # (+-2) forty times more: squares 320 and 40, 88.9 and 11.1 %
     assert found.value["pca_first_drop"] == pytest.approx(100 * (320 / 360 - 1 / 3))
     assert found.value["pca_leading_drop"] == pytest.approx(100 * (1 - 2 / 3))
+
+
+def test_over_seeds_by_hand():
+    """Two rows of three seeds: 1, 2, 6 has mean 3 and standard error sqrt(7/3); where one seed
+    lacks a number there is none, and its reason."""
+
+    def of_seed(a, b):
+        same = {"model": "joint", "quantity": "difference", "n": 50, "of": "features"}
+        rows = [
+            {"part": "a", "value": a, "lo": a - 1, "hi": a + 1, "unit": "%"},
+            {"part": "b", **b},
+        ]
+        return estimates.tidy(rows, **same)
+
+    known, missing = {"value": 4.0, "unit": "%"}, {"value": None, "unit": "too few"}
+    by_seed = dict(enumerate(map(of_seed, (1.0, 2.0, 6.0), (known, missing, known))))
+    found = page["over_seeds"](by_seed).set_index("part")
+    assert found.n.tolist() == [3, 3] and set(found.of) == {"seeds"}
+    half = st.t.isf(0.025, 2) * (7 / 3) ** 0.5
+    assert found.loc["a", ["value", "lo", "hi"]].tolist() == pytest.approx([3, 3 - half, 3 + half])
+    assert found.value["b"] is None and found.unit.tolist() == ["%", "too few"]
+    assert set(found.model) == {"joint"} and set(found.quantity) == {"difference"}
+    alone = page["over_seeds"]({7: by_seed[0]})  # keeps what it has over features
+    assert alone.equals(by_seed[0])
+
+
+def test_the_band_of_a_dip_holds_for_all_seeds_at_once():
+    """ln(2 * 5 / 0.05) = ln 200; with 1,000 features 0.0515 to either side, over 0.04."""
+    test = pd.Series({"n": 1000, "dip": 0.06, "reason": ""})
+    found, half = page["over_bound"](test, 5), (math.log(200) / 2000) ** 0.5
+    ends = [(0.06 - half) / 0.04, (0.06 + half) / 0.04]
+    assert [found["value"], found["lo"], found["hi"]] == pytest.approx([1.5, *ends])
+    alone = page["over_bound"](test, 1)
+    assert alone["hi"] - 1.5 == pytest.approx((math.log(40) / 2000) ** 0.5 / 0.04)
 
 
 class TestObserved:
