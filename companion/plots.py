@@ -3,10 +3,10 @@
 Figures (`companion.figures`) take their colours from here by role, and leave size and fonts to the
 style. A notebook calls `setup(profile.label)` once, then
 
-    plots.show(figures.loss_curves(history), "reconstruction-loss", caption="...", alt="...")
+    plots.show(figures.intervals(fvu, "FVU"), "reconstruction-fvu", caption="...", alt="...")
     plots.table(frame, "reconstruction-errors", caption="...")
 
-and refers to them in text as {numref}`fig-reconstruction-loss` and
+and refers to them in text as {numref}`fig-reconstruction-fvu` and
 {numref}`tab-reconstruction-errors`. Neither torch nor a notebook is needed to draw.
 """
 

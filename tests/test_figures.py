@@ -86,18 +86,3 @@ def test_bars_stand_side_by_side_with_their_intervals():
     for bar, segment in zip([*as_published, *controlled], segments, strict=True):
         assert segment[0][0] == pytest.approx(bar.get_x() + bar.get_width() / 2)
     assert [segment[:, 1].tolist() for segment in segments][2:] == [[-0.5, 0.5], [0.5, 1.5]]
-
-
-def test_loss_curves_of_one_colour_differ_in_their_lines():
-    history = pd.DataFrame({"tokens": [1e6, 2e6], "validation_loss": [0.5, 0.4]})
-    ax = figures.loss_curves({"sae": history, "sae_tuned": history / 2, "joint": history / 4})
-    lines = {text.get_text(): handle for text, handle in zip(*legend(ax), strict=True)}
-    assert set(lines) == {"sae", "sae_tuned", "joint"}
-    assert lines["sae"].get_color() == lines["sae_tuned"].get_color() != lines["joint"].get_color()
-    drawn = [line for line in ax.lines if len(line.get_xdata())]
-    assert [list(line.get_xdata()) for line in drawn] == [[1, 2], [0.5, 1], [0.25, 0.5]]
-    assert len({line.get_linestyle() for line in drawn}) == 2
-
-
-def legend(ax):
-    return ax.get_legend().get_texts(), ax.get_legend().get_lines()

@@ -1,5 +1,6 @@
 """One sentence, spliced: against torch.distributions and plain splices."""
 
+import pages
 import pytest
 import torch
 from torch.distributions import Categorical, kl_divergence
@@ -71,17 +72,20 @@ def test_the_first_position_counts_only_if_asked(site):
 def test_top_tokens_are_the_likeliest(site):
     model, text, hook = site
     found = reading_a_splice.splice(model, text, hook, {"half": halved})
-    top = reading_a_splice.top_tokens(model, found, 3, n=2)
+    names = {"language_model": model, "spliced": found, "kl": found.kl}
+    top = pages.run("reading_a_splice", "splice-top-tokens", place=3, **names)["top"]
     assert list(top) == ["condition", "token", "probability"]
-    assert top["condition"].tolist() == ["clean"] * 2 + ["half"] * 2
+    assert top["condition"].tolist() == ["clean"] * 4 + ["half"] * 4
     for name in ("clean", "half"):
         p, token = found.logits[name][3].softmax(-1).sort(descending=True)
         rows = top[top["condition"] == name]
-        assert rows["probability"].tolist() == pytest.approx(p[:2].tolist())
-        assert rows["token"].tolist() == [model.tokenizer.decode([i]) for i in token[:2].tolist()]
-    assert len(reading_a_splice.top_tokens(model, found, 1)) == 2 * 4
+        assert rows["probability"].tolist() == pytest.approx(p[:4].tolist())
+        assert rows["token"].tolist() == [model.tokenizer.decode([i]) for i in token[:4].tolist()]
+    kl = found.kl.rename(columns={"half": "SAE"})
+    page = pages.run("reading_a_splice", "splice-top-tokens", place=None, **names | {"kl": kl})
+    assert kl.index[page["after"] - 1] == kl["SAE"].idxmax()
     with pytest.raises(ValueError, match="place = 8 must be a token's number, from 1 to 7"):
-        reading_a_splice.top_tokens(model, found, 8)
+        pages.run("reading_a_splice", "splice-top-tokens", place=8, **names)
 
 
 def test_a_sentence_of_one_token_is_refused(site):

@@ -1,5 +1,10 @@
 """Sums of squared errors: by hand, against scikit-learn, and of trained models on a whole split."""
 
+from types import SimpleNamespace
+
+import matplotlib.pyplot as plt
+import pages
+import pandas as pd
 import pytest
 import torch
 from sklearn.metrics import r2_score
@@ -148,3 +153,20 @@ def test_models_of_different_activations_are_refused(p):
         reconstruction.sums({"a": variants.get("sae", p), "b": variants.get("sae_published", p)})
     with pytest.raises(ValueError, match="asked for 0: none"):
         reconstruction.sums({})
+
+
+def test_loss_curves_of_one_colour_differ_in_their_lines():
+    history = pd.DataFrame({"tokens": [1e6, 2e6], "validation_loss": [0.5, 0.4]})
+    models = {"sae": history, "sae_tuned": history / 2, "joint": history / 4}
+    models = {name: SimpleNamespace(history=rows) for name, rows in models.items()}
+    given = {"models": models, "alone": ["sae", "sae_tuned"], "together": ["joint"]}
+    ax = pages.run("reconstruction", "reconstruction-n01", **given)["axes"]
+    legend = ax.get_legend()
+    labels = [text.get_text() for text in legend.get_texts()]
+    lines = dict(zip(labels, legend.get_lines(), strict=True))
+    assert labels == list(models)
+    assert lines["sae"].get_color() == lines["sae_tuned"].get_color() != lines["joint"].get_color()
+    drawn = [line for line in ax.lines if len(line.get_xdata())]
+    assert [list(line.get_xdata()) for line in drawn] == [[1, 2], [0.5, 1], [0.25, 0.5]]
+    assert len({line.get_linestyle() for line in drawn}) == 2
+    plt.close("all")

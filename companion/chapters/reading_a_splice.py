@@ -63,20 +63,3 @@ def splice(
     kl = pd.DataFrame(kl, words, dtype=float).iloc[1:].T  # a row per condition and draw
     twins = kl.drop(index=-1, level=1).groupby(level=0, sort=False).mean().T
     return Sentence(pd.DataFrame(rows, words).reset_index(), logits, kl.xs(-1, level=1).T, twins)
-
-
-def top_tokens(model: lm.LanguageModel, sentence: Sentence, place: int, n: int = 4) -> pd.DataFrame:
-    """The n likeliest next tokens after token number `place`: columns condition, token,
-    probability.
-
-    Raises ValueError if there is no such token.
-    """
-    if not 1 <= place < len(sentence.tokens):
-        last = len(sentence.tokens) - 1
-        raise ValueError(f"place = {place} must be a token's number, from 1 to {last}")
-    tables = {}
-    for name, logits in sentence.logits.items():
-        p, ids = logits[place].float().softmax(-1).topk(n)
-        tokens = [repr(model.tokenizer.decode([token]))[1:-1] for token in ids.tolist()]
-        tables[name] = pd.DataFrame({"token": tokens, "probability": p.tolist()})
-    return pd.concat(tables, names=["condition"]).reset_index("condition")

@@ -10,18 +10,16 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator
+from matplotlib.ticker import LogLocator
 
 from companion import plots
 from companion.plots import COLOURS, INK, WIDTH
 
 ABOVE = {"loc": "outside upper center", "ncols": 2}
 """Where the legend of a whole figure stands."""
-DASHES = ("", (4, 2), (1, 1.5), (4, 2, 1, 2))
 LONGEST_LABEL = 24
 """Characters; labels with longer lines stand above their rows, since beside them they would leave a
 phone no room for the data."""
@@ -105,28 +103,6 @@ def intervals(frame: pd.DataFrame, xlabel: str, zero: bool = False, label=label)
                 ax.plot([0, 0], [place - 0.18, place + 0.3], color=INK, linewidth=0.8)
     elif zero:
         ax.axvline(0, color=INK, linewidth=0.8)
-    return ax
-
-
-def loss_curves(histories: dict[str, pd.DataFrame]) -> Axes:
-    """Validation loss against training tokens, a curve per model: histories of `train.fit`."""
-    curves = pd.concat(histories, names=["model"]).reset_index()
-    colours = pd.Series({name: plots.colour(name) for name in histories})
-    nth = colours.groupby(colours).cumcount()  # models of one colour differ in their lines
-    ax = sns.lineplot(
-        x=curves["tokens"] / 1e6,
-        y=curves["validation_loss"],
-        hue=curves["model"],
-        palette=dict(colours),
-        style=curves["model"],
-        dashes={name: DASHES[n] for name, n in nth.items()},
-        ax=plt.subplots()[1],
-    )
-    ax.set(xlabel="training tokens, millions", ylabel="validation MSE", yscale="log")
-    ax.xaxis.set_major_locator(MaxNLocator(5))
-    ax.yaxis.set(major_formatter="{x:.2f}", minor_formatter="{x:.2f}")
-    ax.tick_params(axis="y", which="minor", labelsize=9)
-    ax.legend()
     return ax
 
 
