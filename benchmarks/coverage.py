@@ -324,7 +324,7 @@ def main() -> None:
     asked, began = parser.parse_args(), time.monotonic()
     if asked.articles:
         measure().to_csv(ARTICLES, float_format="%.6g")
-    rows = json.loads(asked.out.read_text())["rows"] if asked.out.exists() else []
+    rows = json.loads(asked.out.read_text(encoding="utf-8"))["rows"] if asked.out.exists() else []
     known = {json.dumps({k: r[k] for k in r if k in ABOUT}): r for r in rows}
     rows = []
     for about, batch in settings():

@@ -46,7 +46,9 @@ def save(
 def processor() -> str:
     """The processor's name, as far as the system tells."""
     cpu = Path("/proc/cpuinfo")
-    said = re.search("model name\\s*: (.+)", cpu.read_text("utf-8")) if cpu.exists() else None
+    said = (
+        re.search("model name\\s*: (.+)", cpu.read_text(encoding="utf-8")) if cpu.exists() else None
+    )
     return said[1] if said else platform.processor() or "unknown"
 
 

@@ -163,7 +163,9 @@ class TestNames:
             assert (PROJECT / rest[1].replace(".", "/")).with_suffix(".py").exists(), rest[1]
         elif program == "pytest":
             (markers,) = pytest_markers(rest)
-            assert re.search(rf'^  "{markers}: ', (PROJECT / "pyproject.toml").read_text(), re.M)
+            assert re.search(
+                rf'^  "{markers}: ', (PROJECT / "pyproject.toml").read_text(encoding="utf-8"), re.M
+            )
         else:
             assert program in ("pip", "ls", "jupyter-book"), f"no test knows {program}"
 

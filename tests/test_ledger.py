@@ -436,7 +436,7 @@ def test_enough_claims_are_decided_for_the_false_coverage_rate_that_is_promised(
     claims = {
         verdict: {
             ledger.deciding(entry[r["id"]])
-            for r in json.loads(file.read_text())
+            for r in json.loads(file.read_text(encoding="utf-8"))
             if r["verdict"] == verdict
         }
         for verdict in judged

@@ -98,10 +98,10 @@ def test_publishing_again_goes_on_where_it_was_interrupted(project):
 
 @pytest.mark.parametrize("name", ["book.md", "new file.md", "data/results/laptop/seeds.json"])
 def test_other_changes_are_refused_by_name(project, name):
-    (project / "book.md").write_text("a")
+    (project / "book.md").write_text("a", encoding="utf-8")
     commit(project)
     before = (places.PUBLISHED / "laptop/norms.json").read_bytes()
-    (project / name).write_text("b")
+    (project / name).write_text("b", encoding="utf-8")
     with pytest.raises(store.StoreError, match=f"changes besides the results: {name}; commit"):
         publish()
     assert (places.PUBLISHED / "laptop/norms.json").read_bytes() == before
