@@ -14,16 +14,6 @@ from companion.profiles import Profile
 from featint import store
 
 FILE, SCHEMA = places.DATA / "paper_values.json", places.DATA / "paper_values.schema.json"
-CLAIMS = {
-    "C1": "reconstruction",
-    "C2": "behaviour",
-    "C3": "a small nonlinear path",
-    "C4": "two modes of norms",
-    "C5": "selective integration features",
-    "C6": "clamping",
-    "C7": "parameter efficiency",
-    "setting": "settings",
-}
 SHOWN = ("as_published", "controlled")
 FIELDS = (*SHOWN, "p_value", "in_bounds")
 """An entry's fields that name a result; those whose values the ledger shows."""
@@ -61,13 +51,6 @@ def expected_unit(entry: dict, field: str) -> str | None:
         return own[field]
     known = field in COMPARED.get(entry["rule"], ())
     return entry.get("compare", entry)["unit"] if known else None
-
-
-def deciding(entry: dict) -> str:
-    """The result that an entry's verdict rests on above all; entries with the same are one claim,
-    and count once."""
-    named = (entry.get(field) for field in ("p_value", "controlled", "as_published"))
-    return next(filter(None, named), entry["id"])
 
 
 def measured(place: Path) -> dict[str, pd.Series]:

@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import importlib
 import itertools
 import json
 
@@ -20,6 +21,13 @@ CHAPTERS = {"reconstruction", "behaviour", "efficiency", "norms", "interactions"
 ENTRIES = ledger.entries()
 
 
+@pytest.fixture
+def roles(monkeypatch):
+    """What the book's pages know of the ledger."""
+    monkeypatch.syspath_prepend(places.PROJECT / "book" / "_ext")
+    return importlib.import_module("featint_roles")
+
+
 # --- the paper's numbers -----------------------------------------------------------------------------------------------------------
 
 
@@ -29,8 +37,8 @@ def test_every_number_of_the_paper_is_there_once():
     assert hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest() == IDS
 
 
-def test_entries_name_known_claims_rules_and_chapters():
-    assert {entry["claim"] for entry in ENTRIES} == set(ledger.CLAIMS)
+def test_entries_name_known_claims_rules_and_chapters(roles):
+    assert {entry["claim"] for entry in ENTRIES} == set(roles.CLAIMS)
     assert {entry["rule"] for entry in ENTRIES} == set(RULES)
     assert {entry["chapter"] for entry in ENTRIES} == CHAPTERS
 
@@ -119,10 +127,10 @@ def test_a_malformed_entry_is_named(tmp_path, change, message):
     assert message in str(error.value) and str(file) in str(error.value)
 
 
-def test_the_schema_knows_the_claims_and_the_rules_and_what_each_rule_reads():
+def test_the_schema_knows_the_claims_and_the_rules_and_what_each_rule_reads(roles):
     """By rule, an entry that lacks a result which its verdict rests on is refused."""
     schema = json.loads(ledger.SCHEMA.read_text(encoding="utf-8"))
-    assert schema["properties"]["claim"]["enum"] == list(ledger.CLAIMS)
+    assert schema["properties"]["claim"]["enum"] == list(roles.CLAIMS)
     assert schema["properties"]["rule"]["enum"] == list(RULES)
     validator, optional = (
         jsonschema.Draft202012Validator(schema),
@@ -410,8 +418,8 @@ def test_a_value_as_published_that_cannot_be_compared_does_not_decide(profile):
     assert verdict == "not comparable" and "raw activations" in why[1]
 
 
-def test_numbers_that_rest_on_one_value_are_one_claim():
-    by_id = {entry["id"]: ledger.deciding(entry) for entry in ENTRIES}
+def test_numbers_that_rest_on_one_value_are_one_claim(roles):
+    by_id = {entry["id"]: roles.deciding(entry) for entry in ENTRIES}
     assert by_id["seq_val_reduction"] == by_id["seq_train_reduction"]
     assert (
         by_id["feature_4022_F"]
@@ -428,14 +436,14 @@ def test_numbers_that_rest_on_one_value_are_one_claim():
 @pytest.mark.parametrize(
     "file", [f for f in COMMITTED if f.stem == "ledger"], ids=lambda f: f.parent.name
 )
-def test_enough_claims_are_decided_for_the_false_coverage_rate_that_is_promised(file):
+def test_enough_claims_are_decided_for_the_false_coverage_rate_that_is_promised(file, roles):
     """99 % intervals keep it at 5 % as long as a fifth of the claims are decided."""
     assert pytest.approx(0.2) == verdicts.DECIDED_SHARE
     judged = dict.fromkeys(("undecided", *verdicts.DECIDED))
     entry = {e["id"]: e for e in ENTRIES}
     claims = {
         verdict: {
-            ledger.deciding(entry[r["id"]])
+            roles.deciding(entry[r["id"]])
             for r in json.loads(file.read_text(encoding="utf-8"))
             if r["verdict"] == verdict
         }

@@ -30,12 +30,22 @@ from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 from companion import places, profiles, results
 from companion.estimates import interval, number
-from companion.ledger import CLAIMS, deciding
 from companion.verdicts import RULES, VERDICTS
 from featint import store
 
 STATISTICS = ("t", "F", "p", "Spearman r")
 """Units that are names: F = 5.06, not 5.06 F."""
+CLAIMS = {
+    "C1": "reconstruction",
+    "C2": "behaviour",
+    "C3": "a small nonlinear path",
+    "C4": "two modes of norms",
+    "C5": "selective integration features",
+    "C6": "clamping",
+    "C7": "parameter efficiency",
+    "setting": "settings",
+}
+"""The paper's claims, and the settings, in words."""
 
 
 def in_short(value: dict | None) -> str:
@@ -43,6 +53,13 @@ def in_short(value: dict | None) -> str:
     if value is None:
         return number(None)
     return interval(value["value"], *(value["ci"] or (None, None)))
+
+
+def deciding(entry: dict) -> str:
+    """The result that an entry's verdict rests on above all; entries with the same are one claim,
+    and count once."""
+    named = (entry.get(field) for field in ("p_value", "controlled", "as_published"))
+    return next(filter(None, named), entry["id"])
 
 
 def load(env, file: Path, remedy: str):
