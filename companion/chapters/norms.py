@@ -136,13 +136,9 @@ def in_words(frame: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
     words = [estimates.interval(row.value, row.lo, row.hi, ".3f") for row in frame.itertuples()]
     rows = frame.assign(words=words, remark=frame.unit.where(frame.value.isna(), ""))
     by = ["model", "part"]
-    about = (
-        rows.groupby(by, sort=False)
-        .agg(n=("n", "min"), remark=("remark", "max"))
-        .astype({"n": int})
-    )
+    about = rows.groupby(by, sort=False).agg(n=("n", "min"), remark=("remark", "max"))
     cells = rows.pivot(index=by, columns="quantity", values="words").fillna("–")
-    table = cells[list(names)].rename(columns=names).join(about, how="right")
+    table = cells[list(names)].rename(columns=names).join(about.astype({"n": int}), how="right")
     return table.infer_objects().reset_index()  # n as whole numbers
 
 
