@@ -280,10 +280,11 @@ def test_means_over_seeds():
 
 def test_a_table_for_readers():
     columns = {"gain": ("won", ".1f"), "bought": ("pairs bought", ".2f")}
-    table = planted_truth.table(SEEDS, columns)
+    in_columns = pages.functions("planted_truth")["in_columns"]
+    table = in_columns(SEEDS, columns)
     assert table.index.tolist() == ["b", "a"] and table.columns.tolist() == ["won", "pairs bought"]
     assert table.loc["b"].tolist() == ["0.8 [0.1, 1.4]", "0.75 [0.13, 1.00]"]
-    without = planted_truth.table(SEEDS, {"bought": ("pairs bought", ".2f")})
+    without = in_columns(SEEDS, {"bought": ("pairs bought", ".2f")})
     assert without.index.tolist() == ["b", "a"] and without.index.name == "model"
     assert table.loc["a", "won"] == "0.0 [0.0, 0.0]" and pd.isna(table.loc["a", "pairs bought"])
 

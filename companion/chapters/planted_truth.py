@@ -156,14 +156,3 @@ def means(rows: pd.DataFrame, units: Mapping[str, str]) -> pd.DataFrame:
     most = found.loc[shares, "quantity"].map(whole)
     found.loc[shares, ["lo", "hi"]] = ends.clip(lower=0).clip(upper=most, axis=0)
     return found.assign(unit=found["quantity"].map(units))
-
-
-def table(rows: pd.DataFrame, columns: Mapping[str, tuple[str, str]]) -> pd.DataFrame:
-    """Means over seeds as readers see them: a row per model, a column per measure in `columns`, as
-    label and format."""
-    cells = {label: {} for label, _ in columns.values()}
-    for row in means(rows, dict.fromkeys(columns, "")).itertuples():
-        label, spec = columns[row.quantity]
-        # what rounds to zero has no sign
-        cells[label][row.model] = estimates.interval(row.value, row.lo, row.hi, f"z{spec}")
-    return pd.DataFrame(cells, index=pd.Index(rows["model"].unique(), name="model"))
