@@ -310,3 +310,10 @@ def sentence(row) -> str:
     if row.n is not None:
         known.append(f"n = {number(row.n)} {row.of.removesuffix('s') if row.n == 1 else row.of}")
     return f"{number(row.value)} {row.unit}".strip() + (f" ({', '.join(known)})" if known else "")
+
+
+def held(frame: pd.DataFrame) -> str:
+    """What the intervals of estimates of one kind hold, for captions: `985 articles x 5 seeds`."""
+    n, of = frame[["n", "of"]].iloc[0]
+    alone = "" if "seeds" in of else ", one seed: what another would change is not in them"
+    return f"{n:,} {of}{alone}"

@@ -53,8 +53,7 @@ def models():
 
 
 def test_published_conditions_are_raw_and_the_interaction_alone_is_not_pooled(models):
-    page = pages.run("behaviour", "published-conditions", models=models)
-    found = page["others"]
+    found = pages.run("behaviour", "parts", "published-conditions")["as_released"](models)
     x = 3 * torch.randn(9, 32, generator=torch.Generator().manual_seed(1))
     sae, nfm = models["sae_published"].model, models["sequential_published"].model.nfm
     codes = sae.encode(x)
@@ -66,6 +65,7 @@ def test_published_conditions_are_raw_and_the_interaction_alone_is_not_pooled(mo
     joint = models["joint_published"].model
     parts = joint.parts(joint.encode(x))
     wanted = {
+        "sae": out,
         "sequential_linear": out + linear,
         "sequential_interaction": out + plain,
         "sequential": out + linear + interaction,
@@ -83,7 +83,8 @@ def test_the_published_splice_is_one_block_later_on_training_text(tiny_harvest):
     p = replace(profiles.smoke(), harvest=tiny_harvest, seeds=(3,))
     harvest.harvest(tiny_harvest)
     model = lm.load(tiny_harvest.lm)
-    found = behaviour.splice_published(model, {"half": lambda x: x / 2}, p, 2, draws=1)
+    found = behaviour.splice_published(model, {3: {"half": lambda x: x / 2}}, p, 2, draws=1)
+    assert set(found["seed"]) == {3} and set(found["condition"]) == {"half"}
     assert tiny_harvest.hook_point == "blocks.1.hook_resid_post"
     tokens = harvest.windows(tiny_harvest).windows["train"].tokens[:2]
     clean = lm.read(model, tokens, "blocks.2.hook_resid_post").x
@@ -91,6 +92,22 @@ def test_the_published_splice_is_one_block_later_on_training_text(tiny_harvest):
     length = clean.norm(dim=-1)[:, :-1] / 2  # position 0 too; the last has nothing to predict
     assert own["error_norm"].tolist() == pytest.approx(length.flatten().tolist(), rel=1e-5)
     assert sorted(found["draw"].unique()) == [-1, 0]
+
+
+def test_a_splice_of_several_seeds_is_that_of_each(tiny_harvest):
+    harvest.harvest(tiny_harvest)
+    model, windows = (
+        lm.load(tiny_harvest.lm),
+        harvest.windows(tiny_harvest).windows["test"].first(3),
+    )
+    seeds = {4: {"half": lambda x: x / 2, "most": lambda x: 0.9 * x}, 7: {"half": lambda x: x / 3}}
+    how = {"draws": 2, "seed": 5, "start": 1}
+    found = behaviour.splice(model, windows, tiny_harvest, seeds, **how)
+    assert set(found["seed"]) == {4, 7} and len(found) == 3 * (found.seed == 7).sum()
+    for seed, conditions in seeds.items():
+        alone = downstream.evaluate(model, windows, tiny_harvest, conditions, **how)
+        of_seed = found[found.seed == seed].drop(columns="seed").reset_index(drop=True)
+        pd.testing.assert_frame_equal(of_seed[alone.columns], alone, check_dtype=False)
 
 
 def test_shares_of_windows_by_hand():
@@ -146,15 +163,15 @@ def test_unpaired_tests_by_hand():
         ]
     )
     pairs = [("joint", "own_path"), ("own_path", "joint"), ("joint", "eps_random")]
-    found = behaviour.unpaired_tests(frame, "kl", pairs)
+    page = pages.run("behaviour", "unpaired-tests", first={"published": frame})
+    found = page["unpaired_tests"]("kl", pairs)
     assert found[["model", "baseline"]].values.tolist() == [list(pair) for pair in pairs]
-    assert found["n"].tolist() == [3, 3, 3]
     # against six random errors, 2 4 6 2 4 6: squares 2 + 16, over 7, pooled variance 18 / 7
     t_random = -2 / np.sqrt(18 / 7 * (1 / 3 + 1 / 6))
     assert found["t"].tolist() == pytest.approx([-np.sqrt(2.4), np.sqrt(2.4), t_random])
     s = np.sqrt(2.4 / 6.4)
     assert found["p"].tolist()[:2] == pytest.approx([1 - 1.5 * s + 0.5 * s**3] * 2)
-    ce = behaviour.unpaired_tests(frame, "ce_spliced", pairs[:1])  # 6 apart, both variances 1
+    ce = page["unpaired_tests"]("ce_spliced", pairs[:1])  # 6 apart, both variances 1
     assert ce["t"].tolist() == pytest.approx([6 / np.sqrt(2 / 3)])
 
 
@@ -197,11 +214,11 @@ def test_gains_over_seeds_by_hand():
     first = rows([3.0, 5.0], "joint", ce_spliced=[4.0, 2.0], **quiet)
     second = rows([1.0, 5.0], "joint", ce_spliced=[3.0, 2.0], **quiet)
     twin = rows([8.0, 12.0], "twin", ce_spliced=[7.0, 5.0], **quiet)
-    seeds = {0: pd.concat([sae, twin, first]), 1: pd.concat([sae, twin, second])}
-    pairs = [("joint", "sae"), ("joint", "twin")]
-    names = {"of_seed": seeds, "comparisons": pairs, "p": SimpleNamespace(seeds=(0, 1))}
+    of = {0: pd.concat([sae, twin, first]), 1: pd.concat([sae, twin, second])}
+    sums = pd.concat({seed: downstream.sums(rows) for seed, rows in of.items()}, names=["seed"])
+    names = {"on_all": sums, "comparisons": [("joint", "sae"), ("joint", "twin")]}
     found = pages.run("behaviour", "over-seeds", **names)["over_seeds"]
-    one = names | {"of_seed": {0: seeds[0]}, "p": SimpleNamespace(seeds=(0,))}
+    one = names | {"on_all": sums.loc[[0]]}
     assert pages.run("behaviour", "over-seeds", **one)["over_seeds"] is None
     kl = estimates.pick(found, quantity="kl_reduction_over_seeds", model="joint", baseline="sae")
     ce = estimates.pick(found, quantity="ce_reduction_over_seeds", baseline="sae")
@@ -222,6 +239,11 @@ PUBLISHED = {"sae", *NAMES.split()[5:12]}
 KL = dict(zip(NAMES.split(), NUMBERS, strict=True))
 """Of each condition on the page, in made-up rows; published, the tenth part of its square."""
 OF_THE_PAPER = {name: kl**2 / 10 for name, kl in KL.items() if name in PUBLISHED}
+
+
+def seeded(kls, seed):
+    """The KLs of the models of a seed."""
+    return {c: kl * (1.5 if seed and c != "sae" else 1) for c, kl in kls.items()}
 
 
 def made(kls, n, start=0, draws=0):
@@ -250,26 +272,33 @@ def cells():
     def windows(n):
         return SimpleNamespace(n=n, first=windows)
 
-    def evaluate(_, windows, harvest, conditions, draws=0, seed=0, start=0):
-        of = {c: KL[c] * (1.5 if x == 1 and c != "sae" else 1) for c, x in conditions.items()}
-        return made(of, windows.n, start, draws)
+    def by_seed(kl, conditions, *how):
+        frames = []
+        for seed, of in conditions.items():  # a condition is the seed of its model, if it has one
+            seeds = {c: x if isinstance(x, int) else seed for c, x in of.items()}
+            frames.append(made({c: seeded(kl, x)[c] for c, x in seeds.items()}, *how))
+            frames[-1]["seed"] = seed
+        return pd.concat(frames)
+
+    def splice(_, windows, harvest, conditions, draws=0, seed=0, start=0):
+        return by_seed(KL, conditions, windows.n, start, draws)
 
     def published(_, conditions, p, n, draws=0):
-        return made({c: OF_THE_PAPER[c] for c in conditions}, n, draws=draws)
+        return by_seed(OF_THE_PAPER, conditions, n, 0, draws)
 
     instead = {
         (notebook, "start"): lambda _: p,
         (runs, "get"): lambda config: SimpleNamespace(
-            train=config.train, model=SimpleNamespace(nfm=None)
+            seed=config.train.seed, model=SimpleNamespace(nfm=None, seed=config.train.seed)
         ),
         (activations, "load"): lambda *_: SimpleNamespace(mean=torch.zeros(1)),
         (lm, "load"): lambda *_: None,
         (harvest, "windows"): lambda _: SimpleNamespace(windows={"test": windows(99)}),
-        (downstream, "of_model"): lambda config, *_: config.train.seed,
+        (downstream, "of_model"): lambda trained, *_: trained.seed,
         (downstream, "shrunk"): lambda *_: None,
-        (downstream, "evaluate"): evaluate,
-        (joint, "JointSAE"): lambda *_: None,
-        (downstream, "by_path"): lambda *_: None,
+        (behaviour, "splice"): splice,
+        (joint, "JointSAE"): lambda sae, _: sae,
+        (downstream, "by_path"): lambda model, _: model.seed,
         (behaviour, "splice_published"): published,
         (results, "save"): lambda p, chapter, frame, **_: saved.append(frame),
     }
@@ -289,27 +318,37 @@ def test_the_page_compares_with_the_baselines_that_it_names(cells):
     """Every reduction, ratio and test is of the two conditions in its name, and no other."""
     paper = made(OF_THE_PAPER, cells["n_published"], draws=1)
     own, twins = paper[paper.draw < 0], paper[(paper.draw == 0) & (paper.condition == "sae")]
-    ce = own.groupby("condition")["ce_spliced"].mean()
-    rise = {name: kl**2 for name, kl in KL.items()}
-    second = {name: kl * (1 if name == "sae" else 1.5) for name, kl in KL.items()}
-    of = {  # quantity and protocol: by which numbers
-        ("kl_reduction", "controlled"): [KL],
-        ("kl_reduction", "as published"): [OF_THE_PAPER],
-        ("ce_reduction", "controlled"): [rise],
-        ("ce_reduction", "as published"): [ce],
-        ("recovered", "controlled"): [rise],
-        ("kl_reduction_over_seeds", "controlled"): [KL, second],
-        ("ce_reduction_over_seeds", "controlled"): [rise, {c: kl**2 for c, kl in second.items()}],
-    }
+    of = {}  # quantity and protocol: the numbers of each seed
+    for seed in (0, 1):
+        kl, released = seeded(KL, seed), seeded(OF_THE_PAPER, seed)
+        rise = {name: x**2 for name, x in kl.items()}
+        rows = made(released, cells["n_published"])
+        ce = rows.groupby("condition")["ce_spliced"].mean()
+        numbers = {
+            ("kl_reduction", "controlled"): kl,
+            ("kl_reduction", "as published"): released,
+            ("ce_reduction", "controlled"): rise,
+            ("ce_reduction", "as published"): ce,
+            ("recovered", "controlled"): rise,
+            ("kl_reduction_over_seeds", "controlled"): kl,
+            ("ce_reduction_over_seeds", "controlled"): rise,
+        }
+        for key, number in numbers.items():
+            of.setdefault(key, []).append(number)
     for name, (model, path) in cells["parts"].items():
         assert name == (model if path == "all" else f"{model}_{path.removeprefix('plus_')}")
     checked = 0
     for row in cells["saved"].itertuples():
         numbers = of.get((row.quantity, row.protocol))
         if numbers:
-            wanted = np.mean([100 * (1 - each[row.model] / each[row.baseline]) for each in numbers])
+            pairs = np.array([(each[row.model], each[row.baseline]) for each in numbers])
+            if not row.quantity.endswith("over_seeds"):
+                assert row.of == "articles x 2 seeds"
+                pairs = pairs.sum(0, keepdims=True)
+            wanted = np.mean(100 * (1 - pairs[:, 0] / pairs[:, 1]))
         elif (row.quantity, row.protocol) == ("kl_ratio", "as published"):
-            wanted = OF_THE_PAPER[row.model] / (OF_THE_PAPER["sae"] / 2)
+            total = 1 if row.model == "sae" else 2.5 / 2  # of both seeds
+            wanted = total * OF_THE_PAPER[row.model] / (OF_THE_PAPER["sae"] / 2)
         elif row.quantity == "kl_ratio":
             wanted = 2
         elif row.quantity == "t" and row.baseline == "eps_random":
@@ -323,16 +362,18 @@ def test_the_page_compares_with_the_baselines_that_it_names(cells):
     both = cells["both"].set_index(["model", "part", "protocol"])["value"]
     assert both.to_dict() == pytest.approx(
         {
-            ("sequential", "", "as published"): 100 * (1 - 23**2 / 30**2),
-            ("sequential", "", "controlled"): 100 * (1 - 23 / 30),
+            ("sequential", "", "as published"): 100 * (1 - 1.25 * 23**2 / 30**2),
+            ("sequential", "", "controlled"): 100 * (1 - 1.25 * 23 / 30),
             ("joint", "", "as published"): 100 * (1 - 21**2 / 41**2),
-            ("joint", "", "controlled"): 100 * (1 - 21 / 30),
+            ("joint", "", "controlled"): 100 * (1 - 1.25 * 21 / 30),
             ("joint", "interaction", "as published"): 100 * (1 - 37**2 / 41**2),
             ("joint", "interaction", "controlled"): 100 * (1 - 21 / 22),
         }
     )
     shares = cells["contributions"].set_index(["model", "part", "quantity"])["value"]
-    assert shares["sequential", "linear", "contribution_alone"] == pytest.approx(100 * 5 / 30)
+    assert shares["sequential", "linear", "contribution_alone"] == pytest.approx(
+        100 * (1 - 1.25 * 25 / 30)
+    )
     assert shares["joint", "interaction", "contribution_last"] == pytest.approx(100 * 14 / 41)
 
 

@@ -405,3 +405,12 @@ def test_an_estimate_in_words():
     assert estimates.sentence(bare) == "64"
     assert estimates.interval(0.3, 0.2, 0.4, ".2f") == "0.30 [0.20, 0.40]"
     assert estimates.interval(0.3, None, None) == "0.3"
+
+
+def test_captions_say_what_an_interval_holds():
+    sums = pd.DataFrame({"a": [1.0, 2, 4, 3, 1, 5], "b": [2.0, 3, 5, 5, 2, 6]})
+    index = pd.MultiIndex.from_product([(0, 1), list("xyz")])
+    one, two = (estimates.gains(x, [("a", "b")]) for x in (sums, sums.set_axis(index)))
+    assert estimates.held(two) == "3 articles x 2 seeds"
+    assert estimates.held(one) == ("6 articles, one seed: what another would change is not in them")
+    assert estimates.held(one.assign(n=1234)).startswith("1,234 articles, ")

@@ -1,62 +1,54 @@
-"""The splice as the released code does it, and tests that take tokens for what they count."""
+"""Splices of several seeds, also as released, and tests that take tokens for what they count."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import statsmodels.api as sm
-from scipy import stats
 
 from companion import estimates
 from companion.profiles import Profile
 from featint import downstream, harvest
+from featint.config import HarvestConfig
+from featint.corpora import Windows
 from featint.downstream import Condition
 from featint.lm import LanguageModel
 
-MOST_WINDOWS = 40
-"""No share is larger: all conditions with five twins each on more windows would take hours and say
-no more about the main comparisons."""
-TOKEN = ["article", "window", "position"]
-
 
 def share_of(n: int, share: float) -> int:
-    """That share of n windows, at least two and at most `MOST_WINDOWS`."""
-    return min(n, max(2, min(MOST_WINDOWS, round(n * share))))
+    """That share of n windows, at least two; at most 40, since more would take hours."""
+    return min(n, max(2, min(40, round(n * share))))
+
+
+def splice(
+    language_model: LanguageModel,
+    windows: Windows,
+    site: HarvestConfig,
+    conditions: Mapping[int, Mapping[str, Condition]],
+    **how,
+) -> pd.DataFrame:
+    """Rows of `downstream.evaluate` of each `seed`'s conditions; one clean run serves them all."""
+    flat = {f"{seed} {c}": f for seed, of in conditions.items() for c, f in of.items()}
+    rows = downstream.evaluate(language_model, windows, site, flat, **how)
+    rows[["seed", "condition"]] = rows["condition"].str.split(" ", n=1, expand=True)
+    return rows.astype({"seed": int})
 
 
 def splice_published(
     language_model: LanguageModel,
-    conditions: Mapping[str, Condition],
+    conditions: Mapping[int, Mapping[str, Condition]],
     p: Profile,
     n: int,
     draws: int = 0,
 ) -> pd.DataFrame:
-    """`downstream.evaluate` as the released code does it: on the first n training windows, first
-    positions replaced too, and one block after the one that the models were trained on."""
+    """`splice` as the released code does it: on the first n training windows, first positions
+    replaced too, and one block after the one that the models were trained on."""
     _, block, site = p.harvest.hook_point.split(".", 2)
     later = replace(p.harvest, hook_point=f"blocks.{int(block) + 1}.{site}")
     windows = harvest.windows(p.harvest).windows["train"].first(n)
-    seed = p.seeds[0]
-    return downstream.evaluate(language_model, windows, later, conditions, draws, seed, "keep")
-
-
-def unpaired_tests(
-    rows: pd.DataFrame, measure: str, pairs: Sequence[tuple[str, str]]
-) -> pd.DataFrame:
-    """Student's t tests of mean(model) - mean(baseline) that take every token for independent and
-    for unpaired, as the paper does: columns model, baseline, n (tokens of the model), t, p.
-
-    `rows` are those of `downstream.evaluate`; the baseline `eps_random` is the SAE's random twins.
-    """
-    rows = rows.astype({"condition": str})
-    twins = rows[(rows.draw >= 0) & (rows.condition == "sae")].assign(condition="eps_random")
-    samples = pd.concat([rows[rows.draw < 0], twins]).groupby("condition")[measure]
-    tests = [
-        (a, b, len(samples.get_group(a)), *stats.ttest_ind(*map(samples.get_group, (a, b))))
-        for a, b in pairs
-    ]
-    return pd.DataFrame(tests, columns=["model", "baseline", "n", "t", "p"])
+    how = {"seed": p.seeds[0], "first_position": "keep"}
+    return splice(language_model, windows, later, conditions, draws=draws, **how)
 
 
 def three_tests(rows: pd.DataFrame, model: str, baseline: str) -> pd.DataFrame:
@@ -67,7 +59,8 @@ def three_tests(rows: pd.DataFrame, model: str, baseline: str) -> pd.DataFrame:
     `rows` are those of `downstream.evaluate`. Raises ValueError for tokens that one of the two
     lacks, or a single article.
     """
-    kl = rows[rows.draw < 0].pivot(index=TOKEN, columns="condition", values="kl")
+    own, token = rows[rows.draw < 0], ["article", "window", "position"]
+    kl = own.pivot(index=token, columns="condition", values="kl")
     estimates.require(kl[[model, baseline]])
     article, articles = pd.factorize(kl.index.get_level_values("article"))
     n, n_articles = len(kl), len(articles)

@@ -10,13 +10,13 @@ from companion.profiles import Profile, altered
 from featint.config import ModelConfig, NFMConfig
 
 
-def of_size(p: Profile, width: int, share: float) -> ModelConfig:
+def of_size(p: Profile, width: int, share: float, seed: int | None = None) -> ModelConfig:
     """A model with as many parameters as an SAE of `width` features (with decoder bias), `share`
     per cent of them in factors and MLP; without a linear path, trained on a quarter of the tokens.
 
     Raises ValueError if that leaves no room for a single factor, or for k features.
     """
-    plain, d = variants.get("sae_short", p), p.d_in
+    plain, d = variants.get("sae_short", p, seed), p.d_in
     if share == 0:
         return altered(plain, {"sae": {"d_sae": width}})
     total = width * (2 * d + 1) + d
@@ -36,9 +36,9 @@ def of_size(p: Profile, width: int, share: float) -> ModelConfig:
 def interaction_share(losses: pd.DataFrame, kind: str, **same) -> pd.DataFrame:
     """The interaction path's share of the loss that both paths together remove, per cent.
 
-    `losses`: sums per article with the columns none, linear, interaction, both, by the paths that
-    are added to the SAE's. `kind` as in `estimates.path_shares`. There is no share (None, with the
-    reason as its unit) unless the paths together surely lower the loss.
+    `losses`: sums, rows as in `estimates.of_totals`, with the columns none, linear, interaction,
+    both, by the paths that are added to the SAE's. `kind` as in `estimates.path_shares`. There is
+    no share (None, with the reason as its unit) unless the paths together surely lower the loss.
     """
     removed = estimates.gains(losses, [("both", "none")]).iloc[0]
     if removed.value <= 0 or (removed.lo is not None and removed.lo <= 0):
