@@ -58,7 +58,8 @@ def notebook(args):
         if not separator:
             raise ValueError(f"--parameter {item!r} must be name=value")
         parameters[name] = value
-    print(f"{args.name}: {notebook.run(args.name, args.profile.name, parameters, args.out)}")
+    name = args.name.removeprefix("notebooks/").removesuffix(".ipynb")
+    print(f"{name}: {notebook.run(name, args.profile.name, parameters, args.out)}")
 
 
 def author_data(args):
@@ -86,10 +87,10 @@ def atlas(args):
 
 def compare(args):
     """say how two runs differ; by default what is published and what was computed here"""
-    from companion import compare, places, results
+    from companion import compare, results
 
-    a = compare.folder(args.a if args.b else places.PUBLISHED / args.profile.label)
     b = compare.folder(args.b or args.a or results.folder(args.profile))
+    a = compare.folder(args.a) if args.b else compare.published(b)
     print(f"A: {a}\nB: {b}\n{compare.report(a, b, args.tolerance)}")
 
 

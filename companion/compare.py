@@ -25,6 +25,16 @@ def folder(run: str | Path) -> Path:
     raise ValueError(f"{what}; labels: {', '.join(labels) or 'none yet'}; `make book` makes more")
 
 
+def published(run: Path) -> Path:
+    """The published results of the profile that a run was computed with. Raises ValueError if there
+    are none."""
+    label = results.read_json(results.files(run)[0], "compute it again")["profile"]
+    name = label.removeprefix("custom/").partition("-")[0]
+    if not results.files(places.PUBLISHED / name):
+        raise ValueError(f"nothing is published for the profile {name!r}: name two runs to compare")
+    return places.PUBLISHED / name
+
+
 def judge(a, b, tolerance: float) -> tuple[str, bool]:
     """By what two values of one name are compared, and whether B moved.
 

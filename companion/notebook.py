@@ -19,7 +19,7 @@ from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
 from companion import dependencies, places, profiles, results, variants
 from companion.profiles import Profile
-from featint import runs, store, train
+from featint import lm, runs, store, train
 from featint.joint import JointSAE
 from featint.nfm import NFM
 from featint.sae import TopKSAE
@@ -134,7 +134,7 @@ def start(namespace: dict) -> Profile:
     defaults = {k: v for k, v in declarations(namespace)[2].items() if k not in {*knobs, "profile"}}
     own = tuple(f"{k} = {values[k]!r}" for k, v in defaults.items() if values[k] != v)
     profile = replace(profile, turned=(*profile.turned, *own))
-    store.writable(results.folder(profile).parent, REMEDY)
+    store.writable(results.folder(profile), REMEDY)
     sys.stderr.isatty = lambda: True  # what a kernel writes is read: show progress
     return profile
 
@@ -144,6 +144,8 @@ def announce(name: str, parameters: Mapping) -> None:
     that takes here, by a few steps of the profile's joint model on random activations."""
     knobs = {key: value for key, value in parameters.items() if key in profiles.KNOBS}
     p = profiles.get(parameters["profile"], **knobs)
+    if "hook_point" in knobs:  # a place that there is not is refused before anything else
+        lm.block_of(lm.load(p.harvest.lm), p.harvest.hook_point)
     configs = [c for c in variants.of_chapter(name, p) if not store.exists(runs.KIND, c)]
     if not configs:
         return

@@ -157,7 +157,11 @@ def test_by_default_what_is_published_and_what_was_computed_here(write, capsys):
         assert out.startswith(f"A: {a}\nB: {b}\nIn both: norms.json\n") and "1 moved" in out
     assert cli.main(["compare", "--profile", "full"]) == 2
     err = capsys.readouterr().err
-    assert f"{places.PUBLISHED / 'full'}' is neither a folder with results" in err
+    assert f"{places.RESULTS / 'full'}' is neither a folder with results" in err
+    write("custom/smoke-1234", "norms", r=value(4.0))
+    assert cli.main(["compare", "custom/smoke-1234"]) == 2
+    err = capsys.readouterr().err
+    assert "nothing is published for the profile 'smoke': name two runs to compare" in err
 
 
 def test_mistakes_are_named(write, capsys):
