@@ -24,6 +24,7 @@ NOT_HERE = {
     "make browser": "a browser; `make smoke` does it where there is one",
     ".venv/bin/pytest -m browser": "a browser; `make smoke` does it where there is one",
     "make bench": "half an hour; tests/test_benchmarks.py has a small one",
+    ".venv/bin/featint compare": "a run of the default profile; tests/test_compare.py has small ones",
     "make publish-results": "a git checkout; tests/test_publish.py has one",
     "make mutants": "hours; tests/test_mutants.py has a small one",
     ".venv/bin/featint author-data": "a network; tests/test_author_data.py has small ones",
@@ -224,9 +225,9 @@ def pytest_markers(words: list[str]) -> list[str]:
 
 
 def small(command: str) -> str:
-    """The one substitution: the profile smoke stands for laptop and for none, and a number of
-    training tokens shrinks as the profiles' do."""
-    command = command.replace("laptop", "smoke")
+    """The one substitution: the profile smoke stands for laptop and for none, what is published of
+    it is what was run before, and a number of training tokens shrinks as the profiles' do."""
+    command = command.replace("laptop", "smoke").replace("compare custom", "compare smoke custom")
     ratio = profiles.smoke().train.n_tokens / profiles.laptop().train.n_tokens
     command = re.sub(r"(?<=n_tokens )\d+", lambda n: f"{int(n[0]) * ratio:.0f}", command)
     _, _, name = command.partition("notebooks/")
@@ -270,7 +271,7 @@ def check(command: str, said: str, folder: Path):
     elif "doctor" in words:
         assert "activations: made" in said
     elif "--help" in words:
-        assert all(step.__name__ in said for step in cli.STEPS)
+        assert all(step.__name__.replace("_", "-") in said for step in cli.STEPS)
 
 
 def published(folder: Path) -> dict:

@@ -83,7 +83,8 @@ def test_figures_follow_the_theme_button(visit, html):
     ]
     if not with_figures:
         pytest.skip("the book has no figures yet; un-skip when a notebook shows one")
-    page, _ = visit(str(with_figures[0].relative_to(html)), "desk", "light")
+    # of all pages the last, whose figure has no tinted area
+    page, _ = visit(str(with_figures[-1].relative_to(html)), "desk", "light")
     seen = {}
     for _ in range(3):
         figure = page.locator("figure img.dark-light").first
