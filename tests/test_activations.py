@@ -313,6 +313,20 @@ def test_finished_shards_outlive_a_failure_in_the_last_step(
     )
 
 
+def test_an_artefact_whose_manifest_a_flow_took_is_finished_from_its_shards(
+    tiny_harvest, monkeypatch
+):
+    """Snakemake takes it from a job that failed later, and before it runs a job again."""
+    monkeypatch.setattr(harvest, "SHARD_WINDOWS", 8)
+    made = harvest.harvest(tiny_harvest)
+    (made.path / store.MANIFEST).unlink()
+    with monkeypatch.context() as m:
+        m.setattr(lm, "activations", None)  # nothing is read again
+        again = harvest.harvest(tiny_harvest)
+    assert again.manifest["files"] == made.manifest["files"]
+    assert [f.name for f in (store.cache() / "activations").iterdir()] == [store.key(tiny_harvest)]
+
+
 HARVEST = """
 import sys, time
 from featint import harvest
