@@ -155,7 +155,7 @@ def fit(
             if run.step % every == 0 or run.step == config.n_steps:
                 run.log(validation, loss_fn)
                 bar.set_postfix(loss=f"{run.rows[-1]['loss']:.4f}", refresh=False)
-            if checkpoint is not None and time.monotonic() - saved > CHECKPOINT_SECONDS:
+            if checkpoint is not None and time.monotonic() - saved >= CHECKPOINT_SECONDS:
                 run.save(checkpoint)
                 saved = time.monotonic()
     model.eval()
