@@ -231,7 +231,7 @@ def small(command: str) -> str:
     ratio = profiles.smoke().train.n_tokens / profiles.laptop().train.n_tokens
     command = re.sub(r"(?<=n_tokens )\d+", lambda n: f"{int(n[0]) * ratio:.0f}", command)
     _, _, name = command.partition("notebooks/")
-    if " notebook " in command:
+    if " notebook " in command or command.endswith(" doctor"):
         return f"{command} --profile smoke"
     if not name or "--help-notebook" in command or "profile" in command:
         return command
