@@ -45,8 +45,9 @@ def bounds(ours) -> tuple[float, float]:
     beyond the value, and both ends are open."""
     if ours is None or ours.lo is None:
         return -math.inf, math.inf
-    seeds = re.search(r"(\d*) ?seeds", ours.of)  # few, so that their number sets the quantile
-    df = int(seeds[1] or ours.n) - 1 if seeds else math.inf
+    seeds = re.search(r"(\d+) seeds", ours.of)  # few, so that their number sets the quantile
+    units = int(seeds[1]) if seeds else ours.n or math.inf
+    df = max(1, units - 1)
     wider = stats.t.ppf(1 - ALPHA / 2, df) / stats.t.ppf(1 - SHOWN / 2, df)
     return (
         ours.value - wider * (ours.value - ours.lo),

@@ -23,7 +23,7 @@ def judge(rule, *values, paper=40.0, **entry):
 
 def at_99(lo, hi, of="articles", n=100):
     """A value whose 99 % interval has these ends: the 95 % interval is narrower by the quantiles' ratio."""
-    narrower = {"articles": 1.959964 / 2.575829, "seeds": 2.776445 / 4.604095}[of.split()[-1]]
+    narrower = {"articles": 1.984217 / 2.626405, "seeds": 2.776445 / 4.604095}[of.split()[-1]]
     middle, half = (lo + hi) / 2, (hi - lo) / 2 * narrower
     row = {
         "model": "joint",
@@ -39,10 +39,10 @@ def at_99(lo, hi, of="articles", n=100):
     ("of", "n"), [("articles", 100), ("seeds", 5), ("articles x 5 seeds", 1500)]
 )
 def test_verdicts_rest_on_99_per_cent_intervals(of, n):
-    assert bounds(at_99(-3, 5, of, n)) == pytest.approx((-3, 5), rel=1e-5)
+    assert bounds(at_99(-3, 5, of, n)) == pytest.approx((-3, 5), rel=1e-4)
     assert bounds(value(1)) == bounds(None) == (-math.inf, math.inf)
     skewed = value(1.0, (0.0, 3.0))
-    assert bounds(skewed) == pytest.approx((1 - 1.314223, 1 + 2 * 1.314223))
+    assert bounds(skewed) == pytest.approx((1 - 1.323648, 1 + 2 * 1.323648), rel=1e-4)
 
 
 @pytest.mark.parametrize(
