@@ -3,6 +3,7 @@
 What was measured (`quantity`), on which `model`, against which `baseline`, by which `part`, under
 which `protocol`; then `value`, the ends `lo` and `hi` of its 95 % interval, `n` and what one is
 `of` (articles, seeds, features), and the `unit`. A baseline or part that there is none of is "".
+Where several seeds stand behind it, `each_seed` holds value and ends that each gives alone.
 
 Tokens of one article share its topic and its words, so they are not independent observations:
 articles are. Nor are all articles together, if one training made what is measured on them: another
@@ -20,10 +21,11 @@ from scipy import stats
 
 NAMES = ["model", "quantity", "baseline", "part", "protocol"]
 """What tells one estimate from another."""
-COLUMNS = [*NAMES, "value", "lo", "hi", "n", "of", "unit"]
+NUMBERS = ["value", "lo", "hi"]
+COLUMNS = [*NAMES, *NUMBERS, "n", "of", "unit", "each_seed"]
 DEFAULTS = pd.Series("", COLUMNS, object)
 """Of what is not said."""
-DEFAULTS[["value", "lo", "hi", "n", "protocol"]] = [None, None, None, None, "controlled"]
+DEFAULTS[[*NUMBERS, "n", "each_seed", "protocol"]] = [*[None] * 5, "controlled"]
 PROTOCOLS = ("as published", "controlled", "setting")
 
 
@@ -108,7 +110,18 @@ def of_totals(
         of_rest = (s * a - 1) ** 2 / (s * a) * (rest**2).sum((0, 1)) / dfs[2]
         parts = zip(tukey(found[a : a + s]), variance, of_rest, strict=True)
         variance, df = np.array([both_random(v, dfs) for v in parts]).T
-    return student(value, np.sqrt(np.asarray(variance)), df, **same)
+    frame = student(value, np.sqrt(np.asarray(variance)), df, **same)
+    if s > 1:
+        alone = [
+            of_totals(of_one, statistic, names) for _, of_one in sums.groupby(level=0, sort=False)
+        ]
+        frame["each_seed"] = in_turn([one[NUMBERS].to_numpy().tolist() for one in alone])
+    return frame
+
+
+def in_turn(seeds: Sequence[Sequence]) -> list[list]:
+    """From a list per seed with an item per row, a list per row with an item per seed."""
+    return [list(of_row) for of_row in zip(*seeds, strict=True)]
 
 
 def by_seed(sums: pd.DataFrame) -> np.ndarray:
@@ -201,7 +214,20 @@ def over_seeds(by_seed: pd.DataFrame, **same) -> pd.DataFrame:
     """
     require(by_seed)
     n = len(by_seed)
-    return student(by_seed.mean(), by_seed.sem(), n - 1, **{"n": n, "of": "seeds"} | same)
+    frame = student(by_seed.mean(), by_seed.sem(), n - 1, **{"n": n, "of": "seeds"} | same)
+    if n > 1:
+        frame["each_seed"] = [[[x, None, None] for x in by_seed[column]] for column in by_seed]
+    return frame
+
+
+def scaled(frame: pd.DataFrame, factor: float, **same) -> pd.DataFrame:
+    """Estimates in another unit: their numbers times a factor above 0, other columns anew."""
+
+    def times(x):
+        return [times(y) for y in x] if isinstance(x, list) else None if x is None else factor * x
+
+    numbers = {column: frame[column].map(times) for column in (*NUMBERS, "each_seed")}
+    return frame.assign(**numbers, **same)
 
 
 def student(value: pd.Series, error, df, **same) -> pd.DataFrame:

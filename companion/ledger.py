@@ -8,7 +8,7 @@ from pathlib import Path
 import jsonschema
 import pandas as pd
 
-from companion import places, profiles, results, variants, verdicts
+from companion import estimates, places, profiles, results, variants, verdicts
 from companion.estimates import number, sentence
 from companion.profiles import Profile
 from featint import store
@@ -109,7 +109,22 @@ def judge(entry: dict, profile: Profile, here: dict[str, pd.Series]) -> dict:
     verdict, why = decide(entry, ours, here)
     reason = ". ".join(text[0].upper() + text[1:] for text in why if text).removesuffix(".")
     row = {"id": entry["id"], "paper": entry["paper"]} | {f: ours.get(f) for f in SHOWN}
-    return row | {"verdict": verdict, "why": f"{reason}.", "chapter": entry["chapter"]}
+    row |= {"verdict": verdict, "why": f"{reason}.", "chapter": entry["chapter"]}
+    n_seeds = max(
+        (len(x.get("each_seed") or ()) for x in ours.values() if x is not None), default=0
+    )
+    return row | {"each_seed": [decide(entry, alone(ours, i), here)[0] for i in range(n_seeds)]}
+
+
+def alone(ours: dict, i: int) -> dict:
+    """Our counterparts as they are from the i-th seed alone, where several stand behind them."""
+    found = dict(ours)
+    for field, estimate in ours.items():
+        if estimate is not None and estimate.get("each_seed"):
+            numbers = dict(zip(estimates.NUMBERS, estimate.each_seed[i], strict=True))
+            about = numbers | {"of": estimate.of.partition(" x ")[0], "each_seed": None}
+            found[field] = pd.Series(dict(estimate) | about, dtype=object)
+    return found
 
 
 def decide(entry: dict, ours: dict, here: dict[str, pd.Series]) -> tuple[str, list[str]]:
@@ -152,7 +167,8 @@ def in_words(estimate: pd.Series | None) -> str | None:
 def build(profile: Profile, place: Path | None = None) -> list[dict]:
     """The ledger of a profile's results, those of this machine or those in a folder, one row per
     number of the paper, in the paper's order:
-    {id, paper, as_published, controlled, verdict, why, chapter}."""
+    {id, paper, as_published, controlled, verdict, why, chapter, each_seed}; the last are the
+    verdicts that each seed would give alone, none where one stands behind them."""
     here = measured(place or results.folder(profile))
     rows = [judge(entry, profile, here) for entry in entries()]
     for row in rows:

@@ -33,7 +33,8 @@ def save(
     values = {}
     for row in estimates.tidy(frame).itertuples():
         names = {name: getattr(row, name) for name in estimates.NAMES}
-        values[estimates.identifier(row)] = plain(row) | names
+        alone = {"each_seed": rounded(row.each_seed)} if row.each_seed else {}
+        values[estimates.identifier(row)] = plain(row) | names | alone
     memory_gb = round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9, 1)
     machine = {"processor": processor(), "memory_gb": memory_gb}
     stamp = store.provenance(seed=seed, seconds=seconds and round(seconds, 1), **machine)

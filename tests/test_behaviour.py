@@ -206,32 +206,6 @@ def test_three_tests_by_hand():
         behaviour.three_tests(frame[frame.article == 0], "a", "b")
 
 
-def test_gains_over_seeds_by_hand():
-    """KL 10 to 8, then 10 to 6: 20 and 40 %. Cross-entropy over the clean 4: 4 to 2, then 4 to 1.
-    Against another baseline of KL 20, and 8 over the clean 4: 60 and 70 %, 75 and 87.5 %."""
-    quiet = {"article": [0, 1], "ce_clean": [3.0, 1.0]}
-    sae = rows([4.0, 6.0], "sae", ce_spliced=[5.0, 3.0], **quiet)
-    first = rows([3.0, 5.0], "joint", ce_spliced=[4.0, 2.0], **quiet)
-    second = rows([1.0, 5.0], "joint", ce_spliced=[3.0, 2.0], **quiet)
-    twin = rows([8.0, 12.0], "twin", ce_spliced=[7.0, 5.0], **quiet)
-    of = {0: pd.concat([sae, twin, first]), 1: pd.concat([sae, twin, second])}
-    sums = pd.concat({seed: downstream.sums(rows) for seed, rows in of.items()}, names=["seed"])
-    names = {"on_all": sums, "comparisons": [("joint", "sae"), ("joint", "twin")]}
-    found = pages.run("behaviour", "over-seeds", **names)["over_seeds"]
-    one = names | {"on_all": sums.loc[[0]]}
-    assert pages.run("behaviour", "over-seeds", **one)["over_seeds"] is None
-    kl = estimates.pick(found, quantity="kl_reduction_over_seeds", model="joint", baseline="sae")
-    ce = estimates.pick(found, quantity="ce_reduction_over_seeds", baseline="sae")
-    # standard errors 10 and 12.5; Student's t with one degree of freedom reaches to 12.7062
-    ends = [(30, 30 - 127.062, 30 + 127.062), (62.5, 62.5 - 158.8275, 62.5 + 158.8275)]
-    for row, wanted in zip((kl, ce), ends, strict=True):
-        assert (row.value, row.lo, row.hi) == pytest.approx(wanted, rel=1e-5)
-        assert (row.n, row.of, row.unit) == (2, "seeds", "%")
-    twin = found[found.baseline == "twin"].set_index("quantity")["value"]
-    wanted = {"kl_reduction_over_seeds": 65, "ce_reduction_over_seeds": 81.25}
-    assert twin.to_dict() == pytest.approx(wanted)
-
-
 NAMES = """zero mean sae sae_tuned sae_matched sequential_linear sequential_interaction sequential
 joint_own_path joint_linear joint_interaction joint joint_no_interaction sae_error_50 sae_error_75"""
 NUMBERS = (97.0, 89, 30, 27, 26, 25, 28, 23, 41, 35, 37, 21, 22, 7, 17)
@@ -330,8 +304,6 @@ def test_the_page_compares_with_the_baselines_that_it_names(cells):
             ("ce_reduction", "controlled"): rise,
             ("ce_reduction", "as published"): ce,
             ("recovered", "controlled"): rise,
-            ("kl_reduction_over_seeds", "controlled"): kl,
-            ("ce_reduction_over_seeds", "controlled"): rise,
         }
         for key, number in numbers.items():
             of.setdefault(key, []).append(number)
@@ -342,9 +314,8 @@ def test_the_page_compares_with_the_baselines_that_it_names(cells):
         numbers = of.get((row.quantity, row.protocol))
         if numbers:
             pairs = np.array([(each[row.model], each[row.baseline]) for each in numbers])
-            if not row.quantity.endswith("over_seeds"):
-                assert row.of == "articles x 2 seeds"
-                pairs = pairs.sum(0, keepdims=True)
+            assert row.of == "articles x 2 seeds"
+            pairs = pairs.sum(0, keepdims=True)
             wanted = np.mean(100 * (1 - pairs[:, 0] / pairs[:, 1]))
         elif (row.quantity, row.protocol) == ("kl_ratio", "as published"):
             total = 1 if row.model == "sae" else 2.5 / 2  # of both seeds

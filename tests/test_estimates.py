@@ -147,13 +147,15 @@ def test_seeds_that_differ_decide_however_many_articles_there_are():
 
 
 def test_the_statistic_sees_each_total_once():
-    """The data, then each article left out, each seed, and each article of each seed."""
+    """The data, then each article left out, each seed, and each article of each seed; then each
+    seed alone, and without one of its articles."""
     seen = []
     sums = by_seed({"sae": [1, 2, 4]}, {"sae": [8, 16, 32]})
     estimates.of_totals(sums, lambda t: seen.append(t["sae"].tolist()) or {"a": t["sae"]})
     estimates.of_totals(sums.xs(7), lambda t: seen.append(t["sae"].tolist()) or {"a": t["sae"]})
     left_out = [0, 9, 18, 36, 7, 56, 1, 2, 4, 8, 16, 32]
-    assert seen == [[63 - x for x in left_out], [7, 6, 5, 3]]
+    alone = [7, 6, 5, 3], [56, 48, 40, 24]
+    assert seen == [[63 - x for x in left_out], *alone, alone[0]]
 
 
 def test_a_model_that_lacks_a_seed_or_an_article_is_named():
@@ -215,8 +217,22 @@ def test_over_seeds_by_hand():
     pairs = pd.MultiIndex.from_tuples([("joint", "sae")], names=["model", "baseline"])
     one = estimates.over_seeds(pd.DataFrame([[0.5]], columns=pairs), quantity="gain").iloc[0]
     assert told(one) == (0.5, None, None) and (one.baseline, one.n) == ("sae", 1)
+    assert one.each_seed is None and sae.each_seed == [[x, None, None] for x in (1, 2, 3)]
     with pytest.raises(ValueError, match="nan"):
         estimates.over_seeds(by_seed.assign(sae=[1.0, np.nan, 2.0]).rename_axis(columns="model"))
+
+
+def test_what_each_seed_gives_alone_stands_beside_what_all_give():
+    seeds = {3: ERRORS, 1: ERRORS.assign(joint=ERRORS["joint"] * [1.1, 0.9, 1.2])}
+    pairs = [("joint", "sae"), ("sae", "joint")]
+    frame = estimates.gains(pd.concat(seeds), pairs)
+    for i, alone in enumerate(estimates.gains(sums, pairs) for sums in seeds.values()):
+        assert [row[i] for row in frame.each_seed] == alone[estimates.NUMBERS].values.tolist()
+    assert estimates.gains(ERRORS, pairs).each_seed.tolist() == [None, None]
+    halved = estimates.scaled(frame, 0.5, unit="x")
+    assert halved.value.tolist() == [x / 2 for x in frame.value]
+    assert halved.each_seed[1][0] == [x / 2 for x in frame.each_seed[1][0]]
+    assert set(halved.unit) == {"x"} and halved.n.tolist() == frame.n.tolist()
 
 
 def test_jackknife_of_a_mean_by_hand():
@@ -329,6 +345,7 @@ def test_tidy_fills_in_what_is_not_there():
         3,
         "seeds",
         "",
+        None,
     ]
 
 

@@ -190,6 +190,7 @@ def test_without_results_all_claims_are_pending(profile):
             "verdict",
             "why",
             "chapter",
+            "each_seed",
         }
         if entry["rule"] == "untestable":
             assert row["verdict"] == "not testable here"
@@ -197,6 +198,20 @@ def test_without_results_all_claims_are_pending(profile):
             assert row["verdict"] == "setting" and row["controlled"]["value"] is not None
         else:
             assert row["verdict"] == "pending" and "has not been run in this profile" in row["why"]
+
+
+def test_a_row_says_what_each_seed_would_have_said_alone(profile):
+    """The paper's 41.3 %: of three seeds one lies beyond half of it, one below a tenth, one over a
+    border; all three together lie between."""
+    alone = [[30.0, 28.0, 32.0], [1.0, 0.0, 2.0], [10.0, -20.0, 40.0]]
+    every = under(CONTROLLED, 12.0, ci=[11.9, 12.1]) | {"of": "articles x 3 seeds"}
+    published = under(PUBLISHED, 70.0, ci=[60.0, 80.0])
+    report(profile, "reconstruction", every | {"each_seed": alone}, published)
+    row = rows(profile)[GAIN["id"]]
+    assert row["verdict"] == "partly"
+    assert row["each_seed"] == ["reproduced", "not reproduced", "undecided"]
+    report(profile, "reconstruction", every, published)
+    assert rows(profile)[GAIN["id"]]["each_seed"] == []
 
 
 GAIN = {entry["id"]: entry for entry in ENTRIES}["abs_joint_recon_improvement"]

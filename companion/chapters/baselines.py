@@ -37,8 +37,9 @@ def ridge(
     gram, moment = 0.0, 0.0
     for inputs, targets in pieces:
         rows = _with_constant(inputs)
-        gram, moment = gram + rows.T @ rows, moment + rows.T @ targets.double().cpu().numpy()
-    gram = gram.toarray() if sparse.issparse(gram) else gram
+        product = rows.T @ rows
+        gram = gram + (product.toarray() if sparse.issparse(product) else product)
+        moment = moment + rows.T @ targets.double().cpu().numpy()
     squares, n = np.diag(gram)[:-1], gram[-1, -1]
     penalised = np.diag([1.0] * len(squares) + [0.0]) * squares.mean() / n
     rows, wanted = _with_constant(validation[0]), validation[1].double().cpu().numpy()
