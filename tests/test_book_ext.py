@@ -92,7 +92,7 @@ def book(tmp_path, monkeypatch):
     )
     write(
         tmp_path / "book/ledger.md",
-        "# Ledger\n\n```{ledger}\n```\n\n```{disagreements}\n```\n\n```{rules}\n```\n",
+        "# Ledger\n\n```{ledger}\n```\n\n```{disagreements}\n```\n\n```{stability}\n```\n\n```{rules}\n```\n",
     )
     write(tmp_path / "status.md", "# Status\n\n```{status}\n```\n")
     write(tmp_path / "notebooks/chapter.ipynb", notebook())
@@ -140,6 +140,7 @@ def book(tmp_path, monkeypatch):
         "verdict": "partly",
         "why": "It is | smaller.",
         "chapter": "chapter",
+        "each_seed": [],
     }
     settings = [
         row
@@ -147,11 +148,11 @@ def book(tmp_path, monkeypatch):
         | {"verdict": "setting"}
         for key, (paper, ours) in sizes.items()
     ]
-    write(tmp_path / "results/laptop/ledger.json", [row, *settings])
-    write(
-        tmp_path / "data/results/full/ledger.json",
-        [row | {"verdict": "reproduced", "controlled": FVU | {"value": 0.309}}, *settings],
-    )
+    for run in ("results/laptop", "data/results/laptop"):
+        write(tmp_path / run / "ledger.json", [row, *settings])
+    full = row | {"verdict": "reproduced", "controlled": FVU | {"value": 0.309}}
+    full["each_seed"] = ["undecided", "reproduced", "not reproduced", "undecided"]
+    write(tmp_path / "data/results/full/ledger.json", [full, *settings])
     return tmp_path
 
 
@@ -207,9 +208,20 @@ def test_book_shows_what_was_executed_and_measured(book):
         and "It is | smaller." in ledger
         and "verdict-partly" in ledger
     )
-    (differ,) = (
-        t for t in BeautifulSoup(ledger, "html.parser").find_all("table") if "full" in t.thead.text
-    )
+    tables = BeautifulSoup(ledger, "html.parser").find_all("table")
+    (differ,) = (t for t in tables if "full" in t.thead.text)
+    (alone,) = (t for t in tables if "alone" in t.thead.text)
+    assert [cell.text.strip() for cell in alone.tbody.find_all("td")] == [
+        "Error cut",
+        "reproduced",
+        "1 of 4",
+        "2 x undecided1 x not reproduced",
+        "partly",
+    ]
+    said = " ".join(BeautifulSoup(ledger, "html.parser").text.split())
+    assert "1 of 4 published verdicts rest on several seeds. 0 of them each seed" in said
+    assert "In 1 a seed alone would have decided otherwise" in said
+    assert "decides otherwise in 1." in said
     assert [cell.text.strip() for cell in differ.tbody.find_all("td")] == [
         "Error cut",
         "partly0.3123 [0.305, 0.32]",

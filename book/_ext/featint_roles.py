@@ -11,6 +11,7 @@
 {ledger} (directive; option `chapter`)              the ledger, whole or of one chapter
 {claims} (directive)                                numbers of the paper, a line of `id: claim` each, with ours and the verdict: those of the published run
 {disagreements} (directive)                         the numbers on which the published run comes to another verdict than this book's
+{stability} (directive)                             the published verdicts that a seed alone, or the quick run, would not have given
 {scale} (directive)                                 the sizes of the paper's models, of this book's, and ours as a multiple of the paper's
 {rules} (directive)                                 how verdicts are reached
 {status} (directive)                                what ran, when, how long
@@ -19,6 +20,7 @@
 
 import gc
 import json
+from collections import Counter
 from pathlib import Path
 
 from docutils import nodes
@@ -30,11 +32,13 @@ from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 from companion import places, profiles, results
 from companion.estimates import interval, number
-from companion.verdicts import RULES, VERDICTS
+from companion.verdicts import DECIDED, RULES, VERDICTS
 from featint import store
 
 STATISTICS = ("t", "F", "p", "Spearman r")
 """Units that are names: F = 5.06, not 5.06 F."""
+QUICK = profiles.laptop.__name__
+"""The run of one seed whose results are published beside the five seeds'."""
 CLAIMS = {
     "C1": "reconstruction",
     "C2": "behaviour",
@@ -230,6 +234,12 @@ def anchor(key: str) -> str:
     return f"ledger-{key}".lower()
 
 
+def to_row(entry: dict) -> str:
+    """A number's name, linked to its row, in a table on the ledger page."""
+    label = entry["label"].replace("|", "\\|")
+    return f'<a href="#{anchor(entry["id"])}">{label}</a>'
+
+
 def badge(verdict: str) -> nodes.inline:
     if verdict not in VERDICTS:
         raise ExtensionError(f"{verdict!r} is no verdict; allowed: {', '.join(VERDICTS)}")
@@ -370,16 +380,52 @@ class Disagreements(Markdown):
         for key, row in own.items():
             other = theirs.get(key)
             if other and other["verdict"] != row["verdict"]:
-                label = printed[key]["label"].replace("|", "\\|")
                 both = [
                     f"{{badge}}`{x['verdict']}`<br>{in_short(x['controlled'] or x['as_published'])}"
                     for x in (row, other)
                 ]
-                lines.append(f'| <a href="#{anchor(key)}">{label}</a> | ' + " | ".join(both) + " |")
+                lines.append(f"| {to_row(printed[key])} | {' | '.join(both)} |")
         if not lines:
             return f"The two ledgers agree on all {len(own)} numbers."
         head = f"| number | `{self.config.featint_profile}` | `{name}` |\n|:--|:--|:--|"
         return f"They differ on {len(lines)} of {len(own)} numbers.\n\n" + "\n".join([head, *lines])
+
+
+class Stability(Markdown):
+    """The published verdicts that one of their seeds alone, or the quick run that is published beside them, would not have given."""
+
+    def text(self) -> str:
+        printed, rows = paper_values(self.env), ledger(self.env, "published")
+        quick, lines = ledger(self.env, QUICK), []
+        seeded = [row for row in rows.values() if row["each_seed"]]
+        for key, row in rows.items():
+            others = [*row["each_seed"], quick[key]["verdict"]]
+            if set(others) != {row["verdict"]}:
+                same = row["each_seed"].count(row["verdict"])
+                alone = Counter(v for v in row["each_seed"] if v != row["verdict"])
+                cells = [
+                    to_row(printed[key]),
+                    f"{{badge}}`{row['verdict']}`",
+                    f"{same} of {len(row['each_seed'])}" if row["each_seed"] else number(None),
+                    "<br>".join(f"{n} x {{badge}}`{v}`" for v, n in alone.items()),
+                    f"{{badge}}`{others[-1]}`" if others[-1] != row["verdict"] else "=",
+                ]
+                lines.append(f"| {' | '.join(cells)} |")
+        firm = sum(set(row["each_seed"]) == {row["verdict"]} for row in seeded)
+        apart = sum(any(against(row["verdict"], v) for v in row["each_seed"]) for row in seeded)
+        runs = sum(against(row["verdict"], quick[key]["verdict"]) for key, row in rows.items())
+        said = (
+            f"{len(seeded)} of {len(rows)} published verdicts rest on several seeds. {firm} of them each seed would have given alone. "
+            f"In {apart} a seed alone would have decided otherwise; in the others that differ, it, or all of them, would have left it undecided. "
+            f"The run `{QUICK}`, one seed and less text, decides otherwise in {runs}."
+        )
+        head = f"| number | verdict | seeds that say so alone | the others say | `{QUICK}` |\n|:--|:--|--:|:--|:--|"
+        return "\n".join([said, "", head, *lines])
+
+
+def against(verdict: str, other: str) -> bool:
+    """Whether both are decided, and differently."""
+    return verdict != other and {verdict, other} <= set(DECIDED)
 
 
 SCALE = {
@@ -520,6 +566,7 @@ def setup(app: Sphinx) -> None:
     app.add_directive("ledger", Ledger)
     app.add_directive("claims", Claims)
     app.add_directive("disagreements", Disagreements)
+    app.add_directive("stability", Stability)
     app.add_directive("scale", Scale)
     app.add_directive("rules", Rules)
     app.add_directive("status", Status)
