@@ -97,9 +97,9 @@ def laptop() -> Profile:
 
 
 def full() -> Profile:
-    """The laptop's models from five seeds each, two and a half times the text in the language
-    model, and whole sweeps: an afternoon on two cores."""
-    return replace(laptop(), name="full", seeds=(0, 1, 2, 3, 4), splice_windows=410)
+    """The laptop's models from five seeds each, twice the text in the language model, and
+    whole sweeps: an afternoon on two cores."""
+    return replace(laptop(), name="full", seeds=(0, 1, 2, 3, 4), splice_windows=328)
 
 
 def paper() -> Profile:
