@@ -263,6 +263,18 @@ class Markdown(SphinxDirective):
         return box.children
 
 
+FILTER = """```{raw} html
+<form id="ledger-filter" class="offer" role="search" hidden>
+<label>Verdict <select name="verdict"><option value="">all</option></select></label>
+<label>Seeds of the published run <select name="seeds"><option value="">all</option>
+<option value="True">each says so alone</option><option value="False">not each says so alone</option></select></label>
+<label>Words <input type="search" name="words" autocomplete="off"></label>
+<p><output></output> <button type="reset">Show all</button></p>
+</form>
+<script defer src="../_static/ledger.js"></script>
+```"""
+
+
 class Ledger(Markdown):
     """Tables of printed numbers, ours and the verdicts: all, one per claim, or those of one chapter."""
 
@@ -295,6 +307,7 @@ class Ledger(Markdown):
                 for claim, row in counts.items()
             ),
         ]
+        parts.append(FILTER)
         for claim, rows in claims.items():
             pages = ", ".join(dict.fromkeys(self.page(row["chapter"]) for row in rows))
             parts += [
@@ -314,6 +327,7 @@ class Ledger(Markdown):
         )
 
     def table(self, rows: list[dict], targets: bool = False) -> str:
+        published = ledger(self.env, "published")
         lines = [
             "::::{div} ledger full-width",
             "| number | verdict | paper | as published | controlled | why |",
@@ -328,7 +342,7 @@ class Ledger(Markdown):
                 ours[0] += "<br>not comparable"
             cells = [
                 label,
-                f"{{badge}}`{row['verdict']}`{{beside}}`{row['id']}`",
+                f"{{badge}}`{row['verdict']}`{{beside}}`{row['id']}`{seeds_alone(published[row['id']])}",
                 f"{{paper}}`{row['id']}`",
                 *ours,
                 row["why"],
@@ -339,6 +353,13 @@ class Ledger(Markdown):
                 + " |"
             )
         return "\n".join([*lines, "::::"])
+
+
+def seeds_alone(row: dict) -> str:
+    """How many of its seeds would each have given a published verdict alone; nothing where one stands behind it."""
+    same, n = row["each_seed"].count(row["verdict"]), len(row["each_seed"])
+    text = f"{same} of {n} seeds alone say so"
+    return f' <span class="seeds" data-firm="{same == n}">{text}</span>' if n else ""
 
 
 class Claims(Markdown):

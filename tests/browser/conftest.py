@@ -9,6 +9,11 @@ from pathlib import Path
 
 import pytest
 
+SIZES = {"desk": {"width": 1360, "height": 900}, "phone": {"width": 390, "height": 844}}
+OPEN_ALL = "() => { for (const i of document.images) i.loading = 'eager'; for (const d of document.querySelectorAll('details')) d.open = true }"
+AT_ONCE = "*, *::before, *::after { animation: none !important; transition: none !important }"  # opened boxes fade in: half-way they lack contrast
+READY = """() => [...document.images].every(i => i.complete)
+    && (!window.MathJax || (MathJax.startup && MathJax.startup.promise.then(() => true)))"""
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -79,3 +84,33 @@ def browser_type_launch_args(browser_type_launch_args):
     if chromium is None:
         pytest.fail("Chromium is not installed; `apt-get install chromium` brings it")
     return browser_type_launch_args | {"executable_path": chromium, "args": ["--no-sandbox"]}
+
+
+@pytest.fixture
+def visit(browser, site):
+    """Open a page and wait until its scripts, pictures and formulas are done; collects all that goes wrong on the way."""
+    contexts = []
+
+    def open_page(path: str, size: str, scheme: str):
+        context = browser.new_context(viewport=SIZES[size], color_scheme=scheme)
+        contexts.append(context)
+        page, troubles = context.new_page(), []
+        page.on("console", lambda m: m.type == "error" and troubles.append(f"console: {m.text}"))
+        page.on("pageerror", lambda e: troubles.append(f"script: {e}"))
+        page.on(
+            "request",
+            lambda r: (
+                r.url.startswith((site, "data:", "blob:")) or troubles.append(f"off-host: {r.url}")
+            ),
+        )
+        page.on("requestfailed", lambda r: troubles.append(f"failed: {r.url}"))
+        page.on("response", lambda r: r.status >= 400 and troubles.append(f"{r.status}: {r.url}"))
+        page.goto(f"{site}/{path}", wait_until="load")
+        page.add_style_tag(content=AT_ONCE)
+        page.evaluate(OPEN_ALL)
+        page.wait_for_function(READY)
+        return page, troubles
+
+    yield open_page
+    for context in contexts:
+        context.close()

@@ -9,7 +9,6 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 
-SIZES = {"desk": {"width": 1360, "height": 900}, "phone": {"width": 390, "height": 844}}
 LEVELS = {
     "runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]},
     "resultTypes": ["violations"],
@@ -24,40 +23,6 @@ CHECKS = {
     "formulas left as text": "() => [...document.querySelectorAll('main .math')].filter(m => !m.querySelector('mjx-container')).map(m => m.textContent)",
     "broken formulas": "() => [...document.querySelectorAll('mjx-merror')].map(m => m.textContent)",
 }
-OPEN_ALL = "() => { for (const i of document.images) i.loading = 'eager'; for (const d of document.querySelectorAll('details')) d.open = true }"
-AT_ONCE = "*, *::before, *::after { animation: none !important; transition: none !important }"  # opened boxes fade in: half-way they lack contrast
-READY = """() => [...document.images].every(i => i.complete)
-    && (!window.MathJax || (MathJax.startup && MathJax.startup.promise.then(() => true)))"""
-
-
-@pytest.fixture
-def visit(browser, site):
-    """Open a page and wait until its scripts, pictures and formulas are done; collects all that goes wrong on the way."""
-    contexts = []
-
-    def open_page(path: str, size: str, scheme: str):
-        context = browser.new_context(viewport=SIZES[size], color_scheme=scheme)
-        contexts.append(context)
-        page, troubles = context.new_page(), []
-        page.on("console", lambda m: m.type == "error" and troubles.append(f"console: {m.text}"))
-        page.on("pageerror", lambda e: troubles.append(f"script: {e}"))
-        page.on(
-            "request",
-            lambda r: (
-                r.url.startswith((site, "data:", "blob:")) or troubles.append(f"off-host: {r.url}")
-            ),
-        )
-        page.on("requestfailed", lambda r: troubles.append(f"failed: {r.url}"))
-        page.on("response", lambda r: r.status >= 400 and troubles.append(f"{r.status}: {r.url}"))
-        page.goto(f"{site}/{path}", wait_until="load")
-        page.add_style_tag(content=AT_ONCE)
-        page.evaluate(OPEN_ALL)
-        page.wait_for_function(READY)
-        return page, troubles
-
-    yield open_page
-    for context in contexts:
-        context.close()
 
 
 @pytest.mark.parametrize(("size", "scheme"), [("desk", "light"), ("phone", "dark")])
