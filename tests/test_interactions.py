@@ -1,5 +1,7 @@
 """Selection on one half, measurement on the other; clamps worked out by hand."""
 
+import types
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pages
@@ -15,6 +17,7 @@ from companion.figures import interactions as figures_interactions
 
 FACTORS = interactions.FACTORS
 EFFECT = "formality x emotion"
+PAGE = pages.functions("interactions")
 
 
 def passes(features, shuffled):
@@ -47,7 +50,7 @@ def test_a_planted_interaction_is_found_and_a_main_effect_is_not_taken_for_one()
     )
     assert shuffled.equals(own)
     assert set(features.feature) == set(range(40)) - {2}
-    keys = {"design": "d", "dictionary": "x"}
+    keys = {"seed": 0, "design": "d", "dictionary": "x"}
     table = passes(features.assign(**keys), shuffled.assign(**keys))
     row = table.set_index("effect").loc[EFFECT]
     assert (row["live"], row["pass"], row["held"]) == (39, 1, 1)
@@ -75,14 +78,22 @@ def test_passes_by_hand():
             "partial_eta2_confirmation": [0.0, 0.1, 0.2, 0.8, 0.3],
         }
     )
-    keys = {"design": "d", "dictionary": "x", "effect": "e"}
+    keys = {"seed": 0, "design": "d", "dictionary": "x", "effect": "e"}
     shuffled = pd.DataFrame({"draw": [0, 1, 2], "p_passes": [5, 6, 7], "q_passes": [0, 1, 5]})
     features.index = [0, 1, 2, 0, 1]  # as of several designs
-    table = passes(features.assign(**keys), shuffled.assign(**keys))
-    assert table.to_dict("records") == [
+    other = {"features": features.tail(1), "shuffled": shuffled.tail(1)}  # of another seed
+    other = {name: frame.assign(**keys | {"seed": 1}) for name, frame in other.items()}
+    features, shuffled = (
+        pd.concat([frame.assign(**keys), other[name]])
+        for name, frame in {"features": features, "shuffled": shuffled}.items()
+    )
+    assert passes(features, shuffled).to_dict("records") == [
         keys
         | {"live": 5, "pass": 4, "shuffled, mean": 2, "shuffled, most": 5, "held": 2}
-        | {"eta², selection": pytest.approx(0.4), "eta², confirmation": pytest.approx(0.15)}
+        | {"eta², selection": pytest.approx(0.4), "eta², confirmation": pytest.approx(0.15)},
+        keys
+        | {"seed": 1, "live": 1, "pass": 1, "shuffled, mean": 5, "shuffled, most": 5, "held": 1}
+        | {"eta², selection": pytest.approx(0.7), "eta², confirmation": pytest.approx(0.3)},
     ]
 
 
@@ -172,17 +183,11 @@ class TestClamps:
             interactions.slopes(frame.assign(value=np.nan))
 
     def test_the_sign_is_that_of_the_held_apart_prompts(self):
-        """At -4 the dose is -5: -10 here. Where the contrast on the held-apart prompts is negative too,
-        as with slopes like these, that counts as positive: 10, and at 4, dose 3, 6 either way."""
-        half = st.t.isf(0.025, 1.75**2 / (1 + 1 / 4 + 1 / 64)) * 1.75**0.5
-        for sign, size in ((1, 1), (-1, 1), (1, 1e-3)):
-            held = words(sign * size * np.array(HAND)).rename(index={"p0": "a", "p1": "b"})
-            both = pd.concat([shifts(words(HAND)), shifts(held)])
-            table = interactions.signed_contrasts(both, {"a", "b"}).loc["c"]
-            assert table.value.tolist() == pytest.approx([sign * 10, sign * 2, 0, sign * 6])
-            wide = (table.hi - table.value).drop(1).tolist()
-            assert wide == pytest.approx([5 * half, half, 3 * half])
-            assert (table.value - table.lo).drop(1).tolist() == pytest.approx(wide)
+        """Their contrast is that of `HAND`, 2, times a size: where it is negative, the others turn."""
+        for size, sign in ((1, 1), (-1, -1), (1e-3, 1), (0, 1)):
+            held = words(size * np.array(HAND)).rename(index={"p0": "a", "p1": "b"})
+            table = interactions.turned(pd.concat([held, words(HAND)]), {"a", "b"})
+            pd.testing.assert_frame_equal(table, sign * words(HAND))
 
     def test_the_summary_by_hand(self):
         """Times the largest dose, 5: contrast 10, standard error 5 sqrt(7/4) = 6.6144; the words shift
@@ -251,6 +256,96 @@ class TestClamps:
         assert interactions.contrasts(two).index.tolist() == order
         both = interactions.contrasts(frame).loc["c"]
         assert both.F.tolist()[::3] == pytest.approx([4 / 1.75] * 2) and pd.isna(both.F[1])
+
+
+class TestSeeds:
+    """What is put together over seeds."""
+
+    def test_seeds_whose_contrasts_differ_by_hand(self):
+        """`HAND`, contrast 2 with variance 7/4, and the same with 3, 0 and 6 added to its last cell:
+        contrasts 5, 2, 8, mean 5, variance 9 / 3 seeds; nothing else differs between seeds. V = 3 +
+        7/4, df = V² / (3²/2 + (7/4)²/2.4198)."""
+        last = np.repeat([0, 0, 0, 1], 2)
+        test = interactions.over_seeds([words(HAND + shift * last) for shift in (3, 0, 6)])
+        df = 1.75**2 / (1 + 1 / 4 + 1 / 64)
+        df = (3 + 1.75) ** 2 / (3**2 / 2 + 1.75**2 / df)
+        assert (test.estimate, test.se, test.df) == pytest.approx((5, 4.75**0.5, df))
+        half = st.t.isf(0.025, df) * 4.75**0.5
+        assert (test.lo, test.hi) == pytest.approx((5 - half, 5 + half))
+
+    def test_seeds_that_agree_and_a_single_one_add_nothing(self):
+        alone = designs.interactions(words(HAND)).loc["both random"]
+        for n in (1, 2, 5):
+            test = interactions.over_seeds([words(HAND)] * n)
+            each = test.pop("each_seed")
+            assert test.to_dict() == pytest.approx(alone.to_dict())
+            ends = pytest.approx([alone.estimate, alone.lo, alone.hi])
+            assert each is None if n == 1 else each == [ends] * n
+        still = interactions.over_seeds([0 * words(HAND)] * 2)
+        assert still.estimate == 0 and pd.isna([still.p, still.lo]).all()
+        assert still.each_seed == [[None] * 3] * 2
+
+    def test_the_variance_is_that_of_three_crossed_random_factors(self):
+        """Mean squares of seeds, prompts, words, less those of pairs, plus that of all three (Cornfield
+        & Tukey 1956), over the number of values."""
+        rng, shape = np.random.default_rng(0), (4, 5, 6)
+        y = 0.1 * rng.normal(size=shape)
+        for factors in ("s", "p", "w", "sp", "sw", "pw"):
+            sizes = [n if name in factors else 1 for name, n in zip("spw", shape, strict=True)]
+            y = y + rng.normal(size=sizes)
+        squares = {}
+        for factors in ("s", "p", "w", "sp", "sw", "pw", "spw"):
+            df = np.prod([n - 1 for n, name in zip(shape, "spw", strict=True) if name in factors])
+            effect = y.copy()
+            for axis, name in enumerate("spw"):  # sweep out, or average over, each factor
+                mean = effect.mean(axis=axis, keepdims=True)
+                effect = effect - mean if name in factors else mean + 0 * effect
+            squares[factors] = (-1) ** (len(factors) - 1) * (effect**2).sum() / df
+        test = interactions.over_seeds(list(y), designs.mean_test)
+        assert (test.estimate, test.se**2) == pytest.approx(
+            (y.mean(), sum(squares.values()) / y.size)
+        )
+
+    def test_splices_of_seeds_are_averaged(self):
+        """Absolute 1.5 and 3 on average; less each prompt's mean 1 and 2."""
+        one = np.array([[1.0, -1.0], [3.0, 1.0]])
+        found = interactions.spliced(one, 2 * one).estimate.to_dict()
+        assert found == pytest.approx({"moved": 2.25, "relative": 1.5, "bound": 0.15})
+
+    def test_the_smallest_p_is_corrected_for_the_seeds(self):
+        names = PAGE | {"undefined": "nothing moves"}
+        surest = types.FunctionType(PAGE["surest"].__code__, names)
+        p_of = pd.Series({4: 0.3, 1: 0.01, 2: np.nan}, dtype=object)
+        seed, frame = surest(p_of, quantity="p")
+        assert (seed, *frame.loc[0, ["value", "unit"]]) == (1, pytest.approx(0.03), "p")
+        assert frame.each_seed[0] == [[0.3, None, None], [0.01, None, None], [None, None, None]]
+        assert surest(p_of + 0.5)[1].value[0] == 1
+        missing = surest(p_of * np.nan)[1]
+        assert (missing.value[0], missing.unit[0]) == (None, "nothing moves")
+        one = surest(p_of.loc[[1]])[1]
+        assert (one.value[0], one.each_seed[0]) == (0.01, None)
+
+    def test_the_least_selective_feature_is_measured_on_the_other_half(self):
+        design, values = planted(3)
+        features, _ = interactions.discover(design, values[[1, 5, 7]], draws=1)
+        names = PAGE | {
+            "answers": {"formality_emotion": {"secondary 5": values}},
+            "ours": {5: features.assign(dictionary="secondary")},
+            "first": design, "confirmation": design[design.half == "confirmation"], "effect": EFFECT,
+        }  # fmt: skip
+        rows = types.FunctionType(PAGE["least_selective"].__code__, names)(5)
+        i = features.groupby("feature").F.max().idxmin()
+
+        def contrasts(half):
+            names = ["half", "topic", "formality", "emotion"]
+            y = values[i].groupby([design[name] for name in names]).mean()
+            y = y[half].unstack(["formality", "emotion"])
+            casual, formal = (y[x, "emotional"] - y[x, "neutral"] for x in ("casual", "formal"))
+            return formal - casual
+
+        unit = np.sign(contrasts("discovery").mean()) * values[i][design.half == "discovery"].mean()
+        assert rows.contrast.to_numpy() == pytest.approx(contrasts("confirmation") / (unit / 2))
+        assert rows.topics.tolist() == [1] * 32
 
 
 def test_numbers_that_are_missing_say_why():

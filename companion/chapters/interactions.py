@@ -1,7 +1,7 @@
 """What is special to the chapter on interactions: which features answer to a 2x2 design on topics
 that did not select them, which of them are clamped, and what a clamp does to groups of words."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import product
 from typing import NamedTuple
 
@@ -102,23 +102,47 @@ def contrasts(shifts: pd.DataFrame, test: str = "both random") -> pd.DataFrame:
     return by.apply(lambda rows: designs.interactions(designs.crossed(rows, FACTORS)).loc[test])
 
 
-def signed_contrasts(shifts: pd.DataFrame, apart: Collection[str]) -> pd.DataFrame:
-    """`contrasts` on the other prompts, turned so that they are positive on the held-apart ones:
-    value, lo, hi (logit)."""
-    held = shifts.prompt.isin(apart)
-    sign = np.where(contrasts(shifts[held]).estimate >= 0, 1, -1)
-    here = contrasts(shifts[~held])[["estimate", "lo", "hi"]].mul(sign, axis=0)
-    lo, hi = here[["lo", "hi"]].min(axis=1), here[["lo", "hi"]].max(axis=1)
-    return pd.DataFrame({"value": here.estimate, "lo": lo, "hi": hi})
+def turned(table: pd.DataFrame, apart: Collection[str]) -> pd.DataFrame:
+    """The other prompts of a `designs.crossed` table, turned so that its interaction contrast on
+    the held-apart prompts is positive: else features of several seeds would cancel."""
+    held = table.index.isin(apart)
+    down = designs.contrasts(table[held])["by prompt"].estimate < 0
+    return -table[~held] if down else table[~held]
 
 
-def spliced(splice: np.ndarray) -> pd.DataFrame:
-    """How far a splice moves words (prompts, words; logit), and how far against each other, since
-    what moves all alike cannot enter a contrast; a tenth of that is the smallest that would matter.
-    Rows moved, relative, bound: estimate, lo, hi with prompts and words random."""
-    shifts = splice, splice - splice.mean(axis=1, keepdims=True)
-    tests = [designs.mean_test(np.abs(shift)) for shift in shifts]
-    rows = pd.DataFrame(tests, ["moved", "relative"])[["estimate", "lo", "hi"]]
+def interaction(table: pd.DataFrame) -> pd.Series:
+    """The interaction test of a `designs.crossed` table, prompts and words random."""
+    return designs.interactions(table).loc["both random"]
+
+
+def over_seeds(
+    tables: Sequence[pd.DataFrame | np.ndarray], test: Callable[..., pd.Series] = interaction
+) -> pd.Series:
+    """A test with prompts and words random (`interaction`, `designs.mean_test`) of the mean of like
+    tables (prompts, words), one per seed: a row of `designs.t_tests`, seeds random too, and
+    `each_seed` (`estimates`), None for one seed. V = V_seeds + V_prompts and words - V_residual,
+    which differs between seeds and is in both, as in `estimates.of_totals`."""
+    n, mean = len(tables), sum(tables) / len(tables)
+    whole = test(mean)
+    if n == 1:
+        return pd.Series({**whole, "each_seed": None}, dtype=object)
+    alone = pd.DataFrame([test(table) for table in tables])
+    ends = alone[["estimate", "lo", "hi"]].where(alone.p.notna()).astype(object)
+    of_seeds = alone.estimate.var() / n
+    residual = sum(test(table - mean).se ** 2 for table in tables) / (n * (n - 1))
+    dfs = n - 1, whole.df, (n - 1) * whole.df
+    both = estimates.both_random((of_seeds, whole.se**2, residual), dfs)
+    test = designs.t_tests({"": designs.Contrast(whole.estimate, *both)}).loc[""]
+    return pd.Series({**test, "each_seed": ends.where(ends.notna(), None).to_numpy().tolist()})
+
+
+def spliced(*splices: np.ndarray) -> pd.DataFrame:
+    """How far a splice, or one per seed, moves words (prompts, words; logit), and how far against
+    each other, since what moves all alike cannot enter a contrast; a tenth of that is the smallest
+    that would matter. Rows moved, relative, bound: estimate, lo, hi as `over_seeds`."""
+    relative = [splice - splice.mean(axis=1, keepdims=True) for splice in splices]
+    tests = [over_seeds([*map(np.abs, of)], designs.mean_test) for of in (splices, relative)]
+    rows = pd.DataFrame(tests, ["moved", "relative"])[["estimate", "lo", "hi"]].astype(float)
     return pd.concat([rows, 0.1 * rows.loc[["relative"]].rename({"relative": "bound"})])
 
 
@@ -149,7 +173,7 @@ def summary(shifts: pd.DataFrame, kinds: Mapping[str, str], bound: float) -> pd.
     the bound is, by two one-sided tests at 5 % (Schuirmann 1987).
     """
     of = {name: slopes(shifts[shifts.condition == name]) for name in kinds}
-    tests = {name: designs.interactions(table).loc["both random"] for name, table in of.items()}
+    tests = {name: interaction(table) for name, table in of.items()}
     table = pd.DataFrame(tests).T.rename_axis("condition").assign(kind=kinds)
     table["shift"] = {name: float(table.abs().to_numpy().mean()) for name, table in of.items()}
     known = table.p.notna()
