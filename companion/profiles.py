@@ -6,7 +6,7 @@ All keep the paper's ratios: k / d_sae = 2.05 %, d_factor / d_in = 0.094, and d_
 """
 
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 from featint import store
 from featint.config import HarvestConfig, LMConfig, NFMConfig, SAEConfig, TrainConfig, choose
@@ -65,7 +65,7 @@ class Profile:
     def label(self) -> str:
         """The name of the results folder: the profile's, or `custom/<name>-<hash>` once a knob is
         turned."""
-        return f"custom/{self.name}-{store.key(asdict(self))[:8]}" if self.turned else self.name
+        return f"custom/{self.name}-{store.key(self)[:8]}" if self.turned else self.name
 
 
 def smoke() -> Profile:

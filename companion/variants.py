@@ -16,6 +16,9 @@ with open(places.DATA / "models.toml", "rb") as _file:
 from every seed; by family, the multiple of the profile's learning rate that suits it best."""
 HOLDOUT_SHARE = 0.1  # of the training tokens, drawn at random: the released code's validation set
 PUBLISHED = {"train": {"first_position": "keep", "holdout_share": HOLDOUT_SHARE}}
+CHUNK_TOKENS = round((1 - HOLDOUT_SHARE) * 79 * 128)  # of the 79 windows that it reads at a time
+RELEASED = {"lr": 1e-4, "batch_tokens": 64, "adam_eps": 1e-5, "decay_fraction": 4_000 / 715_000}
+RELEASED |= {"chunk_tokens": CHUNK_TOKENS, "chunk_passes": 10, "half_precision": True}
 SECONDARY_EXPANSION, SECONDARY_K_SHARE = 25, 0.02
 
 
@@ -58,6 +61,8 @@ def differences(p: Profile) -> dict[str, tuple[str, dict]]:
         "sae_published": ("sae", PUBLISHED),
         "joint_published": ("joint", PUBLISHED),
         "sequential_published": ("sequential_cut", PUBLISHED | narrow | {"base": "sae_published"}),
+        "sae_released": ("sae_published", {"train": RELEASED}),
+        "joint_released": ("joint_published", {"train": RELEASED}),
         "sae_fast_decoder": ("sae_bias", {"train": {"lr_scale": {"W_dec": 2}}}),
         "sae_short": ("sae_bias", {"train": {"n_tokens": short}}),
         "sae_frozen_decoder": ("sae_short", {"train": {"lr_scale": {"W_dec": 0}}}),

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from featint import store
-from featint.config import FIRST_POSITIONS, SPLITS, HarvestConfig, choose
+from featint.config import FIRST_POSITIONS, SPLITS, HarvestConfig, TrainConfig, choose
 
 
 def normalise(
@@ -118,12 +118,13 @@ class Activations:
 
         return Batches(-(-len(self) // n), piece)
 
-    def batches(self, n_tokens: int, batch_tokens: int, seed: int) -> Batches:
+    def batches(self, how: TrainConfig) -> Batches:
         """Random batches for training, (batch_tokens, d_in), normalised, on `store.device()`.
 
-        Every epoch is a new permutation of all rows. A CUDA device gathers them itself if the
-        activations take no more than half of its free memory. Raises ValueError if there are no
-        rows.
+        Every pass is a new permutation of all rows; with `chunk_tokens`, of one chunk of so many
+        consecutive rows, `chunk_passes` times, then of the next (after the last whole one, the
+        first). A CUDA device gathers them itself if the activations take no more than half of its
+        free memory. Raises ValueError if there are no rows.
         """
         if len(self) == 0:
             raise ValueError("there are no activations to draw batches from")
@@ -133,18 +134,29 @@ class Activations:
             and 2 * sum(s.nbytes for s in self.shards) < torch.cuda.mem_get_info()[0]
         ):
             source = replace(self, shards=tuple(shard.to(device) for shard in self.shards))
+        n = min(how.chunk_tokens or len(self), len(self))
 
-        @functools.lru_cache(maxsize=2)  # a batch may reach over the end of an epoch
-        def order(epoch: int) -> np.ndarray:
-            return np.random.default_rng([seed, epoch]).permutation(len(self))
+        @functools.lru_cache(maxsize=2)  # a batch may reach over the end of a pass
+        def order(number: int) -> Tensor:
+            return torch.from_numpy(np.random.default_rng([how.seed, number]).permutation(n))
+
+        @functools.lru_cache(maxsize=2)
+        def chunk(i: int) -> Activations:
+            if how.chunk_tokens is None:
+                return source
+            part = source.subset(torch.arange(n) + i % (len(self) // n) * n)
+            std, mean = torch.std_mean(part.raw(torch.arange(n)).float(), 0, correction=0)
+            return replace(part, mean=mean, std=torch.where(std > 0, std, 1.0))
 
         def batch(step: int) -> Tensor:
-            rows = np.arange(step * batch_tokens, (step + 1) * batch_tokens)
-            epoch, row = np.divmod(rows, len(self))
-            index = [order(e)[row[epoch == e]] for e in np.unique(epoch).tolist()]
-            return source.rows(torch.from_numpy(np.concatenate(index))).to(device)
+            passes, row = np.divmod(np.arange(how.batch_tokens) + step * how.batch_tokens, n)
+            parts = [
+                chunk(i // how.chunk_passes).rows(order(i)[row[passes == i]])
+                for i in np.unique(passes).tolist()
+            ]
+            return torch.cat(parts).to(device)
 
-        return Batches(n_tokens // batch_tokens, batch)
+        return Batches(how.n_steps, batch)
 
     def subset(self, index: Int[Tensor, " m"]) -> "Activations":
         """The activations of these rows only, in this order."""

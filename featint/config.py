@@ -182,13 +182,24 @@ class TrainConfig:
     validation set (0.1 there)."""
     seed: int = 0
     """Seed of initialisation, order of the tokens and dropout."""
+    chunk_tokens: int | None = None
+    """Train on one chunk of so many consecutive tokens after the other, each z-scored by itself, as
+    the released code does. None mixes all tokens in every pass."""
+    chunk_passes: int = 1
+    """Passes over a chunk, in a row, before the next chunk comes and this one never again."""
+    half_precision: bool = False
+    """Round gradients, weights and Adam's moments to float16 in every step, as if they were kept in
+    it; products stay in float32. Most second moments, squares of small gradients, are then 0, and
+    Adam becomes gradient descent with momentum."""
 
     def __post_init__(self):
         lowest = {"batch_tokens": 1, "n_tokens": self.batch_tokens, "lr": 0, "clip_norm": 0}
-        for name, low in (lowest | {"dead_after_tokens": 1, "seed": 0}).items():
+        for name, low in (lowest | {"dead_after_tokens": 1, "seed": 0, "chunk_passes": 1}).items():
             at_least(name, getattr(self, name), low)
         for prefix, factor in self.lr_scale.items():
             at_least(f"lr_scale[{prefix!r}]", factor, 0)
+        if self.chunk_tokens is not None:
+            at_least("chunk_tokens", self.chunk_tokens, 1)
         choose("first_position", self.first_position, FIRST_POSITIONS)
         if not 0 <= self.holdout_share < 1:
             raise ValueError(f"holdout_share = {self.holdout_share!r} must lie in [0, 1)")
@@ -284,6 +295,11 @@ class ModelConfig:
         return self.target == "error" and self.nfm is not None
 
 
+LATER = (("chunk_tokens", None), ("chunk_passes", 1), ("half_precision", False))
+"""Fields that came later, with the values under which all is as before they came."""
+
+
 def to_json(config) -> dict:
-    """A config as plain JSON values."""
-    return asdict(config)
+    """A config as plain JSON values, without fields at their value in `LATER`: what was made before
+    there was such a field keeps its place in the store."""
+    return asdict(config, dict_factory=lambda pairs: dict(p for p in pairs if p not in LATER))

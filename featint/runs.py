@@ -153,7 +153,7 @@ def fit(config: ModelConfig, label: str | None = None) -> None:
     model = model.to(store.device())
     training = train.fit(
         model,
-        acts.batches(settings.n_tokens, settings.batch_tokens, settings.seed).map(target),
+        acts.batches(settings).map(target),
         settings,
         loss_fn=model.loss if config.target == "hidden" else train.mse,
         validation=validation,

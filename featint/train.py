@@ -6,7 +6,7 @@ by name.
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from featint.kernels import sparse
 LOG_POINTS = 40
 CHECKPOINT_SECONDS = 60
 COUNTS = ("fired", "silent", "loss_sum", "grad_norm")
+MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 @dataclass
@@ -149,7 +150,13 @@ def fit(
             loss = loss_fn(x_hat, x)
             loss.backward()
             grad_norm = nn.utils.clip_grad_norm_(trained, config.clip_norm)
+            if config.half_precision:
+                round_to_half(p.grad for p in trained)
             optimizer.step()
+            if config.half_precision:
+                round_to_half(
+                    kept for p in trained for kept in (p, *(optimizer.state[p][m] for m in MOMENTS))
+                )
             run.count(codes, len(x), loss.detach(), grad_norm)
             bar.update()
             if run.step % every == 0 or run.step == config.n_steps:
@@ -162,6 +169,13 @@ def fit(
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
     return Training(pd.DataFrame(run.rows), run.fired, run.silent)
+
+
+@torch.no_grad()
+def round_to_half(tensors: Iterable[Tensor]) -> None:
+    """Round to float16 in place."""
+    for tensor in tensors:
+        tensor.copy_(tensor.half())
 
 
 class Run:
@@ -255,10 +269,7 @@ class Run:
             for name, p in self.model.named_parameters():
                 p.copy_(state[f"model/{name}"])
                 if p.requires_grad and f"step/{name}" in state:
-                    moments = {
-                        m: torch.empty_like(p).copy_(state[f"{m}/{name}"])
-                        for m in ("exp_avg", "exp_avg_sq")
-                    }
+                    moments = {m: torch.empty_like(p).copy_(state[f"{m}/{name}"]) for m in MOMENTS}
                     self.optimizer.state[p] = {"step": state[f"step/{name}"], **moments}
         for name in COUNTS:
             setattr(self, name, state[name].to(self.fired.device))

@@ -107,7 +107,7 @@ def l1_on_error(base: ModelConfig) -> L1SAE:
     model = model.to(store.device())
     if not store.exists("l1_sae", identity):
         first = runs.get(base).model
-        batches = acts.batches(settings.n_tokens, settings.batch_tokens, settings.seed)
+        batches = acts.batches(settings)
         train.fit(
             model,
             batches.map(lambda x: x - first(x).x_hat),

@@ -149,7 +149,7 @@ def retrained(config: ModelConfig, half: bool = False) -> pd.DataFrame:
     if not store.exists(KIND, key):
         acts, _ = runs.training_tokens(config)
         model = runs.build(config, acts.d_in).to(store.device())
-        batches = acts.batches(how.n_tokens, how.batch_tokens, how.seed)
+        batches = acts.batches(how)
         checkpoint = store.cache() / "checkpoints" / f"{KIND}-{store.key(key)}.safetensors"
         with half_precision() if half else nullcontext():
             fitted = train.fit(model, batches, how, checkpoint=checkpoint, label=KIND)
