@@ -102,11 +102,13 @@ def describe(name: str) -> str:
     return VARIANTS[name]
 
 
+def seeds(name: str, chapter: str, profile: Profile) -> tuple[int, ...]:
+    """The seeds from which a chapter reads a model: all of the profile's, or its first."""
+    return profile.seeds[: None if name in SEEDED.get(chapter, []) else 1]
+
+
 def of_chapter(chapter: str, profile: Profile) -> list[ModelConfig]:
     """The configs of all models that a chapter reads at a profile's size; none for a notebook that
     is not listed."""
-    return [
-        get(name, profile, seed)
-        for name in CHAPTERS.get(chapter, [])
-        for seed in profile.seeds[: None if name in SEEDED.get(chapter, []) else 1]
-    ]
+    names = CHAPTERS.get(chapter, [])
+    return [get(name, profile, s) for name in names for s in seeds(name, chapter, profile)]

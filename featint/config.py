@@ -188,8 +188,8 @@ class TrainConfig:
     chunk_passes: int = 1
     """Passes over a chunk, in a row, before the next chunk comes and this one never again."""
     half_precision: bool = False
-    """Round gradients, weights and Adam's moments to float16 in every step, as if they were kept in
-    it; products stay in float32. Most second moments, squares of small gradients, are then 0, and
+    """Round gradients, weights and Adam's moments to float16 at every step, as if they were kept in
+    it, and compute in float32. Most second moments, squares of small gradients, are then lost, and
     Adam becomes gradient descent with momentum."""
 
     def __post_init__(self):

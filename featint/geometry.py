@@ -1,14 +1,12 @@
-"""The decoder as a set of directions: their norms, beside those of the integration weights as
-published; their principal components; and whether the norms have one mode or two."""
+"""The decoder as a set of directions: their norms, their principal components, and whether the
+norms have one mode or two."""
 
 from typing import NamedTuple
 
 import diptest
 import numpy as np
-import pandas as pd
 import torch
 from jaxtyping import Float
-from scipy import stats
 from sklearn.mixture import GaussianMixture
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
@@ -19,8 +17,6 @@ from featint.runs import Trained
 BLOCK = 2048  # rows that are worked on at once
 # five parameters of a mixture want data; the dip test's table ends at 72,000
 MIN_FEATURES, MAX_FEATURES = 20, 72_000
-SHARES = ("nfm", "linear", "interaction", "decoder")
-LINEAR_STD, FACTOR_STD = 0.01, 0.05  # of the initial W_lin and V, as in `featint.nfm`
 
 
 def checked(W: Float[Tensor, "rows columns"], name: str = "W_dec") -> Float[Tensor, "rows columns"]:
@@ -68,42 +64,6 @@ def _rows(mask: Tensor) -> str:
 def norms(W: Float[Tensor, "rows columns"], name: str = "W_dec") -> Float[np.ndarray, " rows"]:
     """Length of each row, in float64. Raises as `checked`."""
     return torch.linalg.vector_norm(checked(W, name), dim=1, dtype=torch.float64).numpy()
-
-
-def weight_shares(
-    decoder: Float[np.ndarray, " d_sae"],
-    linear: Float[np.ndarray, " d_sae"] | float,
-    interaction: Float[np.ndarray, " d_sae"] | float,
-) -> pd.DataFrame:
-    r"""The published contribution ratios, from the lengths r, l and e of each feature's rows in the
-    decoder, the linear path's matrix and the factor table (released code).
-
-    .. math::
-        \text{decoder} = r / T, \quad \text{linear} = l / T, \quad \text{interaction} = e / T, \quad
-        \text{nfm} = (l + e) / T, \qquad T = r + l + e
-
-    One row per feature with these columns, and `s`, the squared norm :math:`r^2`.
-    """
-    total = decoder + linear + interaction
-    columns = {"decoder": decoder, "linear": linear, "interaction": interaction}
-    shares = pd.DataFrame({name: length / total for name, length in columns.items()})
-    return shares.assign(nfm=1 - shares["decoder"], s=decoder**2)[["s", *SHARES]]
-
-
-def initial_norms(
-    d_sae: int, d_in: int, d_factor: int, seed: int | None = None
-) -> tuple[np.ndarray, np.ndarray] | tuple[float, float]:
-    """Lengths of the rows of the linear path's matrix and of the factor table before training:
-    drawn with a seed, (d_sae,) each; without one, what is expected of all of them.
-
-    The length of a row of d Gaussian weights is their standard deviation times chi with d degrees
-    of freedom, so that lengths are drawn and not weights.
-    """
-    chis = ((LINEAR_STD, d_in), (FACTOR_STD, d_factor))
-    if seed is None:
-        return tuple(std * float(stats.chi(d).mean()) for std, d in chis)
-    rng = np.random.default_rng(seed)
-    return tuple(std * np.sqrt(rng.chisquare(d, d_sae)) for std, d in chis)
 
 
 def pca_shares(W_dec: Float[Tensor, "d_sae d_in"], centred: bool = True) -> np.ndarray:

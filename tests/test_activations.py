@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from companion import profiles
 from companion.places import PROJECT
 from featint import activations, harvest, lm, store
-from featint.config import SPLITS, HarvestConfig
+from featint.config import SPLITS, HarvestConfig, TrainConfig
 from featint.store import StoreError
 
 
@@ -117,10 +117,11 @@ def test_tokens_are_split_by_lot_and_stay_in_order(by_hand):
 
 
 def test_batches_need_a_row_and_one_is_enough(by_hand):
-    one = by_hand.subset(torch.tensor([0])).batches(2, 2, seed=0)
+    how = TrainConfig(n_tokens=2, batch_tokens=2)
+    one = by_hand.subset(torch.tensor([0])).batches(how)
     assert one[0].tolist() == [[-0.5, -2.0]] * 2
     with pytest.raises(ValueError, match="no activations to draw batches from"):
-        by_hand.subset(torch.tensor([], dtype=torch.int64)).batches(2, 2, seed=0)
+        by_hand.subset(torch.tensor([], dtype=torch.int64)).batches(how)
 
 
 def test_only_a_constant_dimension_is_left_undivided(harvested, monkeypatch):
@@ -245,7 +246,8 @@ def test_unknown_hook_point_leaves_nothing(tiny_harvest):
 def test_batches_are_reproducible_permutations(harvested):
     acts = activations.load(harvested, "train")
     n = len(acts)
-    batches = acts.batches(n_tokens=2 * n, batch_tokens=50, seed=3)
+    how = TrainConfig(n_tokens=2 * n, batch_tokens=50, seed=3)
+    batches = acts.batches(how)
     assert len(batches) == 2 * n // 50 and batches[0].shape == (50, 32)
     seen = torch.cat([batches[step] for step in range(len(batches))])
     everything = acts.rows(torch.arange(n))
@@ -257,13 +259,49 @@ def test_batches_are_reproducible_permutations(harvested):
         assert (distances.min(1).values == 0).all()
     assert torch.equal(seen[:n].sort(0).values, everything.sort(0).values)
     assert not torch.equal(seen[:50], seen[n : n + 50])
-    fresh = acts.batches(n_tokens=2 * n, batch_tokens=50, seed=3)
+    fresh = acts.batches(how)
     assert torch.equal(
         fresh[len(fresh) - 1], batches[len(batches) - 1]
     )  # any step, without those before
-    assert not torch.equal(acts.batches(2 * n, 50, seed=4)[0], batches[0])
+    assert not torch.equal(acts.batches(replace(how, seed=4))[0], batches[0])
     with pytest.raises(IndexError, match="is not among"):
         batches[len(batches)]
+
+
+def test_chunks_come_one_after_the_other_each_in_its_own_units(harvested):
+    """Two passes over rows 0 to 199, then over rows 200 to 399, and so on, against loops over numpy rows."""
+    acts = activations.load(harvested, "train", "keep")
+    raw = acts.raw(torch.arange(len(acts))).double().numpy()
+    whole = len(raw) // 200
+    assert whole > 2 and len(raw) % 200 > 0  # what the last whole chunk leaves is not trained on
+    how = TrainConfig(
+        n_tokens=200 * (2 * whole + 1), batch_tokens=30, chunk_tokens=200, chunk_passes=2
+    )
+    batches = acts.batches(how)
+    seen = torch.cat(list(batches)).double().numpy()
+    passes = [seen[at : at + 200] for at in range(0, len(seen) - 199, 200)]
+    assert len(passes) == 2 * whole
+    orders = []
+    for number, rows in enumerate(passes):
+        chunk = raw[200 * (number // 2) :][:200]
+        mean, std = chunk.mean(0), chunk.std(0)
+        z = np.array([[(row[d] - mean[d]) / std[d] for d in range(len(row))] for row in chunk])
+        distances = np.abs(rows[:, None] - z[None]).max(2)
+        orders.append(tuple(distances.argmin(1)))
+        assert distances.min(1).max() < 1e-4  # rows of this chunk, and all of them as often
+        assert np.abs(np.sort(rows, 0) - np.sort(z, 0)).max() < 1e-4
+    assert len(set(orders)) == len(passes)  # every pass is in another order
+    again = seen[200 * len(passes) :]  # after the last whole chunk the first comes again
+    first = (raw[:200] - raw[:200].mean(0)) / raw[:200].std(0)
+    assert len(again) > 0 and np.abs(again[:, None] - first[None]).max(2).min(1).max() < 1e-4
+    assert torch.equal(acts.batches(how)[7], batches[7])  # any step, without those before
+
+
+def test_a_chunk_larger_than_the_text_is_all_of_it(by_hand):
+    how = TrainConfig(n_tokens=14, batch_tokens=7, chunk_tokens=100, chunk_passes=2)
+    for z in by_hand.batches(how):
+        # 0, 2, ..., 12 have mean 6 and variance 16
+        assert sorted(z[:, 0].tolist()) == pytest.approx([-1.5, -1, -0.5, 0, 0.5, 1, 1.5])
 
 
 def test_what_is_missing_is_made_on_the_spot(tiny_harvest):
@@ -395,7 +433,7 @@ def test_a_constant_dimension_stays_finite(harvested):
 def test_drawing_a_batch_is_fast():
     """1024 random rows of the real activations; the limit leaves room for a busy machine (2 ms when idle)."""
     acts = activations.load(profiles.smoke().harvest, "train")
-    batches = acts.batches(40 * 1024, 1024, seed=0)
+    batches = acts.batches(TrainConfig(n_tokens=40 * 1024, batch_tokens=1024))
     batches[0]
     times = []
     for step in range(1, 40):

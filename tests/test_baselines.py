@@ -156,7 +156,7 @@ def test_the_released_codes_second_sae_is_fitted_to_the_error_at_its_settings(p,
         holdout_share=0.1,
     )
     acts = runs.training_tokens(config)[0]
-    x = acts.batches(768, 64, 0)[3]
+    x = acts.batches(TrainConfig(n_tokens=768, batch_tokens=64))[3]
     assert torch.equal(batches[3], x - first.model(x).x_hat)
     model.penalty = torch.tensor(0.5)
     assert loss(torch.ones(2, 3), torch.zeros(2, 3)).item() == 1.5  # squared error 1, penalty 0.5

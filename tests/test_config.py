@@ -6,7 +6,7 @@ import pytest
 
 from companion import profiles, variants
 from featint import store
-from featint.config import HarvestConfig, NFMConfig, SAEConfig, TrainConfig
+from featint.config import HarvestConfig, NFMConfig, SAEConfig, TrainConfig, to_json
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,8 @@ from featint.config import HarvestConfig, NFMConfig, SAEConfig, TrainConfig
             lambda: TrainConfig(n_tokens=2000, first_position="maybe"),
             "first_position = 'maybe' is not known; allowed: 'drop', 'keep'",
         ),
+        (lambda: TrainConfig(n_tokens=2000, chunk_tokens=0), "chunk_tokens = 0 must be .* least 1"),
+        (lambda: TrainConfig(n_tokens=2000, chunk_passes=0), "chunk_passes = 0 must be .* least 1"),
         (lambda: HarvestConfig(dtype="float16"), "dtype = 'float16' is not known"),
         (lambda: HarvestConfig(train_windows=0), "train_windows = 0"),
         (
@@ -191,3 +193,15 @@ def test_altered_values_find_their_place():
     assert profiles.altered(config, {}) == config
     with pytest.raises(ValueError, match="k = 0 must lie between"):
         profiles.altered(config, {"sae": {"k": 0}})
+
+
+def test_what_was_made_before_there_were_chunks_keeps_its_place():
+    """The configs' JSON form says nothing of a later field that is at its old value."""
+    config = variants.get("joint", P)
+    later = {"chunk_tokens", "chunk_passes", "half_precision"}
+    assert not later & set(to_json(config)["train"]) and to_json(config)["nfm"]["top_n"] is None
+    assert store.key(profiles.get("laptop").train) == "ade5848b59984401"
+    in_chunks = profiles.altered(config, {"train": {"chunk_tokens": 5, "half_precision": True}})
+    train = to_json(in_chunks)["train"]
+    assert (train["chunk_tokens"], train["half_precision"]) == (5, True)
+    assert len({store.key(c) for c in (config, in_chunks)}) == 2

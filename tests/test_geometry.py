@@ -1,4 +1,4 @@
-"""Norms, published weight shares, principal components and modes: by hand, and against numpy and scikit-learn."""
+"""Norms, principal components and modes: by hand, and against numpy and scikit-learn."""
 
 import math
 
@@ -51,39 +51,6 @@ def test_bad_rows_are_named(measure, rows, value, message):
     W[list(rows)] = value
     with pytest.raises(ValueError, match=message):
         measure(W)
-
-
-def test_weight_shares_by_hand():
-    """r = 5, l = 1, e = 4: half is the decoder's; r = 1, l = 3, e = 4: an eighth."""
-    found = geometry.weight_shares(np.array([5.0, 1.0]), np.array([1.0, 3.0]), 4.0)
-    assert found.to_dict("list") == {
-        "s": [25, 1],
-        "nfm": [0.5, 0.875],
-        "linear": [0.1, 0.375],
-        "interaction": [0.4, 0.5],
-        "decoder": [0.5, 0.125],
-    }
-
-
-def test_expected_initial_norms_reproduce_the_published_shares():
-    """Before training l = 0.01 sqrt(3200) = 0.566 and e = 0.05 sqrt(300) = 0.866; beside a decoder
-    at the paper's modes, s = 0.05 and 0.4, the NFM has 86.5 and 69.4 %."""
-    linear, interaction = geometry.initial_norms(2, 3200, 300)
-    assert (linear, interaction) == pytest.approx((0.5657, 0.8660), rel=2e-3)
-    shares = geometry.weight_shares(np.sqrt([0.05, 0.4]), linear, interaction)
-    assert shares.nfm.tolist() == pytest.approx([0.865, 0.694], abs=1e-3)
-    # one dimension: the mean of |N(0, 1)| is sqrt(2 / pi)
-    assert geometry.initial_norms(2, 1, 1) == pytest.approx((0.0079788, 0.0398942), rel=1e-5)
-
-
-def test_drawn_initial_norms_are_those_of_a_fresh_nfm():
-    nfm = NFM(64, 3000, NFMConfig(d_factor=6), generator=torch.Generator().manual_seed(0))
-    drawn = geometry.initial_norms(3000, 64, 6, seed=1)
-    for lengths, W in zip(drawn, (nfm.W_lin, nfm.V), strict=True):
-        assert lengths.shape == (3000,)
-        assert stats.ks_2samp(lengths, geometry.norms(W)).pvalue > 0.01
-    again, other = (geometry.initial_norms(3000, 64, 6, seed=s) for s in (1, 2))
-    assert np.array_equal(drawn, again) and not np.array_equal(drawn, other)
 
 
 def test_pca_by_hand():

@@ -13,9 +13,10 @@ from scipy import stats as st
 
 from companion import estimates, profiles
 from companion.chapters import norms, two_decoders
-from featint import runs, train
+from featint import geometry, runs, train
 from featint.activations import Activations
 from featint.config import HarvestConfig, ModelConfig, NFMConfig, SAEConfig, TrainConfig, to_json
+from featint.nfm import NFM
 from featint.runs import Trained
 
 D_IN, D_SAE, K = 6, 40, 4
@@ -370,22 +371,40 @@ def test_estimates_in_words():
     ]  # fmt: skip
 
 
-class TestSweep:
-    def test_half_precision_rounds_everything_that_is_kept(self):
-        p = torch.nn.Parameter(torch.tensor([1.0, 1.0]))
-        optimizer = torch.optim.Adam([p], lr=0.1)
-        with norms.half_precision():
-            p.grad = torch.tensor([1e-9, 1e-3])  # the first is 0 in float16, the second's square is
-            optimizer.step()
-            state = optimizer.state[p]
-            assert p.grad.tolist() == [0, pytest.approx(1e-3, rel=1e-3)]
-            for kept in (p, state["exp_avg"], state["exp_avg_sq"]):
-                assert torch.equal(kept, kept.half().float())
-            assert state["exp_avg_sq"].tolist() == [0, 0]
-        p.grad = torch.tensor([1e-9, 1e-3])
-        optimizer.step()
-        assert p.grad[0] == pytest.approx(1e-9)  # the hooks are gone
+def test_weight_shares_by_hand():
+    """r = 5, l = 1, e = 4: half is the decoder's; r = 1, l = 3, e = 4: an eighth."""
+    found = norms.weight_shares(np.array([5.0, 1.0]), np.array([1.0, 3.0]), 4.0)
+    assert found.to_dict("list") == {
+        "s": [25, 1],
+        "nfm": [0.5, 0.875],
+        "linear": [0.1, 0.375],
+        "interaction": [0.4, 0.5],
+        "decoder": [0.5, 0.125],
+    }
 
+
+def test_expected_initial_norms_reproduce_the_published_shares():
+    """Before training l = 0.01 sqrt(3200) = 0.566 and e = 0.05 sqrt(300) = 0.866; beside a decoder
+    at the paper's modes, s = 0.05 and 0.4, the NFM has 86.5 and 69.4 %."""
+    linear, interaction = norms.initial_norms(2, 3200, 300)
+    assert (linear, interaction) == pytest.approx((0.5657, 0.8660), rel=2e-3)
+    shares = norms.weight_shares(np.sqrt([0.05, 0.4]), linear, interaction)
+    assert shares.nfm.tolist() == pytest.approx([0.865, 0.694], abs=1e-3)
+    # one dimension: the mean of |N(0, 1)| is sqrt(2 / pi)
+    assert norms.initial_norms(2, 1, 1) == pytest.approx((0.0079788, 0.0398942), rel=1e-5)
+
+
+def test_drawn_initial_norms_are_those_of_a_fresh_nfm():
+    nfm = NFM(64, 3000, NFMConfig(d_factor=6), generator=torch.Generator().manual_seed(0))
+    drawn = norms.initial_norms(3000, 64, 6, seed=1)
+    for lengths, W in zip(drawn, (nfm.W_lin, nfm.V), strict=True):
+        assert lengths.shape == (3000,)
+        assert st.ks_2samp(lengths, geometry.norms(W)).pvalue > 0.01
+    again, other = (norms.initial_norms(3000, 64, 6, seed=s) for s in (1, 2))
+    assert np.array_equal(drawn, again) and not np.array_equal(drawn, other)
+
+
+class TestSweep:
     def test_the_store_keeps_what_was_trained(self, monkeypatch):
         config = trained(nfm=False).config
         article = torch.arange(300)

@@ -1,15 +1,19 @@
 """The loop against a plain one, and its promises: determinism, resuming, freezing, accounting."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
+from companion import profiles, variants
 from featint import train
 from featint.config import NFMConfig, SAEConfig, TrainConfig
 from featint.joint import JointSAE
+from featint.kernels.sparse import Codes
 from featint.nfm import NFM
-from featint.sae import TopKSAE
+from featint.sae import Reconstruction, TopKSAE
 from featint.store import StoreError
 
 D_IN, D_SAE, BATCH, STEPS = 8, 32, 16, 30
@@ -149,6 +153,52 @@ def test_the_schedule_falls_linearly_then_stays():
     assert [train.lr_factor(step, config) for step in (0, 25, 50, 99)] == pytest.approx(
         [1, 0.55, 0.1, 0.1]
     )
+
+
+def test_the_released_schedule_ends_after_one_step_in_179():
+    """As PyTorch's LinearLR over 4,000 of 715,000 steps, here 40 of 7,150."""
+    train_config = variants.get("joint_released", profiles.get("laptop")).train
+    config = replace(train_config, n_tokens=7_150 * train_config.batch_tokens)
+    adam = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=1e-4)
+    schedule = torch.optim.lr_scheduler.LinearLR(adam, 1.0, 0.1, total_iters=40)
+    for step in range(60):
+        rate = config.lr * train.lr_factor(step, config)
+        assert rate == pytest.approx(adam.param_groups[0]["lr"], rel=1e-6)
+        adam.step()
+        schedule.step()
+    assert train.lr_factor(7_149, config) == pytest.approx(0.1)
+
+
+def test_half_precision_is_adam_that_keeps_float16():
+    """Two weights, by hand in numpy: the first's gradient is 0 in float16, of the second's only the square."""
+
+    class Weights(torch.nn.Module):
+        d_sae = 1
+
+        def __init__(self):
+            super().__init__()
+            self.w = torch.nn.Parameter(torch.zeros(2))
+
+        def forward(self, x):
+            codes = Codes(torch.ones(len(x), 1), torch.zeros(len(x), 1, dtype=torch.int64))
+            return Reconstruction(self.w.expand(len(x), 2), codes)
+
+    def falling(x_hat, x):
+        return x_hat.mean(0) @ torch.tensor([-1e-9, -1e-3])
+
+    config = replace(CONFIG, half_precision=True, lr=0.1, lr_end_factor=1.0, adam_eps=1e-5)
+    model = Weights()
+    train.fit(model, Gaussian(), config, loss_fn=falling)
+    g = np.float16([-1e-9, -1e-3]).astype(float)
+    w = m = v = np.zeros(2)
+    for step in range(1, STEPS + 1):
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+        w = w - 0.1 * m / (1 - 0.9**step) / (np.sqrt(v / (1 - 0.999**step)) + 1e-5)
+        w, m, v = (kept.astype(np.float16).astype(float) for kept in (w, m, v))
+    assert v.tolist() == [0, 0] and w[0] == 0
+    assert w[1] > 3 * 0.1 * STEPS  # with its second moment Adam would move by the rate in each step
+    np.testing.assert_allclose(model.w.detach(), w, rtol=2e-3)
+    assert torch.equal(model.w, model.w.half().float())
 
 
 def test_a_loss_that_is_not_finite_stops_the_run():

@@ -1,6 +1,7 @@
 """The free split on small models whose answer is known: gradients, conservation, splits, merging."""
 
 import copy
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -75,7 +76,8 @@ def test_every_segment_goes_on_with_the_next_batches_at_the_same_rate(p, monkeyp
     config, seen = altered(variants.get("joint", p), {"train": {"n_tokens": 1280}}), []
     monkeypatch.setattr(train, "fit", lambda _, part, how, **__: seen.append((part, how)))
     two_decoders.conservation(config, p)
-    batches = activations.load(p.harvest, "train").batches(120 * 256, 256, config.train.seed)
+    how = replace(config.train, n_tokens=120 * 256, batch_tokens=256)
+    batches = activations.load(p.harvest, "train").batches(how)
     parts = torch.stack([torch.stack(part) for part, _ in seen])
     assert torch.equal(parts.flatten(0, 1), torch.stack(list(batches)).double())
     for part, how in seen:

@@ -1,18 +1,18 @@
 """Claim C4: squared norms of directions, their history and their modes, and what they predict on
 held-out text."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from itertools import chain
+from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pingouin
 import statsmodels.formula.api as smf
 import torch
+from jaxtyping import Float
 from safetensors.numpy import load_file, save_file
+from scipy import stats
 from torch import Tensor
-from torch.optim import optimizer
 
 from companion import estimates
 from featint import geometry, metrics, path_effects, runs, store, train
@@ -37,6 +37,7 @@ EVERY = 3
 """Effects are measured on every third block of text; rates and selectivity on all."""
 NO_TOPIC = "Uncategorized"
 KIND = "norm-sweep"
+LINEAR_STD, FACTOR_STD = 0.01, 0.05  # of the initial W_lin and V, as in `featint.nfm`
 
 
 def decoder(model: TopKSAE | JointSAE) -> Tensor:
@@ -59,6 +60,42 @@ def history(config: ModelConfig, model: TopKSAE | JointSAE, fired_tokens: Tensor
         "rare": rate < RARE * config.sae.k / config.sae.d_sae,
     }
     return pd.DataFrame(columns).rename_axis("feature")
+
+
+def weight_shares(
+    decoder: Float[np.ndarray, " d_sae"],
+    linear: Float[np.ndarray, " d_sae"] | float,
+    interaction: Float[np.ndarray, " d_sae"] | float,
+) -> pd.DataFrame:
+    r"""The published contribution ratios, from the lengths r, l and e of each feature's rows in the
+    decoder, the linear path's matrix and the factor table (released code).
+
+    .. math::
+        \text{decoder} = r / T, \quad \text{linear} = l / T, \quad \text{interaction} = e / T, \quad
+        \text{nfm} = (l + e) / T, \qquad T = r + l + e
+
+    One row per feature with these columns, and `s`, the squared norm :math:`r^2`.
+    """
+    total = decoder + linear + interaction
+    lengths = {"linear": linear, "interaction": interaction, "decoder": decoder}
+    shares = pd.DataFrame({name: length / total for name, length in lengths.items()})
+    return shares.assign(nfm=1 - shares["decoder"], s=decoder**2)
+
+
+def initial_norms(
+    d_sae: int, d_in: int, d_factor: int, seed: int | None = None
+) -> tuple[np.ndarray, np.ndarray] | tuple[float, float]:
+    """Lengths of the rows of the linear path's matrix and of the factor table before training:
+    drawn with a seed, (d_sae,) each; without one, what is expected of all of them.
+
+    The length of a row of d Gaussian weights is their standard deviation times chi with d degrees
+    of freedom, so that lengths are drawn and not weights.
+    """
+    chis = ((LINEAR_STD, d_in), (FACTOR_STD, d_factor))
+    if seed is None:
+        return tuple(std * float(stats.chi(d).mean()) for std, d in chis)
+    rng = np.random.default_rng(seed)
+    return tuple(std * np.sqrt(rng.chisquare(d, d_sae)) for std, d in chis)
 
 
 def modes(histories: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -145,14 +182,14 @@ def in_words(frame: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
 def retrained(config: ModelConfig, half: bool = False) -> pd.DataFrame:
     """The `history` of a model trained so, in half precision or not, with `attrs["dead"]`, the
     share of dead features. From the store, which keeps this only, or trained."""
-    key, how = {"model": to_json(config), "half": half}, config.train
+    key = {"model": to_json(config), "half": half}
+    how = replace(config.train, half_precision=half)
     if not store.exists(KIND, key):
         acts, _ = runs.training_tokens(config)
         model = runs.build(config, acts.d_in).to(store.device())
         batches = acts.batches(how)
         checkpoint = store.cache() / "checkpoints" / f"{KIND}-{store.key(key)}.safetensors"
-        with half_precision() if half else nullcontext():
-            fitted = train.fit(model, batches, how, checkpoint=checkpoint, label=KIND)
+        fitted = train.fit(model, batches, how, checkpoint=checkpoint, label=KIND)
         columns = history(config, model, fitted.fired_tokens.cpu()).items()
         dead = fitted.history.dead_share.iloc[-1]
         with store.create(KIND, key, {"dead": dead}, seed=how.seed) as folder:
@@ -162,32 +199,3 @@ def retrained(config: ModelConfig, half: bool = False) -> pd.DataFrame:
     features = pd.DataFrame(load_file(artefact.file("norms.safetensors")))
     features.attrs["dead"] = artefact.meta["dead"]
     return features
-
-
-@contextmanager
-def half_precision() -> Iterator[None]:
-    """Train with gradients, weights and Adam's moments rounded to float16 at every step, as if they
-    were kept in it; products stay in float32.
-
-    Most second moments, squares of small gradients, are then 0, and Adam becomes gradient descent
-    with momentum (released code; `adam_eps` 1e-5).
-    """
-
-    def trained(adam) -> Iterator[Tensor]:
-        return chain.from_iterable(group["params"] for group in adam.param_groups)
-
-    def round_gradients(adam, *_) -> None:
-        for p in trained(adam):
-            p.grad.copy_(p.grad.half())
-
-    @torch.no_grad()
-    def round_state(adam, *_) -> None:
-        for p in trained(adam):
-            for kept in (p, adam.state[p]["exp_avg"], adam.state[p]["exp_avg_sq"]):
-                kept.copy_(kept.half())
-
-    with (
-        optimizer.register_optimizer_step_pre_hook(round_gradients),
-        optimizer.register_optimizer_step_post_hook(round_state),
-    ):
-        yield

@@ -58,8 +58,8 @@ def conservation(config: ModelConfig, p: Profile) -> pd.DataFrame:
     """Train a joint model from its seed in float64 on real activations: `moved` after every
     `STEPS` steps, indexed by step."""
     acts, batch = activations.load(config.harvest, "train"), {"batch_tokens": BATCH_TOKENS}
-    batches = acts.batches(SEGMENTS * STEPS * BATCH_TOKENS, BATCH_TOKENS, config.train.seed)
     settings = replace(config.train, n_tokens=STEPS * BATCH_TOKENS, lr_end_factor=1.0, **batch)
+    batches = acts.batches(replace(settings, n_tokens=SEGMENTS * settings.n_tokens))
     model = separate(runs.build(config, acts.d_in))
     start, found = copy.deepcopy(model), {}
     for end in range(STEPS, (SEGMENTS + 1) * STEPS, STEPS):

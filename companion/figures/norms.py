@@ -80,7 +80,7 @@ def against(histories: Mapping[str, pd.DataFrame], x: str, xlabel: str) -> Figur
 
 def violins(trained: pd.DataFrame, drawn: pd.DataFrame, split: float) -> Axes:
     """Shares of the weight norms for low- and high-norm features: trained above each line, freshly
-    drawn integration weights below it; both with `geometry.weight_shares`' columns."""
+    drawn integration weights below it; both with `norms.weight_shares`' columns."""
     _, ax = plt.subplots(figsize=(WIDTH, 4.6))
     both = pd.concat(dict(zip(WEIGHTS, (trained, drawn), strict=True)), names=["weights"])
     both = both.assign(group=np.where(both.s < split, "low", "high")).reset_index("weights")
