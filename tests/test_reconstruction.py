@@ -170,3 +170,14 @@ def test_loss_curves_of_one_colour_differ_in_their_lines():
     assert [list(line.get_xdata()) for line in drawn] == [[1, 2], [0.5, 1], [0.25, 0.5]]
     assert len({line.get_linestyle() for line in drawn}) == 2
     plt.close("all")
+
+
+def test_what_is_removed_is_of_the_sae_trained_alike_and_of_the_own_path():
+    """Errors add up to 10 of the SAE, 5 of the joint model and 20 of its own path: a half and three quarters."""
+    errors = {"sae": [4.0, 6.0], "joint": [2.0, 3.0], "other": [9.0, 9.0]}
+    columns = {("sse", f"{name}_x", "all"): values for name, values in errors.items()}
+    sums = pd.DataFrame(columns | {("sse", "joint_x", "own_path"): [8.0, 12.0]})
+    sums.columns.names = reconstruction.LEVELS
+    removed = pages.functions("reconstruction")["removed"]
+    found = removed(sums, "_x", protocol="as published").set_index("baseline")["value"]
+    assert found.to_dict() == {"sae_x": 50, "own_path": 75}
