@@ -171,6 +171,40 @@ def test_after_a_signal_nothing_lives_on_and_the_next_flow_starts(
     assert "could not download" in said and "cannot be locked" not in said
 
 
+@pytest.mark.parametrize(
+    "stage, file",
+    [
+        pytest.param("atlas", "_build/atlas/smoke/atlas.json", marks=pytest.mark.slow),
+        pytest.param("ledger", "results/smoke/ledger.json", marks=pytest.mark.smoke),
+    ],
+)
+def test_a_stage_that_is_killed_leaves_what_was_there_and_runs_again(project, stage, file):
+    """A signal each at a fifth, two, three and four fifths of its time."""
+
+    def start():
+        return subprocess.Popen(
+            [project / ".venv/bin/python", "-m", "companion.cli", stage, "--profile", "smoke"],
+            cwd=project,
+            env=os.environ | {"PYTHONPATH": str(project)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    began = time.monotonic()
+    assert start().wait() == 0
+    seconds = time.monotonic() - began
+    whole, folder = (project / file).read_bytes(), (project / file).parent
+    signals = signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGKILL
+    for fifths, number in enumerate(signals, start=1):
+        with start() as killed:
+            time.sleep(fifths / 5 * seconds)
+            killed.send_signal(number)
+        assert (project / file).read_bytes() == whole
+    assert start().wait() == 0
+    assert (project / file).read_bytes() == whole
+    assert [f.name for f in folder.iterdir()] == [Path(file).name]
+
+
 def test_the_flow_ends_with_its_make(project):
     with (
         silent_index() as (environment, wait),
