@@ -10,7 +10,7 @@ from collections import defaultdict
 import torch
 from torch import nn
 
-from benchmarks import machine
+from benchmarks import formulas, machine
 from benchmarks.contestants import D_FACTOR, D_IN
 from featint import train
 from featint.config import NFMConfig, SAEConfig, TrainConfig
@@ -71,9 +71,9 @@ def loss(
     """Held-out loss after training on sums of 20 of 1,024 known directions and a little noise; `dense` with the dense formulas instead."""
     if dense:
         sparse.encode, sparse.decode, sparse.decode_sum = (
-            sparse.dense_encode,
-            sparse.dense_decode,
-            sparse.dense_decode_sum,
+            formulas.encode,
+            formulas.decode,
+            formulas.decode_sum,
         )
         sparse.bi_interaction = lambda codes, V: (
             (dense_product(codes, V).square() - dense_product(squared(codes), V.square())) / 2

@@ -114,16 +114,22 @@ def load_prompts(file: Path = PROMPTS) -> list[str]:
 
 
 def read(file: Path, needed: Sequence[str]) -> pd.DataFrame:
-    """A CSV file as text, without surrounding spaces. Raises ValueError for a missing column, an
-    empty entry, or a row longer than the header."""
+    """A table of a file as text, without surrounding spaces; between columns stands what the header
+    has most of: commas, semicolons or tabs. Raises ValueError for what is no file, a missing
+    column, an empty entry, or a row longer than the header."""
+    if not file.is_file():
+        raise ValueError(f"{file} is {'a folder' if file.exists() else 'missing'}, not a table")
     try:
-        frame = pd.read_csv(file, dtype=str, keep_default_na=False, skipinitialspace=True)
-    except (pd.errors.ParserError, UnicodeDecodeError) as e:
+        with file.open(encoding="utf-8-sig") as lines:
+            between = max(",;\t", key=lines.readline().count)
+        options = {"dtype": str, "keep_default_na": False, "skipinitialspace": True}
+        frame = pd.read_csv(file, sep=between, **options).rename(columns=str.strip)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as e:
         raise ValueError(f"{file}: {e}; save as UTF-8, texts with commas in double quotes") from e
     if missing := set(needed) - set(frame):
         raise ValueError(f"{file} lacks the columns {', '.join(sorted(missing))}")
     if not isinstance(frame.index, pd.RangeIndex):  # pandas takes what is too much for an index
-        raise ValueError(f"{file}, line 2: longer than the header; put double quotes around commas")
+        raise ValueError(f"{file}, line 2: longer than the header; quote texts with {between!r}")
     frame = frame.fillna("").apply(lambda column: column.str.strip())
     for column in frame:
         refuse(file, frame, frame[column] == "", f"{column} is empty")

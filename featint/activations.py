@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float16, Int
+from jaxtyping import Float, Int
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -64,7 +64,8 @@ class Activations:
     """`drop`: the attention sinks (windows' first positions, separators, tokens with as large a
     norm, see `lm.LanguageModel.sinks`) are not among the rows. `keep`: they are."""
     shards: tuple[Tensor, ...]
-    """Memory-mapped float16, each (n, d_in): all positions, of which `where` picks the rows."""
+    """Memory-mapped, each (n, d_in), float16 or, if too large, what held them: all positions, of
+    which `where` picks the rows."""
     starts: Int[Tensor, " n_shards"]
     """Position in the whole split at which each shard begins."""
     where: Int[Tensor, " n"]
@@ -91,18 +92,17 @@ class Activations:
     def d_in(self) -> int:
         return len(self.mean)
 
-    def raw(self, index: Int[Tensor, " n"]) -> Float16[Tensor, "n d_in"]:
-        """The rows of these numbers as stored, float16."""
+    def raw(self, index: Int[Tensor, " n"]) -> Float[Tensor, "n d_in"]:
+        """The rows of these numbers as stored: float16 unless shards are of a wider type."""
         where = self.where[index].to(self.shards[0].device)
         if len(self.shards) == 1:
             return self.shards[0][where]
         shard = torch.bucketize(where, self.starts.to(where.device), right=True) - 1
         order = torch.argsort(shard)
         parts = where[order].split(torch.bincount(shard, minlength=len(self.shards)).tolist())
-        x = torch.empty(len(where), self.d_in, dtype=torch.float16, device=where.device)
-        x[order] = torch.cat(
-            [self.shards[i][part - self.starts[i]] for i, part in enumerate(parts)]
-        )
+        rows = [self.shards[i][part - self.starts[i]] for i, part in enumerate(parts)]
+        x = torch.empty_like(found := torch.cat(rows))  # of the widest of their types
+        x[order] = found
         return x
 
     def rows(self, index: Int[Tensor, " n"]) -> Float[Tensor, "n d_in"]:
@@ -160,11 +160,8 @@ class Activations:
 
     def subset(self, index: Int[Tensor, " m"]) -> "Activations":
         """The activations of these rows only, in this order."""
-        labels = {
-            name: getattr(self, name)[index]
-            for name in ("where", "token", "article", "topic", "position")
-        }
-        return replace(self, **labels)
+        labels = ("where", "token", "article", "topic", "position")
+        return replace(self, **{name: getattr(self, name)[index] for name in labels})
 
     def split_tokens(self, share: float, seed: int) -> tuple["Activations", "Activations"]:
         """Part the rows at random, token by token, into 1 - `share` and `share` of them.

@@ -27,11 +27,12 @@ def harvest(config: HarvestConfig, *more: HarvestConfig) -> store.Artefact:
     A killed harvest goes on where it was; of two at once on one cache, one waits for the other.
 
     Further configs of the same text and language model are read in the same pass, each with its own
-    hook point and numbers of windows. Per split: shards of (n_windows, seq_len, d_model) float16
-    with all positions, and the origin of each token. `featint.activations` reads them.
+    hook point and numbers of windows. Per split: shards of (n_windows, seq_len, d_model) with all
+    positions, float16 where that holds them, and the origin of each token. `featint.activations`
+    reads them.
 
-    Raises ValueError for an unknown hook point, more windows than there are, or configs that cannot
-    share a pass, StoreError if an activation does not fit into float16.
+    Raises ValueError for an unknown hook point, more or longer windows than there may be, or
+    configs that cannot share a pass, StoreError if an activation is not finite.
     """
     wanted = dict.fromkeys((config, *more))
     if len(passes := dict.fromkeys((c.lm, c.corpus, c.dtype) for c in wanted)) > 1:
@@ -52,6 +53,7 @@ def read(configs: list[HarvestConfig]) -> None:
     model = lm.load(configs[0].lm, dtype)
     for c in configs:
         lm.block_of(model, c.hook_point)
+        model.check_length(c.corpus.seq_len)
         if store.path(KIND, c).exists() and not partial(c).exists():  # a flow took its manifest
             store.path(KIND, c).rename(partial(c))
     corpus, shards = windows(configs[0]), {}
@@ -97,7 +99,7 @@ def write_shards(
                     lacking[file] = c.hook_point, len(tokens[i * SHARD_WINDOWS :][:SHARD_WINDOWS])
             if lacking:
                 hook_points, lengths = zip(*lacking.values(), strict=True)
-                x = read_float16(model, part[: max(lengths)], set(hook_points), bar)
+                x = read_rows(model, part[: max(lengths)], set(hook_points), bar)
                 for file, (hook_point, n) in lacking.items():
                     store.write_bytes(file, save({"x": x[hook_point][:n].contiguous()}))
             else:
@@ -105,22 +107,26 @@ def write_shards(
     return names
 
 
-def read_float16(
+def read_rows(
     model: lm.LanguageModel, tokens: Int[Tensor, "n_windows seq"], hook_points: set[str], bar: tqdm
 ) -> dict[str, Tensor]:
-    """The activations at each hook point, (n_windows, seq, d_model) float16.
+    """The activations at each hook point, (n_windows, seq, d_model): float16, or in the model's
+    precision, or float32, if float16 would not hold them.
 
-    Raises StoreError if one does not fit.
+    Raises StoreError for one that is not finite.
     """
     rows = {hook_point: [] for hook_point in hook_points}
     for batch in tokens.split(lm.BATCH_WINDOWS):
         for hook_point, x in lm.activations(model, batch, hook_points).items():
-            rows[hook_point].append(x.half().cpu())
-            if not rows[hook_point][-1].isfinite().all():
+            if len(wrong := (~x.isfinite()).nonzero()):
+                window, token, at = wrong[0].tolist()
                 raise store.StoreError(
-                    f"activations at {hook_point} of {model.config.name} do not fit into float16 "
-                    "(largest 65504)"
+                    f"{bar.desc}: {model.config.name} gives {x[window, token, at].item()} at "
+                    f"{hook_point} in window {bar.n + window}, token {token}: its weights are "
+                    f"damaged, or too large for {x.dtype} (dtype = 'float32')"
                 )
+            half = x.half()
+            rows[hook_point].append((half if half.isfinite().all() else x).cpu())
         bar.update(len(batch))
     return {hook_point: torch.cat(parts) for hook_point, parts in rows.items()}
 

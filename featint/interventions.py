@@ -58,11 +58,6 @@ def multiplied(codes: Codes, feature: int, multiplier: float) -> Codes:
     return codes._replace(acts=acts)
 
 
-def value_of(codes: Codes, feature: int) -> Float[Tensor, " n"]:
-    """A feature's activation on each token, 0 where it is not among the active ones."""
-    return torch.where(codes.indices == feature, codes.acts, 0.0).sum(1)
-
-
 def primary(
     model: JointSAE, feature: int, multiplier: float, paths: Sequence[str] | None = None
 ) -> Change:
@@ -88,7 +83,8 @@ def secondary(model: JointSAE, inside: SecondarySAE, feature: int, multiplier: f
 
     def change(x: Tensor) -> Tensor:
         u = model.nfm.hidden(model.encode(x))
-        strength = (multiplier - 1) * value_of(inside.encode(u), feature)
+        codes = inside.encode(u)
+        strength = (multiplier - 1) * torch.where(codes.indices == feature, codes.acts, 0.0).sum(1)
         more = strength[:, None] * inside.direction(feature)
         return ((u + more).relu() - u.relu()) @ model.nfm.W_out
 

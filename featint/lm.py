@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 import transformers
 from jaxtyping import Bool, Float, Int
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -59,6 +59,14 @@ class LanguageModel:
         """Looked up once: listing the vocabulary takes 50 ms, a tenth of a forward pass."""
         return separator(self.tokenizer)
 
+    def check_length(self, n_tokens: int) -> None:
+        """Raise ValueError for more tokens in a row than the model has positions."""
+        if n_tokens > (n_ctx := self.bridge.cfg.n_ctx):
+            raise ValueError(
+                f"{n_tokens} tokens in a row, separator included, are too many for "
+                f"{self.config.name} with its {n_ctx} positions: lower seq_len or shorten the text"
+            )
+
     def sinks(
         self, tokens: Int[Tensor, "batch seq"], x: Float[Tensor, "batch seq d_model"]
     ) -> Bool[Tensor, "batch seq"]:
@@ -89,20 +97,53 @@ def load(config: LMConfig, dtype: str = "float32") -> LanguageModel:
     """Load a language model in `float32`, `bfloat16`, or `auto`, the faster of the two here.
 
     Raises ValueError if the name is neither the packaged model's nor a folder's nor one that
-    Hugging Face can deliver.
+    Hugging Face can deliver, if weights are missing, left over or damaged or do not fit the
+    tokenizer, and for a model that `probe` refuses.
     """
     dtype = precision(dtype)
     loops.keep_memory()  # a batch's logits take 200 MB, anew for every forward pass
     tokens = tokenizer(config)
-    with known(config):
-        model = AutoModelForCausalLM.from_pretrained(
-            folder(config), dtype=getattr(torch, dtype), local_files_only=is_local(config)
+    with known(config) as (where, options):
+        model, report = AutoModelForCausalLM.from_pretrained(
+            where,
+            **options,
+            dtype=getattr(torch, dtype),
+            attn_implementation="eager",  # as in the bridge
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are in the report
         )
-    model = model.to(store.device()).eval().requires_grad_(False)
-    bridge = TransformerBridge.boot_transformers(
-        folder(config), hf_model=model, tokenizer=tokens, device=store.device(), dtype=model.dtype
-    )
-    return LanguageModel(config, bridge, tokens)
+        wrong = [f"{len(keys)} {name}: {sorted(keys)[:3]}" for name, keys in report.items() if keys]
+        if wrong:
+            raise ValueError(f"weights and config.json do not fit; {', '.join(wrong)}")
+        n, d_vocab = tokens.vocab_size, model.get_input_embeddings().weight.shape[0]
+        if max(n, separator(tokens) + 1) > d_vocab:
+            raise ValueError(f"the tokenizer has {n} tokens, of which the model knows {d_vocab}")
+        model = model.to(store.device()).eval().requires_grad_(False)
+        ids = torch.tensor([[0, 1, 2, 3], [0, 1, 2, 0]], device=store.device()) + d_vocab // 2
+        plain = model(ids := ids % d_vocab).logits
+        options = {"hf_model": model, "device": store.device(), "dtype": model.dtype}
+        bridge = TransformerBridge.boot_transformers(where, tokenizer=tokens, **options)
+        probe(found := LanguageModel(config, bridge, tokens), ids, plain)
+    return found
+
+
+def probe(lm: LanguageModel, ids: Int[Tensor, "2 seq"], plain: Float[Tensor, "2 seq d_vocab"]):
+    """Compare transformers' logits of two windows, which differ in their last token alone, with
+    each other and with those of the bridge, which reads and puts back what leaves the last block.
+
+    Raises ValueError if earlier tokens see later ones, or if the bridge's logits are others.
+    """
+    rounding = (1e-4 if plain.dtype == torch.float32 else 0.1) * plain.abs().max()
+    kind = lm.bridge.cfg.architecture
+    if (plain[0, :-1] - plain[1, :-1]).abs().max() > rounding:
+        raise ValueError(f"{kind} is not causal: earlier tokens see later ones, as in an encoder")
+    try:
+        reading = read(lm, ids, f"blocks.{lm.n_layers - 1}.hook_resid_post")
+        differ = (resume(lm, reading, lambda x: x) - plain).abs().max()
+    except Exception as e:
+        raise ValueError(f"the bridge cannot read and splice {kind} ({e})") from e
+    if not differ <= rounding:  # NaN is none
+        raise ValueError(f"the bridge computes other logits than transformers for {kind}")
 
 
 def precision(dtype: str) -> str:
@@ -116,9 +157,9 @@ def precision(dtype: str) -> str:
 
 
 def tokenizer(config: LMConfig) -> transformers.PreTrainedTokenizerBase:
-    """The tokenizer alone. Raises as `load`."""
-    with known(config):
-        return AutoTokenizer.from_pretrained(folder(config), local_files_only=is_local(config))
+    """The tokenizer alone; the separator, spelt out in a text, is text to it. Raises as `load`."""
+    with known(config) as (where, options):
+        return AutoTokenizer.from_pretrained(where, **options, split_special_tokens=True)
 
 
 def encoder(config: LMConfig) -> tuple[Callable[[list[str]], list[list[int]]], int]:
@@ -128,30 +169,46 @@ def encoder(config: LMConfig) -> tuple[Callable[[list[str]], list[list[int]]], i
 
 
 def separator(tokens: transformers.PreTrainedTokenizerBase) -> int:
-    """The token between articles: `<|endoftext|>`, else the one that begins or ends a text."""
+    """The token between articles: `<|endoftext|>`, else the one that begins or ends a text. Raises
+    ValueError if the tokenizer has none."""
     found = [tokens.get_vocab().get(SEPARATOR), tokens.bos_token_id, tokens.eos_token_id]
-    return next(i for i in found if i is not None)
-
-
-def is_local(config: LMConfig) -> bool:
-    return config.name == PACKAGED or Path(config.name).is_dir()
+    if found := [i for i in found if i is not None]:
+        return found[0]
+    raise ValueError(f"the tokenizer has no {SEPARATOR}, nor a token that begins or ends a text")
 
 
 @contextmanager
-def known(config: LMConfig) -> Iterator[None]:
-    """Turn transformers' many ways of not finding a model into one ValueError."""
+def known(config: LMConfig) -> Iterator[tuple[str, dict]]:
+    """What `from_pretrained` opens, with options. Turns its many ways of not finding, not reading
+    or not understanding one into one ValueError."""
+    where, local = folder(config), config.name == PACKAGED or Path(config.name).is_dir()
     try:
-        yield
-    except (OSError, ValueError) as e:
+        for file in sorted(Path(where).glob("*.*")) if local else ():
+            check_file(file)
+        yield where, {"local_files_only": local}
+    except Exception as e:
+        said = f"{type(e).__name__}: {e}".splitlines()[0][:300]
         raise ValueError(
             f"lm = {config.name!r} cannot be loaded. Allowed: {PACKAGED!r}, a folder with a "
             "Hugging Face causal LM, or the name of one on the Hugging Face hub (needs the "
-            f"network). transformers said: {str(e).splitlines()[0]}"
+            f"network), of a kind that TransformerLens' bridge knows. {said}"
         ) from e
 
 
+def check_file(file: Path) -> None:
+    """Raise ValueError if a file of a model is empty, a pointer of Git LFS or cut short."""
+    small = file.is_file() and file.stat().st_size < 200
+    if small and file.read_bytes().startswith(b"version https://git-lfs"):
+        raise ValueError(f"{file} is a pointer: `git lfs pull` fetches what it stands for")
+    if file.suffix == ".safetensors":
+        try:
+            safe_open(file, "pt")
+        except SafetensorError as e:
+            raise ValueError(f"{file} is damaged ({e}): copy or download it again") from e
+
+
 def folder(config: LMConfig) -> str:
-    """What `from_pretrained` opens: of the packaged model a safetensors copy, made on first use."""
+    """Name or folder of a model: of the packaged model a safetensors copy, made on first use."""
     if config.name != PACKAGED:
         return config.name
     identity = {"lm": assets.identity(PACKAGED)}
@@ -192,12 +249,13 @@ def block_of(lm: LanguageModel, hook_point: str) -> int:
     Raises ValueError for a place that the model does not have or that cannot be both read and
     written.
     """
-    found = re.fullmatch(rf"blocks\.(\d+)\.({'|'.join(SITES)})", hook_point)
+    sites = [site for site in SITES if f"blocks.0.{site}" in lm.bridge.hook_dict]
+    found = re.fullmatch(rf"blocks\.(\d+)\.({'|'.join(sites)})", hook_point)
     if not found or int(found[1]) >= lm.n_layers:
         raise ValueError(
             f"hook_point = {hook_point!r} is not known; allowed: blocks.N.SITE with N from 0 to "
-            f"{lm.n_layers - 1} "
-            f"({lm.config.name} has {lm.n_layers} blocks) and SITE one of {', '.join(SITES)}"
+            f"{lm.n_layers - 1} ({lm.config.name} has {lm.n_layers} blocks) and SITE one of "
+            f"{', '.join(sites)}"
         )
     return int(found[1])
 
@@ -208,8 +266,10 @@ def activations(
 ) -> dict[str, Tensor]:
     """Run the model as far as the last hook point's block, and return what is at each.
 
-    (batch, seq, d_model) in the model's precision. Raises ValueError as `block_of`.
+    (batch, seq, d_model) in the model's precision. Raises ValueError as `block_of` and
+    `check_length`.
     """
+    lm.check_length(tokens.shape[1])
     last, got = max(block_of(lm, name) for name in hook_points), {}
     hooks = [(name, lambda x, hook, name=name: got.__setitem__(name, x)) for name in hook_points]
     # after the last block there is nothing to stop before

@@ -62,14 +62,10 @@ class NFM(nn.Module):
         """
         codes = self.visible(codes)
         if self.config.normalise:
-            codes = Codes(
-                codes.acts / codes.acts.square().mean(1, keepdim=True).sqrt().clamp(min=1e-6),
-                codes.indices,
-            )
-        if self.config.form == "nfm":
-            pooled = sparse.bi_interaction(codes, self.V)
-        else:
-            pooled = sparse.decode(codes, self.V)
+            size = codes.acts.square().mean(1, keepdim=True).sqrt().clamp(min=1e-6)
+            codes = codes._replace(acts=codes.acts / size)
+        pool = sparse.bi_interaction if self.config.form == "nfm" else sparse.decode
+        pooled = pool(codes, self.V)
         if self.config.form == "polynomial":
             pooled = torch.cat([pooled.square(), pooled.pow(3)], 1)
         return nn.functional.dropout(pooled, self.config.dropout, self.training)

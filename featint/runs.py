@@ -19,6 +19,7 @@ from featint.sae import TopKSAE
 from featint.secondary import SecondarySAE
 
 KIND = "models"
+COUNTS = ("fired_tokens", "silent_tokens")
 VALIDATION_TOKENS = 4096
 STATISTICS_TOKENS = 1 << 17  # random training tokens behind a secondary SAE's statistics
 HOLDOUT_SEED = 0  # not the training's: all seeds of a model leave out the same tokens
@@ -88,7 +89,7 @@ def get(config: ModelConfig) -> Trained:
         fit(config)
     artefact = store.load(KIND, config)
     tensors = load_file(artefact.file("model.safetensors"))
-    counts = {name: tensors.pop(f"counts/{name}") for name in ("fired_tokens", "silent_tokens")}
+    counts = {name: tensors.pop(f"counts/{name}") for name in COUNTS}
     model = _initial(config, artefact.meta["d_in"])
     model.load_state_dict(tensors)
     model.requires_grad_(False).eval().to(store.device())
@@ -167,8 +168,5 @@ def fit(config: ModelConfig, label: str | None = None) -> None:
     }
     with store.create(KIND, config, meta, seed=config.train.seed) as folder:
         state = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
-        counts = {
-            "counts/fired_tokens": training.fired_tokens.cpu(),
-            "counts/silent_tokens": training.silent_tokens.cpu(),
-        }
+        counts = {f"counts/{name}": getattr(training, name).cpu() for name in COUNTS}
         save_file(state | counts, folder / "model.safetensors")

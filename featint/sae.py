@@ -37,9 +37,8 @@ class TopKSAE(nn.Module):
         self.config = config
         bound = config.d_sae**-0.5
         directions = torch.empty(config.d_sae, d_in).uniform_(-bound, bound, generator=generator)
-        self.W_enc = nn.Parameter(
-            directions.clone().t()
-        )  # (d_in, d_sae), stored row per feature: see featint.sparse
+        # (d_in, d_sae), stored row per feature: see featint.kernels.sparse
+        self.W_enc = nn.Parameter(directions.clone().t())
         self.b_enc = nn.Parameter(torch.zeros(config.d_sae))
         self.W_dec = nn.Parameter(directions)  # (d_sae, d_in)
         self.b_dec = nn.Parameter(torch.zeros(d_in)) if config.decoder_bias else None

@@ -87,14 +87,8 @@ def optimizer_for(model: nn.Module, config: TrainConfig) -> Adam:
         parameter.requires_grad_(factor > 0)
         if factor > 0:
             groups.setdefault(factor, []).append(parameter)
-    return Adam(
-        [
-            {"params": parameters, "lr": config.lr * factor, "factor": factor}
-            for factor, parameters in groups.items()
-        ],
-        eps=config.adam_eps,
-        fused=True,
-    )
+    scaled = [{"params": ps, "lr": config.lr * f, "factor": f} for f, ps in groups.items()]
+    return Adam(scaled, eps=config.adam_eps, fused=True)
 
 
 def fit(
@@ -210,17 +204,16 @@ class Run:
                 f"{self.config.lr})"
             )
         held_out = None if validation is None else self.validate(validation, loss_fn)
-        self.rows.append(
-            {
-                "step": self.step,
-                "tokens": self.step * self.config.batch_tokens,
-                "loss": loss,
-                "validation_loss": held_out,
-                "lr": self.config.lr * lr_factor(self.step - 1, self.config),
-                "grad_norm": self.grad_norm.item(),
-                "dead_share": (self.silent >= self.config.dead_after_tokens).double().mean().item(),
-            }
-        )
+        row = {
+            "step": self.step,
+            "tokens": self.step * self.config.batch_tokens,
+            "loss": loss,
+            "validation_loss": held_out,
+            "lr": self.config.lr * lr_factor(self.step - 1, self.config),
+            "grad_norm": self.grad_norm.item(),
+            "dead_share": (self.silent >= self.config.dead_after_tokens).double().mean().item(),
+        }
+        self.rows.append(row)
         self.loss_sum.zero_()
         self.since_log = 0
 

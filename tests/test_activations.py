@@ -163,13 +163,18 @@ def test_window_counts_are_obeyed_and_too_many_refused(tiny_harvest):
     assert list((store.cache() / "activations").iterdir()) == [store.path("activations", config)]
 
 
+def of_corpus(args):
+    """Whether a forward pass reads the corpus, and not the few tokens on which a model is tried."""
+    return args[1].shape[1] == 16
+
+
 def test_a_killed_harvest_goes_on_where_it_was(tiny_harvest, monkeypatch):
     monkeypatch.setattr(harvest, "SHARD_WINDOWS", 8)
     real, calls = lm.activations, []
 
     def interrupted(*args):
-        calls.append(args)
-        if len(calls) == 3:
+        calls.extend([args] * of_corpus(args))
+        if of_corpus(args) and len(calls) == 3:
             raise KeyboardInterrupt
         return real(*args)
 
@@ -190,7 +195,12 @@ def test_a_killed_harvest_goes_on_where_it_was(tiny_harvest, monkeypatch):
 def test_one_pass_reads_several_hook_points(tiny_harvest, monkeypatch):
     monkeypatch.setattr(harvest, "SHARD_WINDOWS", 8)
     n, real, calls = len(harvest.windows(tiny_harvest).windows["train"].tokens), lm.activations, []
-    monkeypatch.setattr(lm, "activations", lambda *args: calls.append(args) or real(*args))
+
+    def seen(*args):
+        calls.extend([args] * of_corpus(args))
+        return real(*args)
+
+    monkeypatch.setattr(lm, "activations", seen)
     second = replace(
         tiny_harvest,
         hook_point="blocks.0.hook_mlp_out",
@@ -228,13 +238,58 @@ def test_one_pass_is_of_one_precision(tiny_harvest):
     assert not (store.cache() / "activations").exists()
 
 
-def test_too_large_for_float16(tiny_harvest, monkeypatch):
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_what_float16_does_not_hold_is_stored_as_it_is(tiny_harvest, monkeypatch, dtype):
+    monkeypatch.setattr(harvest, "SHARD_WINDOWS", 8)
     real = lm.activations
-    monkeypatch.setattr(
-        lm, "activations", lambda *args: {name: 1e6 * x for name, x in real(*args).items()}
-    )
-    with pytest.raises(StoreError, match="blocks.1.hook_resid_post .* do not fit into float16"):
+
+    def large(model, tokens, hook_points):  # in one shard of three
+        factor = 1e6 if torch.equal(tokens[0], first_of_second) else 1
+        return {name: factor * x for name, x in real(model, tokens, hook_points).items()}
+
+    config = replace(tiny_harvest, dtype=dtype)
+    first_of_second = harvest.windows(config).windows["train"].tokens[8]
+    monkeypatch.setattr(lm, "activations", large)
+    artefact = harvest.harvest(config)
+    kinds = [load_file(artefact.file(name))["x"].dtype for name in artefact.meta["shards"]["train"]]
+    assert kinds[:3] == [torch.float16, getattr(torch, dtype), torch.float16]
+    acts = activations.load(config, "train", "keep")
+    tokens = harvest.windows(config).windows["train"].tokens[:16]
+    model = lm.load(config.lm, dtype)
+    for rows, x in zip(
+        acts.raw(torch.arange(16 * 16)).split(8 * 16),
+        (large(model, t, [config.hook_point])[config.hook_point] for t in tokens.split(8)),
+        strict=True,
+    ):
+        torch.testing.assert_close(rows.float(), x.flatten(0, 1).float(), rtol=1e-3, atol=1e-3)
+    assert acts.mean.isfinite().all() and acts.rows(torch.arange(16 * 16)).isfinite().all()
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_an_activation_that_is_no_number_is_refused_with_its_place(
+    tiny_harvest, monkeypatch, value
+):
+    real, n = lm.activations, [0]
+
+    def broken(model, tokens, hook_points):
+        found = real(model, tokens, hook_points)
+        n[0] += of_corpus((model, tokens))
+        if n[0] == 2:  # the second batch of the training split
+            found[tiny_harvest.hook_point][3, 5, 7] = float(value)
+        return found
+
+    monkeypatch.setattr(lm, "activations", broken)
+    place = f"gives {value} at blocks.1.hook_resid_post in window 11, token 5"
+    with pytest.raises(StoreError, match=f"harvest train: .* {place}: .*float32"):
         harvest.harvest(tiny_harvest)
+    assert not store.exists("activations", tiny_harvest)
+
+
+def test_windows_longer_than_the_model_are_refused_before_any_work(tiny_harvest):
+    long = replace(tiny_harvest, corpus=replace(tiny_harvest.corpus, seq_len=128))
+    with pytest.raises(ValueError, match="128 tokens in a row.* too many for .* 64 positions"):
+        harvest.harvest(long)
+    assert not (store.cache() / "windows").exists()
 
 
 def test_unknown_hook_point_leaves_nothing(tiny_harvest):
@@ -339,7 +394,7 @@ def test_finished_shards_outlive_a_failure_in_the_last_step(
         "of a killed process", encoding="utf-8"
     )
     with monkeypatch.context() as m:
-        m.setattr(lm, "activations", None)  # nothing is read again
+        m.setattr(harvest, "read_rows", None)  # nothing is read again
         harvest.harvest(tiny_harvest)
     assert [f.name for f in (store.cache() / "activations").iterdir()] == [store.key(tiny_harvest)]
     artefact = store.load("activations", tiny_harvest)
@@ -359,7 +414,7 @@ def test_an_artefact_whose_manifest_a_flow_took_is_finished_from_its_shards(
     made = harvest.harvest(tiny_harvest)
     (made.path / store.MANIFEST).unlink()
     with monkeypatch.context() as m:
-        m.setattr(lm, "activations", None)  # nothing is read again
+        m.setattr(harvest, "read_rows", None)  # nothing is read again
         again = harvest.harvest(tiny_harvest)
     assert again.manifest["files"] == made.manifest["files"]
     assert [f.name for f in (store.cache() / "activations").iterdir()] == [store.key(tiny_harvest)]

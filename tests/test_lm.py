@@ -1,16 +1,30 @@
 """Reading and splicing, on a tiny random Llama; against transformers alone where that can say what is right."""
 
+import shutil
 from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models
 from transformers import (
     AutoModelForCausalLM,
+    BertConfig,
+    BertForMaskedLM,
+    BloomConfig,
+    BloomForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
     GPTNeoXConfig,
     GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
 )
 
 from featint import activations, harvest, lm, store
@@ -199,7 +213,7 @@ def test_splice_receives_what_harvest_stored(tiny_harvest, dtype):
     "config, block",
     [
         (
-            GPT2Config(n_embd=32, n_layer=3, n_head=2, vocab_size=20, n_positions=32),
+            GPT2Config(n_embd=32, n_layer=3, n_head=2, vocab_size=26, n_positions=32),
             GPT2LMHeadModel,
         ),
         (
@@ -208,7 +222,7 @@ def test_splice_receives_what_harvest_stored(tiny_harvest, dtype):
                 num_hidden_layers=3,
                 num_attention_heads=2,
                 intermediate_size=64,
-                vocab_size=20,
+                vocab_size=26,
                 max_position_embeddings=32,
             ),
             GPTNeoXForCausalLM,
@@ -247,6 +261,131 @@ def test_unknown_hook_point(model, tokens, name):
         match=f"hook_point = '{name}' is not known; allowed: blocks.N.SITE with N from 0 to 3 .*hook_resid_pre, hook_resid_post",
     ):
         lm.read(model, tokens, name)
+
+
+def folder_of(model, lm_folder, folder):
+    """A folder with a model and the tiny tokenizer, whose vocabulary has 26 words."""
+    model.save_pretrained(folder)
+    for file in lm_folder.glob("tokenizer*"):
+        shutil.copy(file, folder)
+    return LMConfig(name=str(folder))
+
+
+def layer_two(weights):
+    return {name: w for name, w in weights.items() if ".layers.2." not in name}
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (layer_two, r"9 missing_keys: \['model.layers.2.input_layernorm.weight', .*"),
+        (
+            lambda w: w | {"model.layers.9.x": torch.ones(1)},
+            r"1 unexpected_keys: \['model.layers.9.x'",
+        ),
+        (
+            lambda w: {k: v[:10].clone() if len(v) == 26 else v for k, v in w.items()},
+            r"1 mismatched_keys: .*embed_tokens.weight.*10, 32.*26, 32",
+        ),
+    ],
+)
+def test_weights_that_are_not_those_of_the_config_are_named(lm_folder, tmp_path, change, message):
+    folder = shutil.copytree(lm_folder, tmp_path / "lm")
+    weights = change(load_file(folder / "model.safetensors"))
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match=f"lm = .* cannot be loaded.*do not fit; {message}"):
+        lm.load(LMConfig(name=str(folder)))
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 500\n"
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "tokenizer.json"])
+def test_a_pointer_in_place_of_a_file_is_named(lm_folder, tmp_path, name):
+    folder = shutil.copytree(lm_folder, tmp_path / "lm")
+    (folder / name).write_bytes(POINTER)
+    with pytest.raises(ValueError, match=f"{name} is a pointer: `git lfs pull`"):
+        lm.load(LMConfig(name=str(folder)))
+
+
+@pytest.mark.parametrize("share", [0, 0.001, 0.5])
+def test_weights_that_are_empty_or_cut_short_are_named(lm_folder, tmp_path, share):
+    folder = shutil.copytree(lm_folder, tmp_path / "lm")
+    whole = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(ValueError, match=r"model.safetensors is damaged .* download it again"):
+        lm.load(LMConfig(name=str(folder)))
+
+
+SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+
+
+@pytest.mark.parametrize(
+    "model, message",
+    [
+        (
+            lambda: BertForMaskedLM(BertConfig(vocab_size=26, intermediate_size=64, **SMALL)),
+            "BertForMaskedLM is not causal",
+        ),
+        (
+            lambda: BloomForCausalLM(
+                BloomConfig(vocab_size=26, n_layer=3, n_head=2, hidden_size=32)
+            ),
+            "cannot read and splice BloomForCausalLM",
+        ),
+        (
+            lambda: T5ForConditionalGeneration(
+                T5Config(vocab_size=26, d_model=32, num_layers=1, num_heads=2, d_ff=64, d_kv=16)
+            ),
+            "T5Config",
+        ),
+        (
+            lambda: LlamaForCausalLM(LlamaConfig(vocab_size=10, intermediate_size=64, **SMALL)),
+            "the tokenizer has 26 tokens, of which the model knows 10",
+        ),
+    ],
+)
+def test_models_that_would_give_wrong_numbers_are_refused_by_name(
+    lm_folder, tmp_path, model, message
+):
+    config = folder_of(model(), lm_folder, tmp_path)
+    with pytest.raises(ValueError, match=f"cannot be loaded.*{message}"):
+        lm.load(config)
+
+
+def test_a_model_without_a_site_says_which_it_has(lm_folder, tmp_path, tokens):
+    mamba = MambaForCausalLM(MambaConfig(vocab_size=26, hidden_size=32, num_hidden_layers=2))
+    model = lm.load(folder_of(mamba, lm_folder, tmp_path))
+    assert torch.equal(
+        splice(model, tokens, "blocks.1.hook_resid_post", lambda x: x), model.bridge(tokens)
+    )
+    allowed = "blocks.N.SITE .* SITE one of hook_resid_pre, hook_resid_post$"
+    with pytest.raises(
+        ValueError, match=f"'blocks.1.hook_mlp_out' is not known; allowed: {allowed}"
+    ):
+        lm.read(model, tokens, "blocks.1.hook_mlp_out")
+
+
+def test_more_tokens_than_positions(model):
+    with pytest.raises(ValueError, match="65 tokens in a row.* too many for .* 64 positions"):
+        lm.read(model, torch.full((1, 65), 3), "blocks.1.hook_resid_post")
+
+
+def test_a_separator_that_is_spelt_out_stays_text(model):
+    encode, separator = lm.encoder(model.config)
+    for ids in (
+        encode(["the <|endoftext|> city"])[0],
+        model.tokenizer("a <|endoftext|>").input_ids,
+    ):
+        assert len(ids) > 3 and separator not in ids
+
+
+def test_a_tokenizer_without_any_separator(lm_folder, tmp_path):
+    folder = shutil.copytree(lm_folder, tmp_path / "lm")
+    words = Tokenizer(models.WordLevel({"<unk>": 0, "the": 1}, unk_token="<unk>"))
+    PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>").save_pretrained(folder)
+    with pytest.raises(ValueError, match="no <.endoftext.>, nor a token that begins or ends"):
+        lm.load(LMConfig(name=str(folder)))
 
 
 def test_unknown_model(monkeypatch):

@@ -3,23 +3,21 @@
 import pytest
 import torch
 
+from benchmarks import formulas
 from featint.kernels import loops, sparse
 from featint.kernels.sparse import Codes
 
 D_IN, D_SAE, D_FACTOR, K = 6, 40, 5, 7
 
 
-@pytest.fixture(params=["compiled", "plain", "public"], autouse=True)
+@pytest.fixture(params=["compiled", "plain"], autouse=True)
 def implementation(request, monkeypatch):
-    """Each test runs with the compiled kernels, in plain PyTorch, and without PyTorch's private operations."""
+    """Each test runs with the compiled kernels and in plain PyTorch."""
     if request.param == "compiled":
         if loops.library() is None:
             pytest.skip("no C++ compiler; un-skip by installing g++ or clang++ with OpenMP")
     else:
         monkeypatch.setattr(loops, "library", lambda: None)
-    if request.param == "public":
-        monkeypatch.setattr(sparse, "DOTS", None)
-        monkeypatch.setattr(sparse, "WEIGHT_GRAD", None)
     return request.param
 
 
@@ -82,7 +80,7 @@ def test_encode(case, rows, monkeypatch):
     def dense(f):
         return lambda *leaves: f(*leaves, K).dense(D_SAE)
 
-    agree(dense(sparse.encode), dense(sparse.dense_encode), *leaves)
+    agree(dense(sparse.encode), dense(formulas.encode), *leaves)
     codes = sparse.encode(*leaves, K)
     assert codes.acts.shape == codes.indices.shape == (len(leaves[0]), K)
     assert (codes.acts >= 0).all()
@@ -90,7 +88,7 @@ def test_encode(case, rows, monkeypatch):
 
 def test_encode_ties():
     x, W_enc, b_enc = encoder("ties")
-    codes, reference = sparse.encode(x, W_enc, b_enc, K), sparse.dense_encode(x, W_enc, b_enc, K)
+    codes, reference = sparse.encode(x, W_enc, b_enc, K), formulas.encode(x, W_enc, b_enc, K)
     torch.testing.assert_close(
         codes.acts.sort(1).values, reference.acts.sort(1).values
     )  # which twin is taken is left open
@@ -113,7 +111,7 @@ def test_decode(case):
     def on(f):
         return lambda acts, W: f(Codes(acts, codes.indices), W)
 
-    agree(on(sparse.decode), on(sparse.dense_decode), codes.acts.requires_grad_(), W)
+    agree(on(sparse.decode), on(formulas.decode), codes.acts.requires_grad_(), W)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -123,7 +121,7 @@ def test_decode_sum(case):
     def on(f):
         return lambda acts, *tables: f(Codes(acts, codes.indices), tables)
 
-    agree(on(sparse.decode_sum), on(sparse.dense_decode_sum), codes.acts.requires_grad_(), *tables)
+    agree(on(sparse.decode_sum), on(formulas.decode_sum), codes.acts.requires_grad_(), *tables)
 
 
 def test_decode_sum_gradients_are_equal_but_not_shared():
@@ -143,9 +141,7 @@ def test_bi_interaction(case):
     def on(f):
         return lambda acts, V: f(Codes(acts, codes.indices), V)
 
-    agree(
-        on(sparse.bi_interaction), on(sparse.dense_bi_interaction), codes.acts.requires_grad_(), V
-    )
+    agree(on(sparse.bi_interaction), on(formulas.bi_interaction), codes.acts.requires_grad_(), V)
 
 
 def test_bi_interaction_needs_two_active_features():
@@ -209,7 +205,7 @@ def test_search_in_bfloat16_is_exact(closeness, monkeypatch):
         t.float() for t in (x, shared + closeness * W_enc, closeness * random(300, seed=3))
     )
     codes = sparse.encode(x, W_enc, b_enc, 20)
-    reference = sparse.dense_encode(x.double(), W_enc.double(), b_enc.double(), 20)
+    reference = formulas.encode(x.double(), W_enc.double(), b_enc.double(), 20)
     torch.testing.assert_close(
         codes.acts.sort(1, descending=True).values, reference.acts.float(), rtol=1e-5, atol=1e-5
     )

@@ -187,6 +187,38 @@ def test_bad_stimuli_are_refused(tmp_path, rows, message):
         stimuli.load(written(tmp_path, rows))
 
 
+@pytest.mark.parametrize("between", [";", "\t", " ; "])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_semicolons_and_tabs_are_as_good_as_commas(tmp_path, between, encoding):
+    wanted = stimuli.load(written(tmp_path, ROWS))
+    file = tmp_path / "other.csv"
+    lines = [between.join(wanted), *(between.join(row) for row in wanted.to_numpy())]
+    file.write_text("\r\n".join(lines), encoding=encoding)
+    pd.testing.assert_frame_equal(stimuli.load(file), wanted)
+    with pytest.raises(ValueError, match="other.csv lacks the columns text"):
+        file.write_text(file.read_text(encoding).replace("text", "words", 1), encoding=encoding)
+        stimuli.load(file)
+
+
+@pytest.mark.parametrize("load", [stimuli.load, stimuli.load_prompts])
+def test_a_folder_or_an_empty_file_is_no_table(tmp_path, load):
+    with pytest.raises(ValueError, match=f"{tmp_path.name}'? .*a folder|neither a file"):
+        load(tmp_path)
+    (tmp_path / "empty.csv").touch()
+    with pytest.raises(ValueError, match="empty.csv: No columns"):
+        load(tmp_path / "empty.csv")
+    with pytest.raises(ValueError, match="gone.csv.* (missing|neither)"):
+        load(tmp_path / "gone.csv")
+
+
+def test_a_measure_of_a_word_that_is_not_known_is_no_obstacle(tmp_path):
+    rows = [f"{row},n/a" for row in WORD_ROWS]
+    words = stimuli.load_words(
+        one_token, str, written(tmp_path, rows, "word,group,formality,emotion,zipf")
+    )
+    assert words.zipf.tolist() == ["n/a"] * 4 and words.word.tolist() == ["w0", "w1", "w2", "w3"]
+
+
 def test_bad_stimulus_files_are_refused(tmp_path):
     with pytest.raises(
         ValueError,

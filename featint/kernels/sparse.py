@@ -1,7 +1,7 @@
 """Operations on sparse codes, (activation, feature index) pairs: only active rows are touched.
 
-Each has a slow reference of the same arguments next to it, `dense_*`, that says what it computes;
-tests hold the two together. A dense TopK step multiplies five (batch, d_in, d_sae) matrices. Here
+What each computes says a slow reference of the same arguments in `benchmarks.formulas`; tests hold
+the two together. A dense TopK step multiplies five (batch, d_in, d_sae) matrices. Here
 only the encoder's product is left, and the gradients of encoder, decoder and factor table are all
 the same sum over active pairs, `_weight_grad`.
 """
@@ -21,11 +21,6 @@ from torch.autograd.function import Function, once_differentiable
 from featint.kernels import loops
 
 ROWS = 512  # tokens encoded at a time, into one buffer: no fresh memory need be paged in
-
-# The two halves of embedding_bag's own gradient. They are private to PyTorch: where a version lacks
-# them, plain indexing takes over.
-DOTS = getattr(torch.ops.aten, "_embedding_bag_per_sample_weights_backward", None)
-WEIGHT_GRAD = getattr(torch.ops.aten, "_embedding_bag_dense_backward", None)
 
 
 class Codes(NamedTuple):
@@ -61,20 +56,9 @@ def encode(
     return Codes(*_Encode.apply(x, W_enc, b_enc, k))
 
 
-def dense_encode(x, W_enc, b_enc, k) -> Codes:
-    """The formula of `encode`."""
-    pre_acts = torch.relu(x @ W_enc + b_enc)
-    return Codes(*pre_acts.topk(k))
-
-
 def decode(codes: Codes, W: Float[Tensor, "d_sae d_out"]) -> Float[Tensor, "batch d_out"]:
     """codes @ W."""
     return _Decode.apply(*codes, W)
-
-
-def dense_decode(codes, W):
-    """The formula of `decode`."""
-    return codes.dense(len(W)) @ W
 
 
 def decode_sum(
@@ -87,11 +71,6 @@ def decode_sum(
     return _Decode.apply(*codes, *tables)
 
 
-def dense_decode_sum(codes, tables):
-    """The formula of `decode_sum`."""
-    return sum(dense_decode(codes, W) for W in tables)
-
-
 def bi_interaction(
     codes: Codes, V: Float[Tensor, "d_sae d_factor"]
 ) -> Float[Tensor, "batch d_factor"]:
@@ -100,13 +79,6 @@ def bi_interaction(
     As ((sum a V)^2 - sum (a V)^2) / 2.
     """
     return _BiInteraction.apply(*codes, V)
-
-
-def dense_bi_interaction(codes, V):
-    """The double sum of `bi_interaction`, over every pair of a token's entries."""
-    vectors = codes.acts[..., None] * V[codes.indices]  # (batch, k, d_factor)
-    i, j = torch.triu_indices(vectors.shape[1], vectors.shape[1], 1)
-    return (vectors[:, i] * vectors[:, j]).sum(1)
 
 
 def prepare_cpu() -> None:
@@ -178,9 +150,8 @@ class _BiInteraction(Function):
         if ctx.needs_input_grad[0]:
             d_acts = _row_dots(d_total, indices, V) - acts * _row_dots(d_out, indices, V.square())
         if ctx.needs_input_grad[2]:
-            d_V = _weight_grad(d_total, acts, indices, len(V)) - V * _weight_grad(
-                d_out, acts.square(), indices, len(V)
-            )
+            squares = _weight_grad(d_out, acts.square(), indices, len(V))
+            d_V = _weight_grad(d_total, acts, indices, len(V)) - V * squares
         return d_acts, None, d_V
 
 
@@ -263,34 +234,19 @@ def _row_dots(rows, indices, table):
     """rows[b] . table[indices[b, k]]: (batch, k)."""
     if fast := _fast(rows, table):
         return fast.row_dots(rows, indices, table)
-    if DOTS is not None:
-        starts, tokens = _offsets(indices)
-        return DOTS(
-            rows.contiguous(), table.contiguous(), indices.flatten(), starts, tokens, 0
-        ).view_as(indices)
-    # the gathered rows take tokens x k x d floats
-    blocks = zip(rows.split(32), indices.split(32), strict=True)
-    return torch.cat([torch.bmm(table[i], r[:, :, None])[:, :, 0] for r, i in blocks])
+    acts = rows.new_zeros(indices.shape)
+    return _gradient(lambda acts: _bag(acts, indices, table), acts, rows)
 
 
 def _weight_grad(rows, acts, indices, d_sae):
     """Sum over b, k of acts[b, k] * rows[b] into row indices[b, k]: (d_sae, d)."""
     if fast := _fast(rows, acts):
         return fast.weight_grad(rows, acts, indices, d_sae)
-    if WEIGHT_GRAD is not None:
-        starts, tokens = _offsets(indices)
-        shape = (d_sae, False, 0)
-        return WEIGHT_GRAD(
-            rows.contiguous(), indices.flatten(), tokens, starts, starts, *shape, acts.flatten()
-        )
-    grad = rows.new_zeros(d_sae, rows.shape[1])
-    for r, a, i in zip(rows.split(32), acts.split(32), indices.split(32), strict=True):
-        grad.index_add_(0, i.flatten(), (a[:, :, None] * r[:, None]).flatten(0, 1))
-    return grad
+    table = rows.new_zeros(d_sae, rows.shape[1])
+    return _gradient(lambda table: _bag(acts, indices, table), table, rows)
 
 
-def _offsets(indices):
-    """Where each token's entries start in the flattened codes, and the token of each entry."""
-    batch, k = indices.shape
-    count = torch.arange(batch, device=indices.device)
-    return count * k, count.repeat_interleave(k)
+@torch.enable_grad()
+def _gradient(function, at, d_out):
+    """By PyTorch's own rules, of a linear function: where `at` is makes no difference."""
+    return torch.autograd.grad(function(at.requires_grad_()), at, d_out)[0]
