@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pages
@@ -11,7 +12,7 @@ import pytest
 import torch
 from scipy import stats as st
 
-from companion import estimates, profiles
+from companion import estimates, profiles, variants
 from companion.chapters import norms, two_decoders
 from featint import geometry, runs, train
 from featint.activations import Activations
@@ -139,6 +140,33 @@ class TestModes:
         low = two.assign(start=0.0001)
         at, how = page["split"](one_mode, low)
         assert how.startswith("the median, since") and (low.s < at).mean() == 0.5
+
+    def test_the_seed_with_the_largest_dip_is_told(self, monkeypatch):
+        one, two = (lognormal(at).assign(updates=np.arange(900)) for at in (0.05, 0.4))
+        fit = [
+            SimpleNamespace(config=replace(trained().config.train, seed=s), model=s) for s in (0, 1)
+        ]
+        for m in fit:
+            m.config, m.fired_tokens = SimpleNamespace(train=m.config), None
+        monkeypatch.setitem(page, "called", lambda role, seed: f"{role}@{seed}")
+        monkeypatch.setitem(page, "p", None)
+        monkeypatch.setattr(variants, "seeds", lambda *_: (0, 1))
+        monkeypatch.setattr(variants, "get", lambda role, p, seed: seed)
+        monkeypatch.setattr(runs, "get", lambda seed: fit[seed])
+        monkeypatch.setattr(norms, "history", lambda config, model, fired: (one, two)[model])
+        features, test, tests = page["trained_as_released"]("r")
+        assert features is two and set(tests.index.unique("model")) == {"r@0", "r@1"}
+        found = {
+            row["quantity"]: row["value"] for row in page["numbers_of"]("r", features, test, 0)
+        }
+        assert found["dip"] == tests.loc["r@1", "all", "s"].dip > tests.loc["r@0", "all", "s"].dip
+        assert found["squared_norm_low"] < found["squared_norm_valley"] < found["squared_norm_high"]
+        assert found["squared_norm_valley"] == tests.loc["r@1", "all", "log s"].valley
+        rank = two.s.rank().corr(two.updates.rank())
+        assert found["correlation_with_updates"] == pytest.approx(rank)
+        rows = page["numbers_of"]("r", one, tests.loc["r@0"], 0)
+        lacking = {row["quantity"]: row["value"] for row in rows}
+        assert lacking["squared_norm_valley"] is None and lacking["dip"] is not None
 
     def test_places(self):
         two = lognormal()
