@@ -20,14 +20,13 @@ def folder(run: str | Path) -> Path:
         if results.files(place):
             return place
     found = {str(f.relative_to(h)) for h in homes for f in h.glob("**/") if results.files(f)}
-    labels = sorted(found)
-    what = f"run = {str(run)!r} is neither a folder with results nor a label"
-    raise ValueError(f"{what}; labels: {', '.join(labels) or 'none yet'}; `make book` makes more")
+    labels = ", ".join(sorted(found)) or "none yet"
+    what = f"run = {str(run)!r} is neither a folder with results nor a label; labels: {labels}"
+    raise ValueError(f"{what}; `make book` makes more")
 
 
 def published(run: Path) -> Path:
-    """The published results of the profile that a run was computed with. Raises ValueError if there
-    are none."""
+    """The published results of a run's profile. Raises ValueError if there are none."""
     label = results.read_json(results.files(run)[0], "compute it again")["profile"]
     name = label.removeprefix("custom/").partition("-")[0]
     if not results.files(places.PUBLISHED / name):
@@ -95,10 +94,8 @@ def report(a: Path, b: Path, tolerance: float = 0.01) -> str:
         lines += ["", shown.to_string(index=False)]
     if all((place / results.LEDGER).exists() for place in (a, b)):
         remedy = "`featint ledger` writes it"
-        ours, theirs = (
-            {row["id"]: row["verdict"] for row in results.read_json(place / results.LEDGER, remedy)}
-            for place in (a, b)
-        )
+        rows = [results.read_json(place / results.LEDGER, remedy) for place in (a, b)]
+        ours, theirs = ({row["id"]: row["verdict"] for row in ledger} for ledger in rows)
         differ = [f"{x}: A {v}, B {theirs[x]}" for x, v in ours.items() if theirs.get(x, v) != v]
         lines += ["", f"{len(differ)} of {len(ours)} verdicts differ.", *differ]
     lines.append("")

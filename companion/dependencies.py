@@ -1,8 +1,6 @@
-"""Which source files a result depends on: what the flow watches, so that a change re-runs what it
-touches and nothing else.
+"""Which source files a result depends on: the flow re-runs what a change touches, and nothing else.
 
-A module goes by its dotted name, such as `featint.runs`; that of a package stands for its
-`__init__.py`.
+A module goes by its dotted name, `featint.runs`; that of a package stands for its `__init__.py`.
 """
 
 import ast
@@ -29,9 +27,7 @@ BESIDE = {
 }
 """Files that are read besides modules, and by which."""
 IN_THE_KEY = {"featint.config", "featint.store", "companion.profiles", "companion.variants"}
-"""Modules that say what is asked for and where it lies; the hash in an artefact's path says it
-already."""
-
+"""Modules that say what is asked for and where; the hash in an artefact's path says it already."""
 ON_THE_SPOT = {"featint.activations": {"featint.harvest"}}
 """Imports, by module, that only make artefacts which the flow makes beforehand; it watches what
 those depend on already."""

@@ -21,6 +21,7 @@ from statsmodels.stats.proportion import proportion_confint
 from threadpoolctl import threadpool_limits
 
 from companion import estimates
+from featint.config import choose
 
 Factors = Mapping[str, tuple[str, str]]
 """Two factors with their levels, low before high: {"formality": ("casual", "formal"), ...}."""
@@ -39,17 +40,12 @@ def effect_names(factors: Factors) -> list[str]:
 
 
 def cell_index(frame: pd.DataFrame, factors: Factors) -> np.ndarray:
-    """The cell (0 to 3, as in WEIGHTS) of each row. Raises ValueError for a label that is not
-    known."""
+    """The cell (0 to 3, as in WEIGHTS) of each row. Raises ValueError for an unknown label."""
     effect_names(factors)
     index = np.zeros(len(frame), dtype=int)
     for factor, levels in factors.items():
-        if (unknown := ~frame[factor].isin(levels)).any():
-            row = unknown.idxmax()
-            raise ValueError(
-                f"{factor} = {frame[factor][row]!r} in row {row!r} is not known; "
-                f"allowed: {', '.join(map(repr, levels))}"
-            )
+        for row, label in frame[factor].items():
+            choose(f"row {row!r}: {factor}", label, levels)
         index = 2 * index + (frame[factor] == levels[1]).to_numpy()
     return index
 
@@ -111,9 +107,8 @@ def rm_anova(design: pd.DataFrame, values: pd.DataFrame, factors: Factors) -> pd
     tests, df2 = contrast_tests(data), len(data) - 1
     q = stats.false_discovery_control(tests.p, axis=1)
     columns = {name: array.ravel() for name, array in (tests._asdict() | {"q": q}).items()}
-    index = pd.MultiIndex.from_product(
-        [effect_names(factors), values.columns], names=["effect", "feature"]
-    )
+    rows = [effect_names(factors), values.columns]
+    index = pd.MultiIndex.from_product(rows, names=["effect", "feature"])
     table = pd.DataFrame(columns, index).reset_index()
     eta2 = 1 - df2 / (table.F + df2)  # 1 where F is infinite
     return table.assign(df1=1, df2=df2, partial_eta2=eta2)
@@ -138,8 +133,7 @@ def shuffled_passes(
 
 
 def cell_means(design: pd.DataFrame, values: pd.DataFrame, factors: Factors) -> pd.DataFrame:
-    """Mean per feature and cell with its 95 % interval over topics: feature, factors, value, lo,
-    hi.
+    """Mean per feature and cell, its 95 % interval over topics: factors, feature, value, lo, hi.
 
     Each topic's own level over the four cells is taken out before the interval (Cousineau 2005,
     with Morey's factor of 4/3 on the variance), as cells are compared within topics.
@@ -202,8 +196,7 @@ def t_tests(contrasts: Mapping[object, Contrast]) -> pd.DataFrame:
 
 
 def interactions(table: pd.DataFrame, mixed: bool = False) -> pd.DataFrame:
-    """`t_tests` of the interaction `contrasts` of a `crossed` table; with `mixed` that of the mixed
-    model too."""
+    """`t_tests` of the `contrasts` of a `crossed` table; with `mixed`, of `mixed_model` too."""
     also = {"mixed model": mixed_model(table)} if mixed else {}
     return t_tests(contrasts(table) | also).rename_axis("test")
 

@@ -112,16 +112,10 @@ def of_totals(
         variance, df = np.array([both_random(v, dfs) for v in parts]).T
     frame = student(value, np.sqrt(np.asarray(variance)), df, **same)
     if s > 1:
-        alone = [
-            of_totals(of_one, statistic, names) for _, of_one in sums.groupby(level=0, sort=False)
-        ]
-        frame["each_seed"] = in_turn([one[NUMBERS].to_numpy().tolist() for one in alone])
+        seeds = [of_one for _, of_one in sums.groupby(level=0, sort=False)]
+        alone = [of_totals(of_one, statistic, names)[NUMBERS] for of_one in seeds]
+        frame["each_seed"] = np.stack(alone, axis=1).tolist()
     return frame
-
-
-def in_turn(seeds: Sequence[Sequence]) -> list[list]:
-    """From a list per seed with an item per row, a list per row with an item per seed."""
-    return [list(of_row) for of_row in zip(*seeds, strict=True)]
 
 
 def by_seed(sums: pd.DataFrame) -> np.ndarray:
@@ -171,7 +165,6 @@ def gains(errors: pd.DataFrame, pairs: Sequence[tuple[str, str]], **same) -> pd.
     per model: sums over the article's tokens of a squared error, a KL or a rise in cross-entropy.
     Positive where the model is better; what is left out is left out of both at once.
     """
-
     return of_totals(
         errors,
         lambda total: {(a, b): 100 * (1 - total[a] / total[b]) for a, b in pairs},
@@ -183,7 +176,6 @@ def gains(errors: pd.DataFrame, pairs: Sequence[tuple[str, str]], **same) -> pd.
 def ratios(errors: pd.DataFrame, size: pd.Series, scale=1.0, **same) -> pd.DataFrame:
     """Each column's total over that of `size`: FVU from squared errors and squared distances from
     the mean, a mean from sums and numbers of tokens; times `scale`. Rows as in `of_totals`."""
-
     sums = errors.set_axis(range(errors.shape[1]), axis=1).assign(size=size)
     return of_totals(
         sums,

@@ -1,5 +1,4 @@
-"""The ledger: every number of the paper, the same number measured here, and a verdict by a rule
-that was written down first."""
+"""The ledger: every number of the paper, ours beside it, a verdict by a rule written down first."""
 
 import json
 import operator
@@ -79,8 +78,7 @@ def paper_sentence(entry: dict) -> str:
 
 
 def setting(config: str, profile: Profile):
-    """A setting of this profile: `<model>:<path in its ModelConfig>`, or the name of one that no
-    config holds as such."""
+    """A setting of this profile: `<model>:<path in its ModelConfig>`, or one that none holds."""
     corpus, train = profile.harvest.corpus, profile.train
     held_out = 100 * (corpus.validation_fraction + corpus.test_fraction)
     derived = {
@@ -110,10 +108,9 @@ def judge(entry: dict, profile: Profile, here: dict[str, pd.Series]) -> dict:
     reason = ". ".join(text[0].upper() + text[1:] for text in why if text).removesuffix(".")
     row = {"id": entry["id"], "paper": entry["paper"]} | {f: ours.get(f) for f in SHOWN}
     row |= {"verdict": verdict, "why": f"{reason}.", "chapter": entry["chapter"]}
-    n_seeds = max(
-        (len(x.get("each_seed") or ()) for x in ours.values() if x is not None), default=0
-    )
-    return row | {"each_seed": [decide(entry, alone(ours, i), here)[0] for i in range(n_seeds)]}
+    seeds = [len(x.get("each_seed") or ()) for x in ours.values() if x is not None]
+    each = [decide(entry, alone(ours, i), here)[0] for i in range(max(seeds, default=0))]
+    return row | {"each_seed": each}
 
 
 def alone(ours: dict, i: int) -> dict:

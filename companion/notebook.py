@@ -29,8 +29,7 @@ FOLDER = places.PROJECT / "notebooks"
 
 
 class NotebookError(Exception):
-    """A notebook in which a cell failed; the message names cell, error and the copy that shows
-    it."""
+    """A cell of a notebook failed; the message names it, the error and the copy that shows both."""
 
 
 def no_bool(value):
@@ -108,11 +107,9 @@ def declarations(namespace: dict) -> tuple[dict, list[str], dict]:
 
 
 def check(namespace: dict) -> dict:
-    """Make the parameters of a notebook, in its `globals()`, what they are declared to be; their
-    values.
+    """Make the parameters in a notebook's `globals()` what they are declared to be; their values.
 
-    Raises ValueError for a wrong value, and for a parameter that the notebook does not have, which
-    papermill alone would only log.
+    Raises ValueError as `typed`; papermill alone would only log a parameter that there is not.
     """
     declared, passed, _ = declarations(namespace)
     there = {name: namespace[name] for name in (*declared, *passed) if name in namespace}
@@ -161,8 +158,7 @@ def announce(name: str, parameters: Mapping) -> None:
 
 
 def provenance(profile: Profile, began: float) -> pd.DataFrame:
-    """For a chapter's last table: what ran, with what, where, when, and the seconds since `began`
-    (`time.monotonic`)."""
+    """For a chapter's last table: what ran, with what, where, when, how long since `began`."""
     stamp = store.provenance()
     versions = ", ".join(f"{name} {version}" for name, version in stamp.pop("versions").items())
     rows = {"profile": profile.label, "seeds": ", ".join(map(str, profile.seeds))} | stamp
@@ -236,14 +232,13 @@ def run(name: str, profile_name: str, parameters: dict, out: Path | None = None)
 
 
 def without_progress(file: Path) -> None:
-    """Take the lines of progress bars out of an executed notebook: who reads it has no use for
-    them."""
+    """Take the lines of progress bars, of no use to a reader, out of an executed notebook."""
     notebook = nbformat.read(file, nbformat.NO_CONVERT)
     for cell in notebook.cells:
-        for output in cell.get("outputs", []):
+        for output in list(cell.get("outputs", [])):
             if output.get("name") == "stderr":
                 kept = (line for line in output.text.splitlines(keepends=True) if "%|" not in line)
                 output.text = "".join(kept).replace("\r", "")
-        if "outputs" in cell:
-            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr" or o.text.strip()]
+                if not output.text.strip():
+                    cell.outputs.remove(output)
     nbformat.write(notebook, file)

@@ -1,5 +1,4 @@
-"""Where the project keeps what is its own; the library's artefacts lie where `featint.store`
-says."""
+"""Where the project keeps its own files; the library's artefacts lie where `featint.store` says."""
 
 from pathlib import Path
 

@@ -18,8 +18,7 @@ REMEDY = "`featint notebook {} --profile ...` computes it"
 
 
 def folder(profile) -> Path:
-    """Where a profile's results are written: `results/<name>`, or a folder of their own if knobs
-    were turned."""
+    """Where a profile's results are written; where knobs were turned, in a folder of their own."""
     return places.RESULTS / profile.label
 
 
@@ -47,9 +46,8 @@ def save(
 def processor() -> str:
     """The processor's name, as far as the system tells."""
     cpu = Path("/proc/cpuinfo")
-    said = (
-        re.search("model name\\s*: (.+)", cpu.read_text(encoding="utf-8")) if cpu.exists() else None
-    )
+    text = cpu.read_text(encoding="utf-8") if cpu.exists() else ""
+    said = re.search("model name\\s*: (.+)", text)
     return said[1] if said else platform.processor() or "unknown"
 
 
@@ -89,8 +87,7 @@ def read(file: Path) -> dict:
 
 
 def table(file: Path) -> pd.DataFrame:
-    """The estimates of a results file as they were given to `save`, indexed by id. Raises as
-    `read`."""
+    """A results file's estimates as they were given to `save`, indexed by id. Raises as `read`."""
     values = read(file)["values"]
     for value in values.values():
         value["lo"], value["hi"] = value.pop("ci") or (None, None)

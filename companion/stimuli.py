@@ -36,9 +36,8 @@ def load(name: str | Path) -> pd.DataFrame:
     """
     file = DESIGNS.get(str(name), Path(name))
     if not file.exists():
-        raise ValueError(
-            f"stimuli {str(name)!r} are neither a file nor one of {', '.join(DESIGNS)}"
-        )
+        known = ", ".join(DESIGNS)
+        raise ValueError(f"stimuli {str(name)!r} are neither a file nor one of {known}")
     frame = read(file, ("topic", "half", "text"))
     if len(frame.columns) != 5:
         raise ValueError(f"{file} has {', '.join(frame)}; it needs exactly two factors besides")
@@ -52,8 +51,7 @@ def load(name: str | Path) -> pd.DataFrame:
 def factors(frame: pd.DataFrame) -> dict[str, tuple[str, ...]]:
     """The two factors of a design with their levels (low, high), as `designs` wants them.
 
-    A factor that LEVELS does not know has its two commonest labels as levels, in the order of their
-    first appearance.
+    A factor that LEVELS does not know has its two commonest labels, in the order they appear in.
     """
     levels = {}
     for factor in frame.columns.drop(["topic", "half", "text"]):
@@ -64,8 +62,7 @@ def factors(frame: pd.DataFrame) -> dict[str, tuple[str, ...]]:
 
 
 def shuffle_labels(frame: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """The null design: each topic's four cell labels are dealt anew to its four sentences, so that
-    topics keep their own level."""
+    """The null design: each topic's labels are dealt anew, so that topics keep their own level."""
     columns = list(factors(frame))
     topic = pd.factorize(frame["topic"])[0]
     dealt = frame[columns].iloc[np.lexsort((np.random.default_rng(seed).random(len(frame)), topic))]

@@ -49,10 +49,8 @@ def bounds(ours) -> tuple[float, float]:
     units = int(seeds[1]) if seeds else ours.n or math.inf
     df = max(1, units - 1)
     wider = stats.t.ppf(1 - ALPHA / 2, df) / stats.t.ppf(1 - SHOWN / 2, df)
-    return (
-        ours.value - wider * (ours.value - ours.lo),
-        ours.value + wider * (ours.hi - ours.value),
-    )
+    below, above = wider * (ours.value - ours.lo), wider * (ours.hi - ours.value)
+    return ours.value - below, ours.value + above
 
 
 def in_paper_units(entry: dict) -> float | str | list:
@@ -61,8 +59,7 @@ def in_paper_units(entry: dict) -> float | str | list:
 
 
 def on_side(side: int, ours, border: float = 0) -> bool | None:
-    """Whether the value lies on that side (+1 or -1) of zero, beyond a border; None if its interval
-    leaves that open."""
+    """Whether the value is on that side (1, -1) of zero, beyond a border; None if that is open."""
     low, high = sorted(side * x for x in bounds(ours))
     return True if low > border else False if high <= border else None
 
@@ -72,17 +69,13 @@ def closeness(entry: dict, ours) -> tuple[bool | None, str]:
     whole = entry.get("share_of", 0)  # of what is left of it the distance is a share
     paper = in_paper_units(entry)
     low, high = (ours.value, ours.value) if ours.lo is None else bounds(ours)
-    band, share = TOLERANCE * abs(whole - paper), f"{100 * TOLERANCE:.0f} %"
-    of = (
-        f"of what the paper's {number(paper)} leaves"
-        if whole
-        else f"of the paper's {number(paper)}"
-    )
+    band, theirs = TOLERANCE * abs(whole - paper), f"the paper's {number(paper)}"
+    near = f"within {100 * TOLERANCE:.0f} % of " + (f"what {theirs} leaves" if whole else theirs)
     if paper - band <= low and high <= paper + band:
-        return True, f"within {share} {of}"
+        return True, near
     if low > paper + band or high < paper - band:
-        return False, f"not within {share} {of}"
-    return None, f"too uncertain to tell whether it lies within {share} {of}"
+        return False, f"not {near}"
+    return None, f"too uncertain to tell whether it lies {near}"
 
 
 def effect(entry: dict, controlled) -> Judgement:
@@ -92,25 +85,19 @@ def effect(entry: dict, controlled) -> Judgement:
     *undecided* if it reaches over one of these borders. The as-published number is shown, but does
     not decide: it answers another question."""
     paper = in_paper_units(entry)
-    side = 1 if paper > 0 else -1
-    low, high = sorted(side * x for x in bounds(controlled))
-    borders = {"a tenth": TENTH * abs(paper), "half": HALF * abs(paper)}
-    least, half = borders.values()
-    named = {
-        name: f"{name} of the paper's value ({number(side * x)})" for name, x in borders.items()
-    }
+    low, high = sorted(math.copysign(1, paper) * x for x in bounds(controlled))
+    least, half = TENTH * abs(paper), HALF * abs(paper)
+    tenth = f"a tenth of the paper's value ({number(TENTH * paper)})"
+    large = f"half of the paper's value ({number(HALF * paper)})"
     if low >= half:
-        return "reproduced", f"the whole controlled interval reaches {named['half']}"
+        return "reproduced", f"the whole controlled interval reaches {large}"
     if high < least:
-        where = f"wholly below {named['a tenth']}" if high > 0 else "on the other side of zero"
+        where = f"wholly below {tenth}" if high > 0 else "on the other side of zero"
         small = ", though on the claimed side of zero" if low > 0 else ""
         return "not reproduced", f"the controlled interval lies {where}{small}"
     if low >= least and high < half:
-        return (
-            "partly",
-            f"the controlled interval lies between {named['a tenth']} and {named['half']}",
-        )
-    over = [named[name] for name, x in borders.items() if low < x <= high]
+        return "partly", f"the controlled interval lies between {tenth} and {large}"
+    over = [border for border, x in ((tenth, least), (large, half)) if low < x <= high]
     return "undecided", f"the controlled interval does not decide about {' or '.join(over)}"
 
 
@@ -154,8 +141,7 @@ def reading(entry: dict, as_published, controlled) -> Judgement:
     is the printed quantity itself, reaches half of the paper's figure. *Reproduced* if the value as
     published agrees with the paper's (as in *size*) and the controlled analysis supports the
     interpretation; *partly* if one of the two holds and the other does not; *not reproduced* if
-    neither does;
-    *undecided* if an interval leaves one of them open."""
+    neither does; *undecided* if an interval leaves one of them open."""
     close, reason = closeness(entry, as_published)
     same = as_published["quantity"] == controlled["quantity"]
     border = HALF * abs(in_paper_units(entry)) if same else 0
@@ -223,6 +209,5 @@ RULES: dict[str, Callable[..., Judgement]] = {rule.__name__: rule for rule in _r
 
 
 def reads(rule: str) -> list[str]:
-    """The measured values that a rule's verdict rests on: of `as_published`, `controlled`,
-    `p_value`, `in_bounds`."""
+    """The measured values that a rule's verdict rests on, by the fields of an entry."""
     return list(inspect.signature(RULES[rule]).parameters)[1:]

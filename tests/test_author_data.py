@@ -165,7 +165,7 @@ class TestReading:
             ),
             (
                 lambda f: f.assign(emotion=f.emotion.replace("low", "none")),
-                "emotion = 'none' in row",
+                "row 0: emotion = 'none' is not known; allowed: 'neutral', 'emotional'",
             ),
             (
                 lambda f: f.assign(formality=["formal", *f.formality[1:]]),

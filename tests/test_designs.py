@@ -161,7 +161,10 @@ class TestTopics:
                 "topic '{topic}' has 0 sentences in {formality}/{emotion}, not one",
             ),
             (lambda d, v: (d.assign(topic="t1"), v), r"topic 't1' has 3 sentences in casual/neut"),
-            (lambda d, v: (d.replace("formal", "stiff"), v), r"formality = 'stiff' in row \d+ is"),
+            (
+                lambda d, v: (d.replace("formal", "stiff"), v),
+                r"row \d+: formality = 'stiff' is not",
+            ),
             (
                 lambda d, v: (d, v.replace(v.loc[5, 0], np.inf)),
                 "0 = .*inf.* in row 5 is not finite",
@@ -352,7 +355,7 @@ class TestWords:
                 lambda f: pd.concat([f, f.iloc[:1].assign(value=9)]),
                 "prompt 'p0' with word 'w00' stands twice",
             ),
-            (lambda f: f.replace("formal", "loud"), "formality = 'loud' in row 4 is not known"),
+            (lambda f: f.replace("formal", "loud"), "row 4: formality = 'loud' is not known"),
             (
                 lambda f: f.assign(emotion=f.emotion.where(f.index != 1, "emotional")),
                 "word 'w01' is in two groups",
