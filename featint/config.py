@@ -39,8 +39,8 @@ class CorpusConfig:
     """Articles, their split, and the token windows made of them."""
 
     name: str = "wikipedia-summaries"
-    """`wikipedia-summaries` (shipped by a pinned package), or a JSON file {title: {"extract": text,
-    "topic": label}}."""
+    """`wikipedia-summaries` (shipped by a pinned package), or a file or a folder of files, each as
+    `corpora.FORMATS` says: .json, .jsonl, .csv, .parquet, .txt."""
     seq_len: int = 128
     """Tokens per window, separator included."""
     validation_fraction: float = 0.05

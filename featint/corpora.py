@@ -1,10 +1,11 @@
 """Text as token windows: articles, split into train, validation and test, and packed."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import datasets
 import numpy as np
 import torch
 from jaxtyping import Int
@@ -16,6 +17,16 @@ from featint.config import SPLITS, CorpusConfig, LMConfig, to_json
 
 KIND = "windows"
 PACKAGED = "wikipedia-summaries"
+NO_TOPIC = "Uncategorized"
+PLAIN = str.maketrans("\u00a0\u202f", "  ")
+TABLE = 'a table with a column "text" and, if you like, "title" and "topic"'
+FORMATS = {
+    ".json": 'JSON of the form {title: {"text": text, "topic": label}}',
+    ".txt": "text",
+} | dict.fromkeys((".jsonl", ".csv", ".parquet"), TABLE)
+"""What a file of text holds, by the end of its name."""
+# names of columns that are understood, too
+NAMES = {"extract": "text", "content": "text", "label": "topic", "category": "topic"}
 
 
 class Article(NamedTuple):
@@ -62,44 +73,67 @@ class Corpus(NamedTuple):
     """Folder of the artefact."""
 
 
-def source(config: CorpusConfig) -> Path:
-    """The file of the articles.
+def files(config: CorpusConfig) -> list[Path]:
+    """The files of the text, sorted. Raises ValueError if the corpus is neither the packaged one
+    nor a file, or a folder of files, of a format in `FORMATS`."""
+    place = assets.path(PACKAGED) if config.name == PACKAGED else Path(config.name)
+    found = sorted(place.rglob("*")) if place.is_dir() else [place]
+    if found := [file for file in found if file.suffix in FORMATS and file.is_file()]:
+        return found
+    raise ValueError(
+        f"corpus name = {config.name!r} is not known; allowed: {PACKAGED!r}, or the path of an "
+        f"existing file, or of a folder of files, that end in {', '.join(FORMATS)}"
+    )
 
-    Raises ValueError if the corpus is neither the packaged one nor an existing file.
-    """
-    if config.name == PACKAGED:
-        return assets.path(PACKAGED)
-    file = Path(config.name)
-    if not file.is_file():
-        raise ValueError(
-            f"corpus name = {config.name!r} is not known; allowed: {PACKAGED!r}, or the path of an "
-            "existing JSON file"
-        )
-    return file
+
+def fingerprint(config: CorpusConfig) -> str:
+    """The sha256 of the text's file; of several files a key of theirs."""
+    found = {str(file): store.sha256(file, file.stat().st_mtime_ns) for file in files(config)}
+    return store.key(found) if len(found) > 1 else found.popitem()[1]
+
+
+def documents(file: Path, alone: bool) -> Iterator[dict]:
+    """The documents of a file, by the names of their columns, one after the other. A text file is
+    one document, but one that is `alone` has one in each paragraph."""
+    if file.suffix == ".json":
+        pages = json.loads(file.read_text(encoding="utf-8-sig"))
+        yield from ({"title": title, **page} for title, page in sorted(pages.items()))
+    elif file.suffix == ".txt":
+        text = file.read_text(encoding="utf-8-sig")
+        yield from ({"text": part} for part in (text.split("\n\n") if alone else [text]))
+    else:
+        kind = {".jsonl": "json"}.get(file.suffix, file.suffix[1:])
+        yield from datasets.load_dataset(kind, data_files=str(file), split="train", streaming=True)
 
 
 def articles(config: CorpusConfig) -> list[Article]:
-    """All articles by title, without pages that open by saying what their name "may refer to".
+    """All documents that hold text, those of a JSON file by title, without pages that open by
+    saying what their name "may refer to".
 
-    Spaces are made plain. Raises ValueError if the file is not JSON of the form
-    {title: {"extract": text, "topic": label}} with text in it.
+    Spaces are made plain. Raises ValueError for a file that is not as `FORMATS` says, or holds what
+    is not Unicode, and if there is no text at all.
     """
-    file = source(config)
-    try:
-        pages = json.loads(file.read_text(encoding="utf-8"))
-        plain = str.maketrans("\u00a0\u202f", "  ")
-        found = [
-            Article(title, page["topic"], page["extract"].translate(plain).strip())
-            for title, page in sorted(pages.items())
-        ]
-    except (ValueError, KeyError, TypeError, AttributeError) as e:
-        raise ValueError(
-            f'{file} must be JSON of the form {{title: {{"extract": text, "topic": label}}}}; '
-            f"reading it failed: {e!r}"
-        ) from e
+    found, among = [], files(config)
+    for file in among:
+        n, title = 0, file.stem
+        try:
+            rows = list(documents(file, len(among) == 1))  # to the end, which closes the file
+            for n, row in enumerate(rows, 1):
+                row = {NAMES.get(name, name): value for name, value in row.items()}
+                title = str(row.get("title", f"{file.stem} {n}" if n > 1 else file.stem))
+                text = (row["text"] or "").translate(PLAIN).strip()
+                (title + text).encode()  # a lone surrogate is refused here
+                topic = row.get("topic")
+                found.append(Article(title, NO_TOPIC if topic is None else str(topic), text))
+        except Exception as e:
+            said = f"{type(e).__name__}: {e}".splitlines()[0][:200]
+            raise ValueError(
+                f"{file} must be {FORMATS[file.suffix]}, in UTF-8; reading it failed at or after "
+                f"document {n} ({title[:60]!r}): {said}"
+            ) from e
     found = [a for a in found if a.text and "may refer to" not in a.text[:200]]
     if not found:
-        raise ValueError(f"{file} holds no article with text")
+        raise ValueError(f"{config.name} holds no article with text")
     return found
 
 
@@ -155,11 +189,6 @@ def pack(
     return Windows(*map(torch.from_numpy, (tokens, article, np.asarray(topic_of)[article])))
 
 
-def identity(config: CorpusConfig, lm: LMConfig) -> dict:
-    """What the windows depend on: text, split, window length and tokenizer."""
-    return {"corpus": to_json(config), "lm": to_json(lm)}
-
-
 def windows(
     config: CorpusConfig, lm: LMConfig, tokenizer: Callable[[], tuple[Callable, int]]
 ) -> Corpus:
@@ -169,53 +198,37 @@ def windows(
     called only if the windows have to be made. Raises StoreError if a corpus file has changed
     since they were.
     """
-    config_of = identity(config, lm)
-    if not store.exists(KIND, config_of):
-        make(config, lm, *tokenizer())
-    artefact = store.load(KIND, config_of)
-    if config.name != PACKAGED:
-        file = source(config)
-        if store.sha256(file, file.stat().st_mtime_ns) != artefact.meta["sha256"]:
-            raise store.StoreError(
-                f"{file} has changed since {artefact.path} was made from it; "
-                "save the new text under another name"
-            )
+    identity = {"corpus": to_json(config), "lm": to_json(lm)}
+    if not store.exists(KIND, identity):
+        make(identity, config, *tokenizer())
+    artefact = store.load(KIND, identity)
+    if config.name != PACKAGED and fingerprint(config) != artefact.meta["sha256"]:
+        raise store.StoreError(
+            f"{config.name} has changed since {artefact.path} was made from it; "
+            "save the new text under another name"
+        )
     tensors = load_file(artefact.file("windows.safetensors"))
     names = json.loads(artefact.file("names.json").read_text(encoding="utf-8"))
     by_split = {
         name: Windows(*(tensors[f"{name}/{field}"].long() for field in Windows._fields))
         for name in SPLITS
     }
-    return Corpus(
-        by_split, names["titles"], names["topics"], artefact.meta["separator"], artefact.path
-    )
+    return Corpus(by_split, **names, separator=artefact.meta["separator"], path=artefact.path)
 
 
-def make(
-    config: CorpusConfig,
-    lm: LMConfig,
-    encode: Callable[[list[str]], list[list[int]]],
-    separator: int,
-) -> None:
-    """Cut the corpus into windows and store them."""
+def make(identity: dict, config: CorpusConfig, encode: Callable, separator: int) -> None:
+    """Cut the corpus into windows and store them under what they depend on."""
     found = articles(config)
     print(f"cutting {len(found):,} articles into windows of {config.seq_len} tokens", flush=True)
     encoded = encode([a.text for a in found])
     topics = sorted({a.topic for a in found})
     topic_of = [topics.index(a.topic) for a in found]
-    tensors, meta = {}, {"separator": separator}
+    tensors = {}
     for name, rows in split(found, config).items():
         packed = pack(rows, encoded, topic_of, separator, config.seq_len)
         tensors |= {f"{name}/{field}": getattr(packed, field).int() for field in Windows._fields}
-        meta[name] = {
-            "articles": len(rows),
-            "windows": len(packed.tokens),
-            "tokens": int((packed.tokens != separator).sum()),
-        }
-    file = source(config)
-    meta["sha256"] = store.sha256(file, file.stat().st_mtime_ns)
-    with store.create(KIND, identity(config, lm), meta, seed=config.seed) as folder:
+    meta = {"separator": separator, "sha256": fingerprint(config)}
+    with store.create(KIND, identity, meta, seed=config.seed) as folder:
         store.write_bytes(folder / "windows.safetensors", save(tensors))
-        store.write_json(
-            folder / "names.json", {"titles": [a.title for a in found], "topics": topics}
-        )
+        names = {"titles": [a.title for a in found], "topics": topics}
+        store.write_json(folder / "names.json", names)

@@ -25,7 +25,7 @@ PATHS = {
 }
 """Reconstructions that a model's parts make up; a part that a model lacks counts as nothing."""
 KIND = "reconstruction"
-LEVELS = ["measure", "model", "part"]
+LEVELS, SHARED = ["measure", "model", "part"], ["tokens", "sst"]
 
 
 def paths(models: Mapping[str, nn.Module]) -> Callable[[Tensor], dict[tuple, Tensor]]:
@@ -107,13 +107,16 @@ def sums(models: Mapping[str, ModelConfig], split: str = "test") -> pd.DataFrame
             "models that read one set of activations can be compared token by token; "
             f"asked for {len(sites)}: {', '.join(seen) or 'none'}"
         )
-    tables = [_stored(config, split, name) for name, config in models.items()]
-    own = [table.drop(columns=["tokens", "sst"], level="measure") for table in tables]
-    return pd.concat([tables[0][["tokens", "sst"]], *own], axis=1)
+    tables = {name: _stored(config, split) for name, config in models.items()}
+    own = [
+        table.drop(columns=SHARED, level="measure").rename(columns={"": name}, level="model")
+        for name, table in tables.items()
+    ]
+    return pd.concat([next(iter(tables.values()))[SHARED], *own], axis=1)
 
 
-def _stored(config: ModelConfig, split: str, name: str) -> pd.DataFrame:
-    """The sums of one model, under the given name; measured, if the store lacks them."""
+def _stored(config: ModelConfig, split: str) -> pd.DataFrame:
+    """The sums of one model, without a name; measured, if the store lacks them."""
     trained = runs.get(config)
     key = {"weights": trained.sha256, "split": split}
     if not store.exists(KIND, key):
@@ -125,12 +128,5 @@ def _stored(config: ModelConfig, split: str, name: str) -> pd.DataFrame:
             save_file(columns, folder / "sums.safetensors")
     columns = load_file(store.load(KIND, key).file("sums.safetensors"))
     index = pd.Index(columns.pop("article").numpy(), name="article")
-    keys = {column: tuple(column.split("|")) for column in columns}
-    # safetensors sorts its names; readers expect the shared columns first
-    table = pd.DataFrame({keys[c]: columns[c].numpy() for c in columns}, index=index)
-    shared = [("tokens", "", ""), ("sst", "", "")]
-    rest = [c for c in table if c not in shared]
-    named = [(m, name, part) for m, _, part in rest]
-    table = table[[*shared, *rest]]
-    table.columns = pd.MultiIndex.from_tuples([*shared, *named], names=LEVELS)
-    return table
+    values = {tuple(column.split("|")): sums.numpy() for column, sums in columns.items()}
+    return pd.DataFrame(values, index=index).rename_axis(columns=LEVELS)

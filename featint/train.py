@@ -102,20 +102,11 @@ def fit(
 ) -> Training:
     """Fit `model` in place and return the history.
 
-    Parameters
-    ----------
-    model
-        Returns a `Reconstruction` for x (batch, d_in); `parameters()` on the device of the batches.
-    batches
-        `batches[step]` is the (batch_tokens, d_in) batch of that step, the same at every call, so
-        that a run can resume.
-    loss_fn
-        From x_hat and x, both (batch, d_in), to a scalar.
-    validation
-        (n, d_in) held-out activations whose loss is logged; None logs none.
-    checkpoint
-        File written every minute and removed at the end. If it exists, the run goes on from there,
-        to the same result bit for bit.
+    `model` returns a `Reconstruction` for x (batch, d_in), on the device of the batches, of which
+    `batches[step]` is (batch_tokens, d_in), the same at every call, so that a run can resume.
+    `loss_fn` takes x_hat and x, both (batch, d_in), to a scalar; that of `validation`, held-out
+    activations (n, d_in), is logged. The file `checkpoint` is written every minute and removed at
+    the end; if it exists, the run goes on from there, to the same result bit for bit.
 
     Raises FloatingPointError if the loss stops being finite, ValueError if the batches are too few.
     """

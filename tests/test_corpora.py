@@ -5,6 +5,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
@@ -138,7 +139,7 @@ def test_a_changed_file_is_noticed(config, tmp_path):
     [
         ("not json", "must be JSON of the form"),
         ('["a list"]', "must be JSON of the form"),
-        ('{"A": {"extract": "no topic"}}', "must be JSON of the form.*topic"),
+        ('{"A": {"topic": "no text"}}', "must be JSON of the form.*document 1 .'A'.: .*text"),
         ('{"A": {"extract": "", "topic": "t"}}', "holds no article with text"),
     ],
 )
@@ -147,6 +148,90 @@ def test_a_corpus_file_of_another_form(tmp_path, content, message):
     file.write_text(content, encoding="utf-8")
     with pytest.raises(ValueError, match=message):
         corpora.articles(CorpusConfig(name=str(file)))
+
+
+PAGES = pd.DataFrame(
+    {
+        "title": ["Cité", "Empty", "None", "Hebrew"],
+        "topic": ["a", "b", "b", None],
+        "text": ["one\u00a0city, 😀", "", None, " שלום\nsecond line "],
+    }
+)
+READ = [
+    Article("Cité", "a", "one city, 😀"),
+    Article("Hebrew", "Uncategorized", "שלום\nsecond line"),
+]
+
+
+@pytest.mark.parametrize(
+    "name, write",
+    [
+        ("x.csv", lambda pages, file: pages.to_csv(file, index=False)),
+        ("bom.csv", lambda pages, file: pages.to_csv(file, index=False, encoding="utf-8-sig")),
+        ("x.parquet", lambda pages, file: pages.to_parquet(file)),
+        ("x.jsonl", lambda pages, file: pages.to_json(file, orient="records", lines=True)),
+        ("x.json", lambda pages, file: pages.set_index("title").to_json(file, orient="index")),
+    ],
+)
+@pytest.mark.parametrize("names", [{}, {"text": "content", "topic": "label"}])
+def test_a_text_may_be_a_table_of_any_kind(tmp_path, name, write, names):
+    """Documents stay apart, empty ones are left out, columns go by their usual names."""
+    write(PAGES.rename(columns=names), tmp_path / name)
+    assert corpora.articles(CorpusConfig(name=str(tmp_path / name))) == READ
+
+
+def test_a_folder_has_a_document_in_each_file_and_a_file_one_in_each_paragraph(tmp_path):
+    texts = {"b.txt": "two\r\n\r\nparts", "a/c.txt": "\ufeffthree", "empty.txt": "", "x.md": "not"}
+    place = tmp_path / "texts"
+    for name, text in texts.items():
+        (place / name).parent.mkdir(exist_ok=True, parents=True)
+        (place / name).write_bytes(text.encode())
+    folder = CorpusConfig(name=str(place))
+    assert corpora.articles(folder) == [
+        Article("c", corpora.NO_TOPIC, "three"),
+        Article("b", corpora.NO_TOPIC, "two\n\nparts"),
+    ]
+    alone = corpora.articles(replace(folder, name=str(place / "b.txt")))
+    assert [(a.title, a.text) for a in alone] == [("b", "two"), ("b 2", "parts")]
+    (place / "d.jsonl").write_text('{"text": "four", "topic": 4}\n', encoding="utf-8")
+    assert corpora.articles(folder)[-1] == Article("d", "4", "four")
+
+
+def test_a_folder_that_has_changed_is_noticed(tmp_path):
+    (folder := tmp_path / "texts").mkdir()
+    for i in range(30):
+        (folder / f"{i}.txt").write_text("some words " * 9, encoding="utf-8")
+    config = CorpusConfig(name=str(folder), seq_len=16)
+    assert len(made(config).titles) == 30
+    (folder / "more.txt").write_text("more", encoding="utf-8")
+    with pytest.raises(StoreError, match="has changed since"):
+        made(config)
+
+
+LATIN = "café au lait ".encode("latin-1") * 250_000
+
+
+@pytest.mark.parametrize(
+    "name, content, message",
+    [
+        ("x.json", b'{"A": {"text": "' + LATIN + b'"}}', "byte 0xe9 in position 19"),
+        ("x.txt", LATIN, "must be text, in UTF-8.* byte 0xe9 in position 3"),
+        ("x.csv", b"text\n" + LATIN, "byte 0xe9"),
+        ("x.jsonl", b'{"text": "' + LATIN + b'"}\n', "byte 0xe9"),
+        ("x.json", b'{"A": {"text": "a"}, "B": {"text": "b \\ud800"}}', "2 .'B'.: .*ud800"),
+        ("x.jsonl", b'{"text": "a"}\n{"text": "b \\ud800"}\n', "surrogate .* row 1"),
+        ("x.csv", b"words,topic\na,b\n", 'a column "text".*document 1'),
+        ("x.parquet", b"version https://git-lfs", "[Pp]arquet"),
+        ("x.doc", b"text", "is not known; .*end in .json, .txt, .jsonl, .csv, .parquet"),
+    ],
+)
+def test_text_that_cannot_be_read_is_named_with_its_place_in_a_line(
+    tmp_path, name, content, message
+):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message) as refused:
+        corpora.articles(CorpusConfig(name=str(tmp_path / name)))
+    assert name in str(refused.value) and len(str(refused.value)) < 600
 
 
 def test_unknown_corpus():

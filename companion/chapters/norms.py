@@ -15,7 +15,7 @@ from scipy import stats
 from torch import Tensor
 
 from companion import estimates
-from featint import geometry, metrics, path_effects, runs, store, train
+from featint import corpora, geometry, metrics, path_effects, runs, store, train
 from featint.activations import Activations
 from featint.config import ModelConfig, to_json
 from featint.joint import JointSAE
@@ -35,7 +35,6 @@ BINS, MIN_GROUP = 20, 10
 """Bins of like firing rate, and how many features of either group those that hold both need."""
 EVERY = 3
 """Effects are measured on every third block of text; rates and selectivity on all."""
-NO_TOPIC = "Uncategorized"
 KIND = "norm-sweep"
 LINEAR_STD, FACTOR_STD = 0.01, 0.05  # of the initial W_lin and V, as in `featint.nfm`
 
@@ -139,7 +138,7 @@ def observe(model: TopKSAE | JointSAE, history: pd.DataFrame, acts: Activations)
     codes = [model.encode(x) for x in acts.pieces()]
     effects = path_effects.by_feature(model, *blocks(model, acts))
     effects = effects.where(effects.fired >= MIN_FIRED).assign(fired=effects.fired)
-    labelled = torch.tensor([topic != NO_TOPIC for topic in acts.topics])
+    labelled = torch.tensor([topic != corpora.NO_TOPIC for topic in acts.topics])
     topic = acts.topic.where(labelled[acts.topic], -1)
     selectivity = metrics.selectivity(codes, topic, acts.article % 2, model.d_sae).numpy()
     rate = metrics.density(codes, model.d_sae).numpy()
