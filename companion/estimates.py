@@ -94,10 +94,8 @@ def of_totals(
         found = pd.DataFrame(statistic(totals), dtype=float)
     for key, column in found.items():
         if bad := int((~np.isfinite(column)).sum()):
-            raise ValueError(
-                f"{key!r} is not finite in {bad} of {len(found)} totals, with all of {a} {of} or "
-                "without one: its denominator is 0 there"
-            )
+            where = f"in {bad} of {len(found)} totals, with all of {a} {of} or without one"
+            raise ValueError(f"{key!r} is not finite {where}: its denominator is 0 there")
     same = {"n": a, "of": of} | same
     value, found = found.iloc[0].rename_axis(names), found[1:]
     if a == 1:
@@ -129,10 +127,9 @@ def by_seed(sums: pd.DataFrame) -> np.ndarray:
     lacks = grid.isna().groupby(level=0, sort=False).sum()
     if lacks.any(axis=None):
         row, column = np.argwhere(lacks.to_numpy())[0]
-        raise ValueError(
-            f"{sums.columns[column]} lacks {lacks.iloc[row, column]} of {len(articles)} articles "
-            f"from seed {seeds[row]}: what is compared takes the same seeds and the same articles"
-        )
+        lost = f"{lacks.iloc[row, column]} of {len(articles)} articles from seed {seeds[row]}"
+        remedy = "what is compared takes the same seeds and the same articles"
+        raise ValueError(f"{sums.columns[column]} lacks {lost}: {remedy}")
     require(grid)
     return grid.to_numpy(dtype=float).reshape(len(seeds), len(articles), -1)
 
@@ -288,10 +285,9 @@ def require(frame: pd.DataFrame) -> None:
     bad = ~np.isfinite(frame.to_numpy(dtype=float))
     if bad.any():
         row, column = np.argwhere(bad)[0]
-        raise ValueError(
-            f"{frame.columns[column]} = {frame.iloc[row, column]!r} in row {frame.index[row]!r} "
-            f"is not finite ({bad.any(axis=1).sum()} such rows)"
-        )
+        value = f"{frame.columns[column]} = {frame.iloc[row, column]!r}"
+        rows = f"({bad.any(axis=1).sum()} such rows)"
+        raise ValueError(f"{value} in row {frame.index[row]!r} is not finite {rows}")
 
 
 def pick(frame: pd.DataFrame, **names) -> pd.Series:
