@@ -87,8 +87,7 @@ def digits(x: float) -> float:
 
 
 def firings(codes: Codes) -> pd.DataFrame:
-    """Where features are active, in the order of tokens: columns token, a row of the codes,
-    feature, act."""
+    """Where features are active, in the order of tokens, rows of the codes: token, feature, act."""
     token, place = (codes.acts > 0).nonzero(as_tuple=True)
     feature, act = codes.indices[token, place], codes.acts[token, place]
     return pd.DataFrame({"token": token.int(), "feature": feature.int(), "act": act})
@@ -157,8 +156,7 @@ def promoted(
     nothing but the feature's direction.
 
     The direction is what the feature writes through both decoders, W_dec + W_lin, times `std`: that
-    of raw activations. Layers after the hook point are skipped. Tokens that differ only in space
-    around them count once.
+    of raw activations. Later layers are skipped. Tokens that differ only in space count once.
     """
     bridge, decode = language_model.bridge, language_model.tokenizer.decode
     directions = (model.sae.W_dec + model.nfm.W_lin)[torch.from_numpy(live)] * std

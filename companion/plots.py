@@ -31,20 +31,17 @@ STYLE = mpl.rc_params_from_file(places.DATA / "book.mplstyle", use_default_templ
 WIDTH, _ = STYLE["figure.figsize"]
 _PALETTE = pd.read_csv(places.DATA / "colours.csv", index_col="role", keep_default_na=False)
 COLOURS = _PALETTE["light"].to_dict()
-"""One colour per role, the same in every chapter; chosen to stay apart under the three common
-colour-vision deficiencies."""
+"""One colour per role in every chapter, apart under the three common colour-vision deficiencies."""
 INK = COLOURS["ink"]
 DARK = dict(zip(_PALETTE["light"], _PALETTE["dark"], strict=True))
 """What each of them becomes on a dark page."""
 ROLES = {model: role for role, models in _PALETTE["models"].items() for model in models.split()}
-"""Which colour a model has, or a path; one that is not listed has that of the first word of its
-name."""
+"""The role of a model or path; one that is not listed has that of the first word of its name."""
 _folder = places.BUILD / "figures"
 
 
 def colour(model: str, baseline: str = "") -> str:
-    """The colour of a model, or of a comparison; over its twin without them, the joint model shows
-    its interactions."""
+    """The colour of a model; over its twin without them, the joint model shows its interactions."""
     if model == "joint" and baseline == "joint_no_interaction":
         return COLOURS["interaction"]
     return COLOURS[ROLES.get(model) or ROLES.get(model.split("_")[0], "random")]
@@ -65,8 +62,7 @@ def setup(label: str = "walkthroughs") -> None:
 
 
 def svg(figure: Figure) -> str:
-    """The figure as SVG text that follows the theme: on a dark page every colour of `DARK` is
-    exchanged.
+    """The figure as SVG text whose colours, on a dark page, are exchanged as `DARK` says.
 
     Matplotlib writes colours into `style` attributes, which only `!important` overrides. Saved
     without a date: equal figures are equal files.
@@ -80,8 +76,7 @@ def svg(figure: Figure) -> str:
 
 
 def show(drawn: Axes | Figure, name: str, caption: str, alt: str) -> None:
-    """Put a figure on the page, numbered, with label `fig-<name>`, caption and alt text; save it as
-    `<name>.svg`.
+    """Put a figure on the page, numbered, with label `fig-<name>`; save it as `<name>.svg`.
 
     The caption says what n is and in which unit; it may hold MyST (maths, roles). `alt` says in a
     sentence or two what is to be seen. Raises ValueError if caption or alt text is empty.
@@ -113,11 +108,9 @@ def show(drawn: Axes | Figure, name: str, caption: str, alt: str) -> None:
 def table(
     frame: pd.DataFrame, name: str, caption: str, formats: dict[str, str] | None = None
 ) -> None:
-    """Put a table on the page, numbered, with label `tab-<name>`; the index is shown only if it is
-    named.
+    """Put a table on the page, numbered, with label `tab-<name>`; its index only if that is named.
 
-    `formats` gives format specs by column (default `.3g` for floats, `,` for whole numbers); what
-    is missing is shown as a dash.
+    `formats`: format specs by column, else as `cell` has them; what is missing is shown as a dash.
     """
     if any(frame.index.names):
         frame = frame.reset_index()

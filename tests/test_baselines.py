@@ -134,8 +134,8 @@ def test_the_released_codes_second_sae_is_fitted_to_the_error_at_its_settings(p,
     p, calls = replace(p, train=replace(p.train, lr=0.02)), []
     config = variants.get("sae_published", p)
 
-    def fit(model, batches, settings, loss, label):
-        calls.append((model, batches, settings, loss))
+    def fit(model, batches, settings, loss_fn, label):
+        calls.append((model, batches, settings, loss_fn))
         model.W_dec.data.fill_(7)
 
     first, other = runs.get(config), runs.get(variants.get("sae", p))

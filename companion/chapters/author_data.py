@@ -1,7 +1,6 @@
 """The tables that the paper's author released and later removed: fetched, found, checked.
 
-They are not ours to pass on. What follows from them is `data/results/author/author_data.json`,
-which depends on no profile.
+They are not ours to pass on. What follows from them, `data/results/author/`, depends on no profile.
 """
 
 import tomllib

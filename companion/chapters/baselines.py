@@ -1,5 +1,4 @@
-"""Rivals of an NFM on a finished SAE's error: least squares, and a second SAE as the released code
-had it."""
+"""Rivals of an NFM on an SAE's error: least squares, and a second SAE as in the released code."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -43,9 +42,8 @@ def ridge(
     squares, n = np.diag(gram)[:-1], gram[-1, -1]
     penalised = np.diag([1.0] * len(squares) + [0.0]) * squares.mean() / n
     rows, wanted = _with_constant(validation[0]), validation[1].double().cpu().numpy()
-    solutions = [
-        linalg.solve(gram + penalty * penalised, moment, assume_a="pos") for penalty in penalties
-    ]
+    systems = (gram + penalty * penalised for penalty in penalties)
+    solutions = [linalg.solve(system, moment, assume_a="pos") for system in systems]
     best = min(solutions, key=lambda solution: np.square(wanted - rows @ solution).sum())
     return best[:-1], best[-1]
 
@@ -83,8 +81,7 @@ class L1SAE(nn.Module):
         self.d_sae, self.penalty = d_sae, torch.zeros(())
 
     def forward(self, x: Float[Tensor, "batch d_in"]) -> Reconstruction:
-        """x_hat and codes; `penalty` is then the mean over tokens and features of a code times the
-        length of its direction."""
+        """x_hat and codes; `penalty` is then the mean of code times length of its direction."""
         acts = (x @ self.W_enc + self.b_enc).relu()
         self.penalty = (acts * self.W_dec.norm(dim=1)).mean()
         every = torch.arange(self.d_sae, device=x.device).expand(acts.shape)
@@ -92,11 +89,10 @@ class L1SAE(nn.Module):
 
 
 def l1_on_error(base: ModelConfig) -> L1SAE:
-    """The released code's control: an `L1SAE` as wide as a first SAE, fitted to its error; from
-    the store if it is there.
+    """The released code's control, from the store if it is there: an `L1SAE` as wide as a first
+    SAE, fitted to its error.
 
-    Only the steps with a learning rate above 0 are made. The penalty has weight 1 from the start
-    (there: after a ramp).
+    Only steps with a learning rate above 0 are made; the penalty gets its weight without a ramp.
     """
     whole, n_tokens = base.train, int(base.train.n_tokens * L1_STEP_SHARE)
     budget = {"n_tokens": max(whole.batch_tokens, n_tokens), "lr": whole.lr * L1_LR_SHARE}
@@ -107,14 +103,9 @@ def l1_on_error(base: ModelConfig) -> L1SAE:
     model = model.to(store.device())
     if not store.exists("l1_sae", identity):
         first = runs.get(base).model
-        batches = acts.batches(settings)
-        train.fit(
-            model,
-            batches.map(lambda x: x - first(x).x_hat),
-            settings,
-            lambda x_hat, x: train.mse(x_hat, x) + model.penalty,
-            label="L1 SAE",
-        )
+        errors = acts.batches(settings).map(lambda x: x - first(x).x_hat)
+        how = {"loss_fn": lambda x_hat, x: train.mse(x_hat, x) + model.penalty, "label": "L1 SAE"}
+        train.fit(model, errors, settings, **how)
         with store.create("l1_sae", identity, seed=settings.seed) as folder:
             save_model(model, folder / "model.safetensors")
     load_model(model, store.load("l1_sae", identity).file("model.safetensors"))

@@ -56,8 +56,7 @@ def three_tests(rows: pd.DataFrame, model: str, baseline: str) -> pd.DataFrame:
     tokens of two samples (the published choice), paired tokens, and paired tokens in articles
     (cluster-robust variance, df = articles - 1). Only the last is valid.
 
-    `rows` are those of `downstream.evaluate`. Raises ValueError for tokens that one of the two
-    lacks, or a single article.
+    `rows`: of `downstream.evaluate`. Raises ValueError for tokens that one lacks, or one article.
     """
     own, token = rows[rows.draw < 0], ["article", "window", "position"]
     kl = own.pivot(index=token, columns="condition", values="kl")

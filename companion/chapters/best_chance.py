@@ -1,5 +1,4 @@
-"""The interaction path tuned as its advocate would: the trials, the state of its hidden units, and
-the weights that it gives to pairs of features."""
+"""The interaction path tuned as its advocate would: trials, hidden units, weights of pairs."""
 
 import itertools
 from collections.abc import Sequence
@@ -39,15 +38,12 @@ def second_round(
     """
     for name, factors in (("own_lr", own_lr), ("widths", widths)):
         if not factors or not all(np.isfinite(f) and f > 0 for f in factors):
-            raise ValueError(
-                f"{name} = {list(factors)!r} must hold at least one factor, and only positive ones"
-            )
+            given = f"{name} = {list(factors)!r}"
+            raise ValueError(f"{given} must hold at least one factor, and only positive ones")
     combinations = list(itertools.product(own_lr, widths, normalise))
-    if len(combinations) > len(further) + 1:
-        raise ValueError(
-            f"own_lr x widths give {len(combinations)} trials per family; "
-            f"the plain SAE has {len(further) + 1}, ask for fewer factors"
-        )
+    if (many := len(combinations)) > (most := len(further) + 1):
+        given = f"own_lr x widths give {many} trials per family"
+        raise ValueError(f"{given}; the plain SAE has {most}, ask for fewer factors")
     carried = {f"sae.{name}": factor for name, factor in best.train.lr_scale.items()}
     paths = {
         w: replace(p.nfm, d_factor=max(1, round(p.nfm.d_factor * w)), linear=False, dropout=0.0)
@@ -91,8 +87,7 @@ def validate(trials: pd.DataFrame, p: Profile) -> pd.DataFrame:
 
 @torch.no_grad()
 def passing(trained: Trained, x: Float[Tensor, "n d_in"]) -> Float[Tensor, " hidden"]:
-    """Share of tokens on which each hidden unit of an interaction path passes anything; of a model
-    without hidden units, nothing."""
+    """Share of tokens on which each hidden unit of an interaction path, if any, passes anything."""
     nfm = trained.config.nfm
     if nfm is None or not nfm.interaction or nfm.form == "polynomial":
         return torch.zeros(0)

@@ -1,5 +1,4 @@
-"""What a parameter in the interaction path is worth: models of one size, and the path's share of
-what both paths do."""
+"""What a parameter in the interaction path is worth: models of one size, and the path's share."""
 
 import math
 
@@ -25,10 +24,8 @@ def of_size(p: Profile, width: int, share: float, seed: int | None = None) -> Mo
     half, rest = (d_sae + 1 + d) / 2, share / 100 * total - d
     m = max(0, round(math.sqrt(half**2 + rest) - half))
     if m < 1 or d_sae < p.sae.k:
-        raise ValueError(
-            f"share = {share!r} % of {total:,} parameters leaves {m} factors and {d_sae} "
-            f"features: at least 1 and k = {p.sae.k}"
-        )
+        leaves = f"leaves {m} factors and {d_sae} features: at least 1 and k = {p.sae.k}"
+        raise ValueError(f"share = {share!r} % of {total:,} parameters {leaves}")
     nfm = NFMConfig(d_factor=m, linear=False, dropout=p.nfm.dropout)
     return altered(plain, {"sae": {"d_sae": d_sae}, "nfm": nfm})
 

@@ -35,17 +35,14 @@ def discover(
     the discovery half. Raises ValueError if no feature fires there.
     """
     factors = stimuli.factors(design)
-    first, second = (design.index[design.half == half] for half in stimuli.HALVES)
-    live = values.columns[(values.loc[first] > 0).any()]
+    first, second = (design.half == half for half in stimuli.HALVES)
+    live = values.columns[(values[first] > 0).any()]
     if live.empty:
         raise ValueError("no feature fires on any sentence of the discovery half: nothing to test")
-    tests = [
-        designs.rm_anova(design.loc[half], values.loc[half, live], factors)
-        for half in (first, second)
-    ]
+    halves = [(design[half], values.loc[half, live], factors) for half in (first, second)]
+    tests = [designs.rm_anova(*half) for half in halves]
     both = pd.merge(*tests, on=["feature", "effect"], suffixes=("", "_confirmation"))
-    discovery = design.loc[first], values.loc[first, live], factors
-    return both, designs.shuffled_passes(*discovery, draws, seed)
+    return both, designs.shuffled_passes(*halves[0], draws, seed)
 
 
 class Chosen(NamedTuple):
@@ -79,10 +76,8 @@ def choose(
     live = pd.Index(features.feature.unique()).intersection(trained)
     share = able[torch.tensor(apart)].float().mean(0)[live].numpy(force=True)
     if not share.any():
-        raise ValueError(
-            "no live feature fires on any held-apart prompt, so that there is nothing to clamp: "
-            "train for more tokens or with a larger k"
-        )
+        remedy = "so that there is nothing to clamp: train for more tokens or with a larger k"
+        raise ValueError(f"no live feature fires on any held-apart prompt, {remedy}")
     among = features[features.feature.isin(live[share >= min(0.5, share.max())])]
     effect = features.effect.iloc[-1]
     ranked = among[among.effect == effect].sort_values("F", ascending=False, kind="stable").feature
@@ -148,8 +143,7 @@ def spliced(*splices: np.ndarray) -> pd.DataFrame:
 
 def slopes(shifts: pd.DataFrame) -> pd.DataFrame:
     """One dose-response slope per prompt and word under one condition, as a `designs.crossed`
-    table: least squares through 0 at a multiplier of 1, where nothing is clamped, times the largest
-    dose (logit).
+    table: least squares through 0 at a multiplier of 1, no clamp, times the largest dose (logit).
 
     All clamp settings of one feature are doses of one intervention, so they make one test, not one
     each. Raises ValueError for numbers that are not finite, or if no multiplier differs from 1.
@@ -193,16 +187,10 @@ def group_shifts(shifts: pd.DataFrame) -> pd.DataFrame:
     """Per word group of one condition: mean logit shifts at -4, 0 and 4, and the p of the group's
     mean slope (prompts and words random), Holm's over the four; NaN where nothing moves."""
     table, means = slopes(shifts), shifts.groupby([*FACTORS, "multiplier"]).value.mean()
-    groups = {
-        group: {
-            "shifts": [float(means[*labels, m]) for m in (-4, 0, 4)],
-            "p": designs.mean_test(table[cell].to_numpy()).p,
-        }
-        for cell, (group, labels) in enumerate(GROUPS.items())
-    }
-    frame = pd.DataFrame.from_dict(groups, orient="index")
-    untested = frame.p.isna().any()
-    return frame.assign(p=np.nan if untested else multipletests(frame.p, method="holm")[1])
+    each = [[float(means[*labels, m]) for m in (-4, 0, 4)] for labels in GROUPS.values()]
+    p = [designs.mean_test(table[cell].to_numpy()).p for cell in range(len(GROUPS))]
+    holm = np.nan if np.isnan(p).any() else multipletests(p, method="holm")[1]
+    return pd.DataFrame({"shifts": each, "p": holm}, list(GROUPS))
 
 
 def numbers(values: Mapping, reason: str = "", **same) -> pd.DataFrame:
@@ -211,6 +199,5 @@ def numbers(values: Mapping, reason: str = "", **same) -> pd.DataFrame:
     frame = pd.DataFrame.from_dict(values, orient="index", columns=["value", "unit"], dtype=object)
     missing = frame.value.isna()
     frame.loc[missing, ["value", "unit"]] = None, reason
-    names = [name if isinstance(name, tuple) else (name, "") for name in values]
-    frame[["quantity", "part"]] = names
+    frame[["quantity", "part"]] = [x if isinstance(x, tuple) else (x, "") for x in values]
     return estimates.tidy(frame, **same)

@@ -1,5 +1,4 @@
-"""Claim C4: squared norms of directions, their history and their modes, and what they predict on
-held-out text."""
+"""Claim C4: squared norms of directions, their history, modes, and what they predict."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -23,8 +22,7 @@ from featint.kernels.sparse import Codes
 from featint.sae import TopKSAE
 
 MULTIPLE = 0.2 / (3200 / (3 * 50_000))
-"""The paper parts its features, by eye, at the squared norm 0.2, 9.4 times the one at which they
-start."""
+"""The paper parts its features, by eye, at the squared norm 0.2, 9.4 times that at the start."""
 RARE = 0.05
 """A rare feature was active on fewer than this share of k / d_sae, the average, of its tokens."""
 MIN_WEIGHT = 0.05
@@ -146,12 +144,9 @@ def observe(model: TopKSAE | JointSAE, history: pd.DataFrame, acts: Activations)
 
 
 def matched(features: pd.DataFrame, outcome: str, **same) -> pd.DataFrame:
-    """Mean of an outcome over low-norm features minus that over high-norm ones of like firing rate;
-    a tidy frame of one row.
-
-    Least squares with one intercept per bin of the firing rate and heteroscedasticity-robust
-    errors (HC3); n counts the features in bins that hold both groups.
-    """
+    """Mean of an outcome over low-norm features minus that over high-norm ones of like firing rate:
+    least squares with one intercept per bin of the rate and heteroscedasticity-robust errors (HC3).
+    A tidy frame of one row; n counts the features in bins that hold both groups."""
     there = features.dropna(subset=outcome)
     order = there.rate.rank(method="first")
     there = there.assign(bin=pd.qcut(order, BINS, labels=False, duplicates="drop"))

@@ -43,9 +43,8 @@ class Attempt(planted.WorldConfig):
     d_factor: int = 32
     """Width of the factor embedding V."""
     hidden_bias: bool = False
-    """Train the bias of the MLP's hidden layer. At toy scale the pooled products start so small
-    that Adam's first steps on it put units below 0 on all tokens, for good; by default it stays at
-    0."""
+    """Train the bias of the MLP's hidden layer; else it stays 0. At toy scale the pooled products
+    start so small that Adam's first steps on it put units below 0 on all tokens, for good."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -144,8 +143,7 @@ def run(sweeps: Mapping[str, Sequence[Attempt]]) -> dict[str, pd.DataFrame]:
 
 def means(rows: pd.DataFrame, units: Mapping[str, str]) -> pd.DataFrame:
     """Means over seeds of the measures in `units`, per model (and per part, if rows have one), as
-    `estimates.tidy`; a measure whose unit is % is multiplied by 100. Left out is what a model does
-    not have."""
+    `estimates.tidy`, without what a model does not have; where the unit is %, times 100."""
     whole = pd.Series({m: 100 if unit == "%" else 1 for m, unit in units.items() if m in rows})
     rows = rows.assign(part=rows.get("part", "")).set_index(["seed", "model", "part"])
     table = rows[list(whole.index)].astype(float) * whole

@@ -43,10 +43,8 @@ def splice(
     """
     ids = model.tokenizer(text, add_special_tokens=False)["input_ids"]
     if len(ids) < 2:
-        raise ValueError(
-            f"sentence = {text!r} has {len(ids)} tokens; at least 2 are needed, "
-            "so that there is one to predict from and one to predict"
-        )
+        few = f"sentence = {text!r} has {len(ids)} tokens; at least 2 are needed"
+        raise ValueError(f"{few}, so that there is one to predict from and one to predict")
     tokens = torch.tensor([model.separator, *ids])
     words = [model.tokenizer.decode([token]).strip() or "␣" for token in tokens.tolist()]
     words = pd.Index([f"{i} {word}" for i, word in enumerate(words)], name="token")  # all differ

@@ -1,5 +1,4 @@
-"""The linear path and the decoder read the same codes, so only their sum is learned and the split
-between them is free."""
+"""The linear path and the decoder read the same codes: their sum is learned, the split is free."""
 
 import copy
 from dataclasses import replace
@@ -18,8 +17,7 @@ from featint.nfm import NFM
 from featint.sae import TopKSAE
 
 SEGMENTS, STEPS = 8, 15
-"""The float64 training: so many segments of so many steps; after each the state is looked at, and
-Adam starts anew."""
+"""The float64 training: so many segments of so many steps; after each a look, and Adam anew."""
 BATCH_TOKENS = 256
 
 
@@ -39,8 +37,7 @@ def separate(model: JointSAE, **changes) -> Separate:
 
 
 def gradients(model: Separate, x: Float[Tensor, "batch d_in"]) -> dict[str, float]:
-    """Frobenius norms of the gradients of decoder and linear path on one batch, and of their
-    difference."""
+    """Frobenius norms of one batch's gradients of decoder and linear path, and their difference."""
     train.mse(model(x.double()).x_hat, x.double()).backward()
     decoder, linear = model.sae.W_dec.grad, model.nfm.W_lin.grad
     norms = {"decoder": decoder, "linear path": linear, "difference": linear - decoder}
@@ -77,10 +74,8 @@ def merged(model: JointSAE) -> nn.Module:
     """
     sae, nfm = model.sae, model.nfm
     if nfm.config.top_n is not None or not nfm.config.linear:
-        raise ValueError(
-            f"linear = {nfm.config.linear}, top_n = {nfm.config.top_n}: "
-            "only a linear path that sees all codes can be merged"
-        )
+        given = f"linear = {nfm.config.linear}, top_n = {nfm.config.top_n}"
+        raise ValueError(f"{given}: only a linear path that sees all codes can be merged")
     d_in, bias = sae.W_dec.shape[1], nfm.b_lin if sae.b_dec is None else nfm.b_lin + sae.b_dec
     one = TopKSAE(d_in, replace(sae.config, decoder_bias=True)).to(sae.W_dec)
     one.load_state_dict(sae.state_dict() | {"W_dec": geometry.directions(model), "b_dec": bias})

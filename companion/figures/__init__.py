@@ -21,8 +21,7 @@ from companion.plots import COLOURS, INK, WIDTH
 ABOVE = {"loc": "outside upper center", "ncols": 2}
 """Where the legend of a whole figure stands."""
 LONGEST_LABEL = 24
-"""Characters; labels with longer lines stand above their rows, since beside them they would leave a
-phone no room for the data."""
+"""Characters; longer labels stand above their rows: beside them they leave a phone no room."""
 ARMS = {"fmt": "none", "ecolor": INK, "elinewidth": 1.2, "capsize": 3}
 """How the intervals of bars look."""
 
@@ -80,11 +79,8 @@ def label(row) -> str:
 
 
 def intervals(frame: pd.DataFrame, xlabel: str, zero: bool = False, label=label) -> Axes:
-    """A dot with its interval per estimate (`estimates.tidy`), from top to bottom; long labels
-    stand above their rows.
-
-    Colours are those of the models (`plots.colour`). With `zero` a line marks no difference.
-    """
+    """A dot with its interval per estimate (`estimates.tidy`), from top to bottom, in the colour of
+    its model (`plots.colour`); with `zero` a line marks no difference."""
     labels = [label(row) for row in frame.itertuples()]
     lines = [text.split("\n") for text in labels]
     above = max(len(line) for text in lines for line in text) > LONGEST_LABEL
@@ -108,9 +104,7 @@ def intervals(frame: pd.DataFrame, xlabel: str, zero: bool = False, label=label)
 
 def protocol_bars(frame: pd.DataFrame, ylabel: str) -> Axes:
     """Two bars per model, as published and controlled, with intervals; `frame` as `estimates.tidy`.
-
-    What is compared stands under them: the model, and the part if it has one.
-    """
+    What is compared stands under them: the model, and the part if it has one."""
     names = [f"{r.part}\nin {r.model}" if r.part else r.model for r in frame.itertuples()]
     place, names = pd.factorize(pd.Series(names))
     _, ax = plt.subplots()

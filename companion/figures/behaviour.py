@@ -19,20 +19,16 @@ KINDS = {"alone": "added first", "last": "added last", "shapley": "mean (Shapley
 def with_twins(rows: pd.DataFrame, condition: str) -> list[tuple[pd.Series, str]]:
     """KL per token of a condition's random twins, with their colour, and of the condition."""
     rows = rows[rows["condition"] == condition]
-    kl = rows["kl"].clip(lower=FLOOR)
-    return [
-        (kl[rows["draw"] >= 0], COLOURS["random"]),
-        (kl[rows["draw"] < 0], plots.colour(condition)),
-    ]
+    kl, twin = rows["kl"].clip(lower=FLOOR), rows["draw"] >= 0
+    return [(kl[twin], COLOURS["random"]), (kl[~twin], plots.colour(condition))]
 
 
 def boxes(rows: pd.DataFrame, labels: dict[str, str]) -> Axes:
     """KL per token, a box per condition and below it, grey, its random twin: rows of
     `downstream.evaluate`; `labels` says which, top to bottom.
 
-    The box holds the middle half, the line is the median, the dot the mean, whiskers reach from the
-    5th to the 95th percentile.
-    """
+    The box holds the middle half, its line is the median, the dot the mean; whiskers end at the 5th
+    and the 95th percentile."""
     _, ax = plt.subplots(figsize=(WIDTH, 0.9 + 0.62 * len(labels)))
     for place, condition in enumerate(labels):
         for shift, (kl, c) in zip((0.18, -0.18), with_twins(rows, condition), strict=True):
@@ -49,8 +45,7 @@ def boxes(rows: pd.DataFrame, labels: dict[str, str]) -> Axes:
 
 def histograms(rows: pd.DataFrame, labels: dict[str, str]) -> Figure:
     """KL per token of some conditions, a panel each, over the grey histogram of its random twins:
-    rows of `downstream.evaluate`. Solid lines mark the means, dotted ones the medians.
-    """
+    rows of `downstream.evaluate`. Solid lines mark the means, dotted ones the medians."""
     layers = {label: with_twins(rows, condition) for condition, label in labels.items()}
     figure, panels = figures.panels(layers, 1.35, more=0.7, sharex=True)
     bins = np.geomspace(FLOOR, max(1.0, rows["kl"].max()), 41)
@@ -87,9 +82,7 @@ def norm_curve(levels: pd.DataFrame, labels: dict[str, str], own: list[str]) -> 
     """Mean KL against mean error norm: `levels` by condition, columns error_norm, kl, kl_random.
 
     Above, the grey curve joins the random twins of all conditions, the thin blue one `own`, the
-    SAE's error and its shrunk copies. Below, the surroundings of the SAE, with that blue curve
-    carried on as a power law.
-    """
+    SAE's error and its shrunk copies; below, near the SAE, it is carried on as a power law."""
     figure, (ax, near) = plt.subplots(2, 1, figsize=(WIDTH, 6.6), height_ratios=(3, 2))
     random, own = levels.sort_values("error_norm"), levels.loc[own].sort_values("error_norm")
     thin = {"color": COLOURS["sae"], "linewidth": 1}

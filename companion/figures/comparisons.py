@@ -1,5 +1,4 @@
-"""Models against each other: under one switch of the protocol after another, by their size, and
-trial by trial."""
+"""Models against each other: under one switch of the protocol after another, by size, by trial."""
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -57,12 +56,9 @@ def worth(curve: pd.DataFrame, y: str, ylabel: str) -> Axes:
 
 
 def tuning(trials: pd.DataFrame, words: dict[str, str]) -> Axes:
-    """Validation FVU of every trial by family: columns family, fvu, chosen (filled); `words` says
-    what a family is called.
-
-    The axis ends where a trial is worse than the median by five times as much as the best is
-    better; beyond, an arrow stands at the edge.
-    """
+    """Validation FVU of every trial by family: columns family, fvu, chosen (filled); `words` names
+    families. The axis ends where a trial is worse than the median by five times as much as the best
+    is better; beyond, an arrow stands at the edge."""
     place, families = pd.factorize(trials["family"])
     _, ax = plt.subplots(figsize=(WIDTH, 0.9 + 0.45 * len(families)))
     median, best = trials["fvu"].median(), trials["fvu"].min()

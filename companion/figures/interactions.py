@@ -1,5 +1,4 @@
-"""Figures of 2x2 designs, of features that answer to them, and of clamps. Each takes a tidy
-frame."""
+"""Figures of 2x2 designs, of features that answer to them, and of clamps, from tidy frames."""
 
 from collections.abc import Mapping
 
@@ -47,8 +46,7 @@ def volcano(features: pd.DataFrame) -> Figure:
 
 def cells(frame: pd.DataFrame) -> Figure:
     """Interaction plots, one panel per feature: second factor on the x axis, a line per level of
-    the first. `frame`: the two factors, `feature`, `value` and, if there are intervals, `lo`,
-    `hi`."""
+    the first. `frame`: the two factors, `feature`, `value` and, with intervals, `lo` and `hi`."""
     first, second = frame.columns[:2]
     figure, panels = figures.panels(figures.grouped(frame, "feature"), 2.1, more=0.5, columns=2)
     styles = [("sae", "o-", -0.03), ("joint", "o--", 0.03)]
@@ -118,11 +116,9 @@ def word_scatter(shifts: pd.DataFrame) -> Figure:
 
 def over_bound(table: pd.DataFrame) -> Axes:
     """Contrasts in units of the smallest that would matter, a line per condition (index), on a
-    scale that is linear up to 1 and logarithmic beyond. Columns `kind`, and `estimate`, `lo` and
-    `hi`, each `..._over_bound`."""
+    scale that is linear up to 1, logarithmic beyond; rows of `chapters.interactions.summary`."""
     rows = table.dropna(subset="estimate_over_bound")
-    ends = rows[[f"{column}_over_bound" for column in ("estimate", "lo", "hi")]]
-    ends = ends.set_axis(["value", "lo", "hi"], axis=1)
+    ends = rows.filter(like="_over_bound").set_axis(["value", "lo", "hi"], axis=1)
     _, ax = plt.subplots(figsize=(WIDTH, 1.2 + 0.27 * len(rows)))
     ax.axvspan(-1, 1, color=COLOURS["random"], alpha=0.2, linewidth=0)
     for place, kind in enumerate(rows.kind):

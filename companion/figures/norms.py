@@ -100,8 +100,7 @@ def violins(trained: pd.DataFrame, drawn: pd.DataFrame, split: float) -> Axes:
 
 
 def scatters(trained: pd.DataFrame, drawn: pd.DataFrame) -> Figure:
-    """Squared norm against each share, trained and with integration weights drawn anew, with both
-    rank correlations."""
+    """Squared norm against each share, trained and drawn anew, with both rank correlations."""
     figure, axes = plt.subplots(2, 2, figsize=(WIDTH, 4.8), sharex=True)
     trained, drawn = (frame.assign(**100 * frame[list(SHARES)]) for frame in (trained, drawn))
     for ax, (share, name) in zip(axes.flat, SHARES.items(), strict=True):
