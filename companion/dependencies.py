@@ -28,9 +28,12 @@ BESIDE = {
 """Files that are read besides modules, and by which."""
 IN_THE_KEY = {"featint.config", "featint.store", "companion.profiles", "companion.variants"}
 """Modules that say what is asked for and where; the hash in an artefact's path says it already."""
-ON_THE_SPOT = {"featint.activations": {"featint.harvest"}}
-"""Imports, by module, that only make artefacts which the flow makes beforehand; it watches what
-those depend on already."""
+ON_THE_SPOT = {
+    "featint.activations": {"featint.harvest"},
+    "companion.profiles": {"featint.corpora", "featint.lm"},
+}
+"""Imports, by module, that only make or look at artefacts which the flow makes beforehand; it
+watches what those depend on already."""
 
 
 def within(name: str) -> set[str]:

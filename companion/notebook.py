@@ -202,6 +202,8 @@ def run(name: str, profile_name: str, parameters: dict, out: Path | None = None)
         parameters = {"profile": profile_name} | parameters
     declared = {k: (p["inferred_type_name"], p["default"] == "None") for k, p in known.items()}
     parameters = typed(name, declared, parameters)
+    paths_here = {k: Path(parameters[k]) for k in ("lm", "corpus") if parameters.get(k)}
+    parameters |= {k: str(path.resolve()) for k, path in paths_here.items() if path.exists()}
     remedy = "choose another --out" if out else REMEDY
     out = out or executed(name, profile_name)
     store.writable(out.parent, remedy)

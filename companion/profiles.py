@@ -22,8 +22,7 @@ class Profile:
 
     name: str
     d_in: int = 576
-    """Width of the activations at the hook point; the language model decides it, and training
-    checks it."""
+    """Width of the activations at the hook point, which the language model decides (`get`)."""
     harvest: HarvestConfig
     sae: SAEConfig
     nfm: NFMConfig
@@ -124,17 +123,19 @@ KNOBS = (
     dict.fromkeys(("k", "d_sae"), "sae")
     | dict.fromkeys(("d_factor", "dropout"), "nfm")
     | dict.fromkeys(("n_tokens", "batch_tokens", "lr"), "train")
-    | dict.fromkeys(("hook_point", "lm"), "harvest")
-    | dict.fromkeys(("d_in", "seed"))
+    | dict.fromkeys(("hook_point", "lm", "corpus"), "harvest")
+    | {"seed": None}
 )
 """Parameters of the notebooks, with the stage whose config each one sets; `seed` is the profile's
 only seed."""
 
 
 def get(name: str, **knobs) -> Profile:
-    """The profile of that name with some knobs turned; a knob that is None stays as it is.
+    """The profile of that name with some knobs turned; a knob that is None stays as it is. With
+    another language model `d_in` is that model's width.
 
-    Raises ValueError for an unknown profile or knob, or a value that its config refuses.
+    Raises ValueError for an unknown profile or knob, a value that its config refuses, or a model or
+    text that cannot be read.
     """
     choose("profile", name, tuple(PROFILES))
     profile = PROFILES[name]()
@@ -142,11 +143,18 @@ def get(name: str, **knobs) -> Profile:
         choose("knob", knob, tuple(KNOBS))
         if value is None:
             continue
-        value = LMConfig(name=value) if knob == "lm" else (value,) if knob == "seed" else value
+        if knob in ("lm", "corpus"):
+            value = replace(getattr(profile.harvest, knob), name=value)
+        value = (value,) if knob == "seed" else value
         change, stage = {"seeds" if knob == "seed" else knob: value}, KNOBS[knob]
         turned = altered(profile, {stage: change} if stage else change)
         if turned != profile:
             profile = replace(turned, turned=(*profile.turned, knob))
+    if {"lm", "corpus"} & set(profile.turned):
+        from featint import corpora, lm  # only here: they take seconds
+
+        corpora.files(profile.harvest.corpus)
+        profile = replace(profile, d_in=lm.load(profile.harvest.lm).d_model)
     return profile
 
 

@@ -118,6 +118,22 @@ def test_a_base_may_be_any_model_of_x_and_its_sae_run_at_another_k():
     assert not warm.freezes_sae and not RESIDUAL.freezes_sae
 
 
+def test_another_model_and_text_bring_the_models_width(lm_folder, corpus_file):
+    p = profiles.get("smoke", lm=str(lm_folder), corpus=str(corpus_file))
+    assert (p.d_in, p.harvest.lm.name) == (32, str(lm_folder))
+    assert p.harvest.corpus == replace(P.harvest.corpus, name=str(corpus_file))
+    assert p.turned == ("lm", "corpus") and p.label.startswith("custom/smoke-")
+    assert profiles.get("smoke", lm=P.harvest.lm.name, corpus=None) == P
+    assert variants.get("sae_matched", p).sae.d_sae != variants.get("sae_matched", P).sae.d_sae
+
+
+def test_a_model_or_text_that_cannot_be_read_is_refused_with_the_profile(tmp_path, lm_folder):
+    with pytest.raises(ValueError, match="lm = '.*' cannot be loaded"):
+        profiles.get("smoke", lm=str(tmp_path))
+    with pytest.raises(ValueError, match="corpus name = 'nowhere' is not known; .*or the path of"):
+        profiles.get("smoke", corpus="nowhere", lm=str(lm_folder))
+
+
 @pytest.mark.parametrize("name", profiles.PROFILES)
 def test_profiles_keep_the_papers_ratios(name):
     p = profiles.get(name)

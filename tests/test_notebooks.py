@@ -1,6 +1,7 @@
 """Notebooks stay thin, clean and parameterised."""
 
 import ast
+import shutil
 import symtable
 
 import nbformat
@@ -279,6 +280,20 @@ class TestDrafts:
         nbformat.write(nbformat.v4.new_notebook(cells=cells), folder / "a.ipynb")
         touched = dependencies.of_notebook(folder / "a.ipynb")
         assert [f.name for f in touched] == ["metrics.py"]
+
+
+def test_a_text_is_looked_for_where_the_command_was_given(tmp_path, monkeypatch, corpus_file):
+    passed = {}
+
+    def execute(source, copy, parameters, **_):
+        passed.update(parameters)
+        shutil.copy(source, copy)
+
+    monkeypatch.chdir(corpus_file.parent)
+    monkeypatch.setattr(notebook, "announce", lambda *_: None)
+    monkeypatch.setattr(papermill, "execute_notebook", execute)
+    notebook.run("reconstruction", "smoke", {"corpus": corpus_file.name}, tmp_path / "o.ipynb")
+    assert passed == {"profile": "smoke", "corpus": str(corpus_file)}
 
 
 class TestBeforeTheWork:
