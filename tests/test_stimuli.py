@@ -196,7 +196,9 @@ def test_semicolons_and_tabs_are_as_good_as_commas(tmp_path, between, encoding):
     file.write_text("\r\n".join(lines), encoding=encoding)
     pd.testing.assert_frame_equal(stimuli.load(file), wanted)
     with pytest.raises(ValueError, match="other.csv lacks the columns text"):
-        file.write_text(file.read_text(encoding).replace("text", "words", 1), encoding=encoding)
+        file.write_text(
+            file.read_text(encoding=encoding).replace("text", "words", 1), encoding=encoding
+        )
         stimuli.load(file)
 
 
