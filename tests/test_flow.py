@@ -105,7 +105,8 @@ def test_a_killed_flow_goes_on_by_itself_and_a_living_one_is_left_alone(project,
 
 FOLLOWER = """
 import os, signal, subprocess, sys
-signal.signal(signal.SIGINT, signal.SIG_DFL)
+for number in signal.SIGINT, signal.SIGHUP:  # which a shell may have this process ignore
+    signal.signal(number, signal.SIG_DFL)
 job = [sys.executable, "-m", "companion.flow", sys.executable, "-c", "import time; print('works', flush=True); time.sleep(60)"]
 os.environ["FEATINT_FLOW"] = str(os.getpid())
 subprocess.run(job)
