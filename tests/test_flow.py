@@ -30,6 +30,12 @@ def project(tmp_path_factory):
     return folder
 
 
+def heed():
+    """A shell that starts the tests in its background has them ignore these two."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 @pytest.fixture
 def start(project):
     """Start Snakemake in the project; what still runs in the end is killed."""
@@ -47,6 +53,7 @@ def start(project):
                 stderr=subprocess.STDOUT,
                 encoding="utf-8",
                 start_new_session=True,
+                preexec_fn=heed,
             )
         )
         return begun[-1]
@@ -105,8 +112,7 @@ def test_a_killed_flow_goes_on_by_itself_and_a_living_one_is_left_alone(project,
 
 FOLLOWER = """
 import os, signal, subprocess, sys
-for number in signal.SIGINT, signal.SIGHUP:  # which a shell may have this process ignore
-    signal.signal(number, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.SIG_DFL)
 job = [sys.executable, "-m", "companion.flow", sys.executable, "-c", "import time; print('works', flush=True); time.sleep(60)"]
 os.environ["FEATINT_FLOW"] = str(os.getpid())
 subprocess.run(job)
@@ -125,6 +131,7 @@ def test_a_step_ends_with_its_flow_and_by_signals(number, to):
         stdout=subprocess.PIPE,
         encoding="utf-8",
         start_new_session=True,
+        preexec_fn=heed,
     ) as first:
         assert first.stdout.readline() == "works\n"
         if to == "everything":
