@@ -88,7 +88,7 @@ def book(tmp_path, monkeypatch):
     write(
         tmp_path / "index.md",
         "# Book\n\n```{toctree}\nnotebooks/chapter\nbook/ledger\nstatus\n```\n\n{paper}`gain`, bare {paper}`gain:value`, {verdict}`gain`, {verdict}`published/gain`, n = {result}`chapter:joint/fvu:n`,"
-        " five seeds: {result}`published/chapter:joint/fvu`; k is {setting}`setup_topk`\n\n```{scale}\n```\n\n```{claims}\ngain: Less error\n```\n",
+        " five seeds: {result}`published/chapter:joint/fvu`, over {result}`chapter:joint/fvu:of`; k is {setting}`setup_topk`\n\n```{scale}\n```\n\n```{claims}\ngain: Less error\n```\n",
     )
     write(
         tmp_path / "book/ledger.md",
@@ -220,7 +220,7 @@ def test_book_shows_what_was_executed_and_measured(book):
     ]
     said = " ".join(BeautifulSoup(ledger, "html.parser").text.split())
     assert "1 of 4 published verdicts rest on several seeds. 0 of them each seed" in said
-    assert "In 1 a seed alone would have decided otherwise" in said
+    assert "In 1 two of them, or one and all together, would have decided differently" in said
     assert "decides otherwise in 1." in said
     assert [cell.text.strip() for cell in differ.tbody.find_all("td")] == [
         "Error cut",

@@ -2,7 +2,7 @@
 
 {result}`reconstruction:joint/fvu/all/controlled`           a value of a chapter, here with four significant digits
 {result}`reconstruction:joint/fvu/all/controlled:.3f:ci`   with a format spec, and with its interval: 0.312 [0.305, 0.320]
-{result}`reconstruction:joint/fvu/all/controlled:n`         how many units stand behind it; `unit` gives the unit
+{result}`reconstruction:joint/fvu/all/controlled:n`         how many units stand behind it; `of`: how many of what; `unit`: its unit
 {result}`published/seeds:joint/fvu/controlled`      a value of the published run, whatever profile the book shows; so `laptop/...`, of that profile's
 {paper}`abs_joint_recon_improvement`                what the paper prints, with its unit, or its name if it is a statistic: F = 5.06; a word has none
 {paper}`clamp_interaction_F:value`                  the same without either, where the sentence says it
@@ -129,10 +129,12 @@ class Result(SphinxRole):
             value = results.lookup(file, name)
         except store.StoreError as e:
             raise ExtensionError(f"{self.env.docname}: {{result}}`{self.text}`: {e}") from e
-        spec = next((option for option in options if option not in ("ci", "n", "unit")), None)
+        spec = next((option for option in options if option not in ("ci", "n", "of", "unit")), None)
         try:
             if "n" in options or "unit" in options:
                 text = number(value.n) if "n" in options else value.unit
+            elif "of" in options:
+                text = f"{value.n:,} {value.of}"
             elif "ci" in options:
                 text = interval(value.value, value.lo, value.hi, spec)
             else:
@@ -433,11 +435,11 @@ class Stability(Markdown):
                 ]
                 lines.append(f"| {' | '.join(cells)} |")
         firm = sum(set(row["each_seed"]) == {row["verdict"]} for row in seeded)
-        apart = sum(any(against(row["verdict"], v) for v in row["each_seed"]) for row in seeded)
+        apart = sum(len({row["verdict"], *row["each_seed"]} & set(DECIDED)) > 1 for row in seeded)
         runs = sum(against(row["verdict"], quick[key]["verdict"]) for key, row in rows.items())
         said = (
             f"{len(seeded)} of {len(rows)} published verdicts rest on several seeds. {firm} of them each seed would have given alone. "
-            f"In {apart} a seed alone would have decided otherwise; in the others that differ, it, or all of them, would have left it undecided. "
+            f"In {apart} two of them, or one and all together, would have decided differently; in the others that differ, some leave open what others decide. "
             f"The run `{QUICK}`, one seed and less text, decides otherwise in {runs}."
         )
         head = f"| number | verdict | seeds that say so alone | the others say | `{QUICK}` |\n|:--|:--|--:|:--|:--|"
