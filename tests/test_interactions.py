@@ -312,18 +312,29 @@ class TestSeeds:
         found = interactions.spliced(one, 2 * one).estimate.to_dict()
         assert found == pytest.approx({"moved": 2.25, "relative": 1.5, "bound": 0.15})
 
-    def test_the_smallest_p_is_corrected_for_the_seeds(self):
+    def test_the_p_that_most_seeds_show_it(self):
+        """Benjamini & Heller 2008 by hand: u of n seeds, (n - u + 1) times the u-th smallest p."""
         names = PAGE | {"undefined": "nothing moves"}
-        surest = types.FunctionType(PAGE["surest"].__code__, names)
-        p_of = pd.Series({4: 0.3, 1: 0.01, 2: np.nan}, dtype=object)
-        seed, frame = surest(p_of, quantity="p")
-        assert (seed, *frame.loc[0, ["value", "unit"]]) == (1, pytest.approx(0.03), "p")
+        in_most = types.FunctionType(PAGE["in_most"].__code__, names)
+        p_of = pd.Series({4: 0.3, 1: 0.01, 2: np.nan}, dtype=object)  # the second of three, twice
+        seed, frame = in_most(p_of, quantity="p")
+        assert (seed, *frame.loc[0, ["value", "unit"]]) == (4, pytest.approx(0.6), "p")
         assert frame.each_seed[0] == [[0.3, None, None], [0.01, None, None], [None, None, None]]
-        assert surest(p_of + 0.5)[1].value[0] == 1
-        missing = surest(p_of * np.nan)[1]
+        assert in_most(p_of + 0.5)[1].value[0] == 1
+        missing = in_most(p_of * np.nan)[1]
         assert (missing.value[0], missing.unit[0]) == (None, "nothing moves")
-        one = surest(p_of.loc[[1]])[1]
+        one = in_most(p_of.loc[[1]])[1]
         assert (one.value[0], one.each_seed[0]) == (0.01, None)
+        five = in_most(pd.Series([0.5, 0.001, 0.004, 1.0, 0.002]))  # a lucky one does not decide
+        assert (five[0], five[1].value[0]) == (2, pytest.approx(3 * 0.004))
+
+    def test_most_seeds_rarely_show_what_two_of_five_have(self):
+        """Where two seeds always show it and three never do, at most 5 % of draws reject."""
+        names = PAGE | {"undefined": "nothing moves"}
+        in_most = types.FunctionType(PAGE["in_most"].__code__, names)
+        draws = np.random.default_rng(0).uniform(size=(1000, 3))
+        rejected = [in_most(pd.Series([0, 0, *p]))[1].value[0] < 0.05 for p in draws]
+        assert 0.02 < np.mean(rejected) < 0.065  # the smallest of three, three times: 4.9 %
 
     def test_the_least_selective_feature_is_measured_on_the_other_half(self):
         design, values = planted(3)

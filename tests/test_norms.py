@@ -223,6 +223,7 @@ def test_over_seeds_by_hand():
     assert found.loc["a", ["value", "lo", "hi"]].tolist() == pytest.approx([3, 3 - half, 3 + half])
     assert found.value["b"] is None and found.unit.tolist() == ["%", "too few"]
     assert set(found.model) == {"joint"} and set(found.quantity) == {"difference"}
+    assert found.each_seed["a"] == [[1, 0, 2], [2, 1, 3], [6, 5, 7]]  # each with its own interval
     alone = page["over_seeds"]({7: by_seed[0]})  # keeps what it has over features
     assert alone.equals(by_seed[0])
 
