@@ -18,6 +18,7 @@ import pandas as pd
 from scipy import stats
 
 from companion import designs, estimates, profiles, variants
+from companion.chapters import interactions
 from featint import activations, downstream, harvest, lm, reconstruction, runs, store
 
 ARTICLES = Path(__file__).with_name("articles.csv")
@@ -241,6 +242,38 @@ def prompts_and_words(prompts: int, words: int):
     return batch
 
 
+def clamped(prompts: int, words: int, seeds: int, of_seed: float):
+    """`interactions.over_seeds`: all seeds clamp on the same prompts and words, which answer to them
+    alike in part. A seed's contrast is drawn around 0, `of_seed` times as wide as what words add to
+    it, and turned by as many held-apart prompts (`interactions.turned`), so that the truth is
+    E[d sign(d + e)] = sqrt(2 / pi) var(d) / sqrt(var(d) + var(e)), with e what words and held-apart
+    prompts add."""
+
+    of_words, of_prompts, of_both = 4 * 0.5 / words, 4 * 0.5 / prompts, 4 / words / prompts
+    own = of_seed * math.sqrt(of_words)
+    noise_of_sign = of_words + of_prompts + of_both
+    true = math.sqrt(2 / math.pi) * own**2 / math.sqrt(own**2 + noise_of_sign)
+
+    def batch(worlds: int, rng):
+        cell = np.repeat(range(4), words)
+        columns = pd.MultiIndex.from_arrays([cell, range(4 * words)], names=["cell", "word"])
+        apart, found = range(prompts), []
+        for _ in range(worlds):
+            shared, tables = 0.5 * rng.standard_normal(4 * words), []
+            answers = 0.5 * rng.standard_normal((2 * prompts, 4))
+            for contrast in own * rng.standard_normal(seeds):
+                of_word = shared + 0.5 * rng.standard_normal(4 * words)
+                of_word += contrast * designs.INTERACTION[cell] / 4
+                of_prompt = answers + 0.5 * rng.standard_normal((2 * prompts, 4))
+                noise = rng.standard_normal((2 * prompts, 4 * words))
+                table = pd.DataFrame(of_word + of_prompt[:, cell] + noise, columns=columns)
+                tables.append(interactions.turned(table, apart))
+            found.append(interactions.over_seeds(tables))
+        return pd.DataFrame(found), true
+
+    return batch
+
+
 def settings() -> Iterator[tuple[dict, Callable]]:
     """What is simulated: interval, function, chapters, n and what one is of, and a function from a
     number of worlds and a generator to their intervals and the truth."""
@@ -282,6 +315,11 @@ def settings() -> Iterator[tuple[dict, Callable]]:
         yield about, contrasts(test, 20, 16)
     about = row("mean, both random", "designs.mean_test", "Interactions", 20, "prompts x 64 words")
     yield about, prompts_and_words(20, 64)
+    for of_seed in (0.0, 1.0, 3.0):
+        of = f"prompts x 64 words x {SEEDS} seeds"
+        name = "2x2 contrast, seeds random too"
+        about = row(name, "interactions.over_seeds", "Interactions", 20, of) | {"of_seed": of_seed}
+        yield about, clamped(20, 16, SEEDS, of_seed)
 
 
 def covers(batch: Callable, worlds: int = WORLDS, seed: int = 0) -> dict:
