@@ -154,7 +154,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"featint {args.step}: interrupted; run again, it goes on from here", file=sys.stderr)
         return 130
-    except (ValueError, FloatingPointError, store.StoreError, NotebookError) as e:
+    except (ValueError, FloatingPointError, OSError, store.StoreError, NotebookError) as e:
         print(f"featint {args.step}: {e}", file=sys.stderr)
         return 2
     return 0

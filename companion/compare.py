@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from companion import estimates, places, results
+from featint import store
 from featint.config import at_least
 
 
@@ -27,7 +28,7 @@ def folder(run: str | Path) -> Path:
 
 def published(run: Path) -> Path:
     """The published results of a run's profile. Raises ValueError if there are none."""
-    label = results.read_json(results.files(run)[0], "compute it again")["profile"]
+    label = results.read(results.files(run)[0])["profile"]
     name = label.removeprefix("custom/").partition("-")[0]
     if not results.files(places.PUBLISHED / name):
         raise ValueError(f"nothing is published for the profile {name!r}: name two runs to compare")
@@ -94,7 +95,7 @@ def report(a: Path, b: Path, tolerance: float = 0.01) -> str:
         lines += ["", shown.to_string(index=False)]
     if all((place / results.LEDGER).exists() for place in (a, b)):
         remedy = "`featint ledger` writes it"
-        rows = [results.read_json(place / results.LEDGER, remedy) for place in (a, b)]
+        rows = [store.read_json(place / results.LEDGER, remedy) for place in (a, b)]
         ours, theirs = ({row["id"]: row["verdict"] for row in ledger} for ledger in rows)
         differ = [f"{x}: A {v}, B {theirs[x]}" for x, v in ours.items() if theirs.get(x, v) != v]
         lines += ["", f"{len(differ)} of {len(ours)} verdicts differ.", *differ]

@@ -46,6 +46,9 @@ def tidy(rows: pd.DataFrame | Sequence[Mapping], **same) -> pd.DataFrame:
         where = identifier(row)
         if row.protocol not in PROTOCOLS:
             raise ValueError(f"{where}: protocol = {row.protocol!r}; allowed: {PROTOCOLS}")
+        words = [getattr(row, name) for name in (*NAMES, "of", "unit")]
+        if not all(isinstance(word, str) for word in words):
+            raise ValueError(f"{where}: {words} must be words")
         numbers = [x for x in (row.value, row.lo, row.hi) if isinstance(x, float | np.floating)]
         if not np.isfinite(numbers).all():
             raise ValueError(f"{where}: {numbers} must be finite, or None where there is nothing")

@@ -2,6 +2,7 @@
 
 import json
 import operator
+from dataclasses import is_dataclass
 from pathlib import Path
 
 import jsonschema
@@ -28,7 +29,7 @@ def entries(file: Path = FILE) -> list[dict]:
 
     Raises StoreError, naming file and entry, if one is not as `data/paper_values.schema.json` asks.
     """
-    content = results.read_json(file, f"`git checkout {file.name}` brings it back")
+    content = store.read_json(file, f"`git checkout {file.name}` brings it back")
     if not isinstance(content, list) or not all(isinstance(entry, dict) for entry in content):
         raise store.StoreError(f"{file} must be a list of objects, one per number of the paper")
     validator, seen = jsonschema.Draft202012Validator(json.loads(SCHEMA.read_bytes())), set()
@@ -93,7 +94,13 @@ def setting(config: str, profile: Profile):
     if config in derived:
         return results.rounded(float(derived[config]))
     model, _, path = config.partition(":")
-    return operator.attrgetter(path)(variants.get(model, profile))
+    try:
+        value = operator.attrgetter(path)(variants.get(model, profile))
+    except AttributeError as e:
+        raise store.StoreError(f"config = {config!r} is no setting ({e})") from e
+    if is_dataclass(value):
+        raise store.StoreError(f"config = {config!r} is not one setting but several, {value}")
+    return value
 
 
 def judge(entry: dict, profile: Profile, here: dict[str, pd.Series]) -> dict:

@@ -20,6 +20,7 @@ from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 from companion import dependencies, places, profiles, results, variants
 from companion.profiles import Profile
 from featint import lm, runs, store, train
+from featint.config import SEEDS
 from featint.joint import JointSAE
 from featint.nfm import NFM
 from featint.sae import TopKSAE
@@ -51,7 +52,7 @@ KINDS = {
 """What a parameter may be: its annotation, in words and for pydantic."""
 KINDS |= dict.fromkeys(
     ("seed", "feature"),
-    ("a whole number from 0 to 4294967295", Annotated[int, NUMBER, Field(ge=0, lt=2**32)]),
+    (f"a whole number from 0 to {SEEDS - 1}", Annotated[int, NUMBER, Field(ge=0, lt=SEEDS)]),
 )
 """These by name: all other whole numbers count something."""
 
@@ -68,7 +69,7 @@ def typed(whose: str, declared: Mapping[str, tuple[str, bool]], passed: Mapping)
             raise ValueError(f"{whose} has no parameter {name!r}; it has {', '.join(declared)}")
         annotation, optional = declared[name]
         if isinstance(value, str) and (annotation != "str" or (optional and value == "None")):
-            with suppress(ValueError, SyntaxError):
+            with suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
                 values[name] = ast.literal_eval(value.strip())
         if annotation not in KINDS or (optional and values[name] is None):
             continue
@@ -174,6 +175,11 @@ def names() -> list[str]:
     return sorted(page.stem for page in pages if page.parent.name == FOLDER.name)
 
 
+def literal(path: Path) -> str:
+    """A path for papermill, which would put parameters into its braces."""
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
 def executed(name: str, profile_name: str) -> Path:
     """Where the executed copy of a notebook lies; the book shows this one."""
     return places.BUILD / "executed" / profile_name / "notebooks" / f"{name}.ipynb"
@@ -194,10 +200,10 @@ def run(name: str, profile_name: str, parameters: dict, out: Path | None = None)
     from jupyter_core import paths
 
     source = FOLDER / f"{name}.ipynb"
-    if not source.exists():
+    if f"{name}.ipynb" not in os.listdir(FOLDER):  # nor is one of another folder
         raise ValueError(f"notebook = {name!r} is not known; there are {', '.join(names())}")
     dependencies.code(source)
-    known = papermill.inspect_notebook(source)
+    known = papermill.inspect_notebook(literal(source))
     if "profile" in known:
         parameters = {"profile": profile_name} | parameters
     declared = {k: (p["inferred_type_name"], p["default"] == "None") for k, p in known.items()}
@@ -222,7 +228,7 @@ def run(name: str, profile_name: str, parameters: dict, out: Path | None = None)
         quiet = {"extra_arguments": ["--IPKernelApp.log_level=ERROR"], "progress_bar": False}
         place = {"kernel_name": "python3", "cwd": places.PROJECT, "stderr_file": sys.stderr}
         try:
-            papermill.execute_notebook(source, copy, parameters, **place, **quiet)
+            papermill.execute_notebook(literal(source), literal(copy), parameters, **place, **quiet)
         except papermill.PapermillExecutionError as e:
             copy.replace(failed)
             what = f"{name} failed in cell {e.exec_count}: {e.ename}: {e.evalue}"

@@ -116,10 +116,10 @@ def table(
         frame = frame.reset_index()
     formats = formats or {}
     cells = {name: [cell(v, formats.get(name)) for v in frame[name]] for name in frame}
-    cells = pd.DataFrame(cells, columns=frame.columns)
+    cells = pd.DataFrame(cells).set_axis([cell(str(name)) for name in frame], axis=1)
     kinds = [frame[name].dropna().infer_objects() for name in frame]
     sides = ["--:" if pd.api.types.is_numeric_dtype(kind) else ":--" for kind in kinds]
-    lines = [map(str, frame), sides, *cells.to_numpy()]
+    lines = [cells.columns, sides, *cells.to_numpy()]
     pipes = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     caption = " ".join(caption.split())
     forms = {
@@ -132,7 +132,14 @@ def table(
 
 def cell(value, spec: str | None = None) -> str:
     """A table cell as MyST: numbers as `estimates.number` has them (`.3g` unless `spec` says
-    otherwise), pipes made harmless."""
+    otherwise); tags, and what would end the cell, made harmless."""
     if isinstance(value, numbers.Number) and not isinstance(value, bool):
         return number(value, spec or ("," if isinstance(value, numbers.Integral) else ".3g"))
-    return number(value) if value is None or value is pd.NA else str(value).replace("|", "\\|")
+    if value is None or value is pd.NA:
+        return number(value)
+    return " ".join(str(value).split()).replace("|", "\\|").replace("<", "&lt;")
+
+
+def literal(text: str) -> str:
+    """Text from elsewhere for a page: no sign in it is markup, maths or a role."""
+    return "".join(c if c.isalnum() or c == " " else f"&#{ord(c)};" for c in text)

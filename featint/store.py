@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, is_dataclass
 from datetime import UTC, datetime
@@ -63,8 +63,13 @@ def writable(folder: Path, remedy: str = "if it is the cache, set FEATINT_CACHE"
 def key(config) -> str:
     """The first 16 hexadecimal digits of the sha256 of the config's canonical JSON."""
     plain = to_json(config) if is_dataclass(config) else config
-    text = json.dumps({"format": FORMAT, "config": plain}, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return digest({"format": FORMAT, "config": plain})[:16]
+
+
+def digest(plain) -> str:
+    """The sha256 of plain values' canonical JSON, hexadecimal."""
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def path(kind: str, config) -> Path:
@@ -120,21 +125,11 @@ def sha256(file: Path, mtime_ns: int | None = None) -> str:
 
 
 def load(kind: str, config) -> Artefact:
-    """Open a finished artefact.
-
-    Raises StoreError if there is none or its manifest cannot be read.
-    """
+    """Open a finished artefact. Raises StoreError if there is none or its manifest is damaged."""
     folder = path(kind, config)
-    if not (folder / MANIFEST).exists():
-        said = f"there is no {kind} artefact at {folder}"
-        raise StoreError(f"{said}: it has not been made for this config yet")
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        manifest["files"], manifest["meta"]
-    except (ValueError, KeyError) as e:
-        said = f"{folder / MANIFEST} cannot be read ({e})"
-        raise StoreError(f"{said}; delete the folder {folder} and run the command again") from e
-    return Artefact(folder, manifest)
+    anew = f"delete the folder {folder}, if there is one, and run the command again"
+    remedy = f"the artefact has not been made for this config yet, or is damaged: {anew}"
+    return Artefact(folder, read_json(folder / MANIFEST, remedy, {"files": dict, "meta": dict}))
 
 
 @contextmanager
@@ -162,11 +157,15 @@ def create(
             }
             plain = to_json(config) if is_dataclass(config) else config
             manifest = {"kind": kind, "config": plain, "files": files, "meta": meta or {}}
-            write_json(draft / MANIFEST, manifest | {"provenance": provenance(seed=seed)})
+            manifest |= {"provenance": provenance(seed=seed)}
+            write_json(draft / MANIFEST, manifest | {"sha256": digest(manifest)})
             draft.chmod(0o755)
-            if not exists(kind, config):
-                shutil.rmtree(final, ignore_errors=True)  # what lies here without a manifest
+            try:
                 draft.rename(final)
+            except OSError:  # another one lies there
+                if not exists(kind, config):
+                    shutil.rmtree(final, ignore_errors=True)
+                    draft.rename(final)
             kept = None
     finally:
         if draft != kept:
@@ -221,6 +220,24 @@ def write_bytes(file: Path, content: bytes) -> None:
             os.replace(temporary, file)
         finally:
             Path(temporary).unlink(missing_ok=True)
+
+
+def read_json(file: Path, remedy: str, fields: Mapping[str, type] | None = None):
+    """What a JSON file holds, if need be an object with fields of these types. A `sha256` in it is
+    checked and left out. Raises StoreError with the remedy if it is missing, damaged or not so."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"), parse_constant=int)  # refuses NaN
+    except FileNotFoundError:
+        raise StoreError(f"{file} is missing; {remedy}") from None
+    except (OSError, ValueError, RecursionError) as e:
+        raise StoreError(f"{file} cannot be read ({e}); {remedy}") from e
+    found = content if isinstance(content, dict) else {}
+    lacks = [name for name, of in (fields or {}).items() if not isinstance(found.get(name), of)]
+    if lacks:
+        raise StoreError(f"{file} lacks {', '.join(lacks)}; {remedy}")
+    if found.pop("sha256", None) not in (None, digest(found)):
+        raise StoreError(f"{file} does not match its sha256: it is corrupted or altered; {remedy}")
+    return content
 
 
 def write_json(file: Path, content) -> None:

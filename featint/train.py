@@ -4,6 +4,7 @@ It fits any model that returns a `Reconstruction` to any batches, under any loss
 by name.
 """
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -78,9 +79,8 @@ def optimizer_for(model: nn.Module, config: TrainConfig) -> Adam:
     names = [name for name, _ in model.named_parameters()]
     for prefix in config.lr_scale:
         if not any(name.startswith(prefix) for name in names):
-            raise ValueError(
-                f"lr_scale names {prefix!r}, but the model's parameters are {', '.join(names)}"
-            )
+            there = ", ".join(names)
+            raise ValueError(f"lr_scale names {prefix!r}, but the model's parameters are {there}")
     groups: dict[float, list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         factor = next((f for prefix, f in config.lr_scale.items() if name.startswith(prefix)), 1.0)
@@ -111,10 +111,8 @@ def fit(
     Raises FloatingPointError if the loss stops being finite, ValueError if the batches are too few.
     """
     if len(batches) < config.n_steps:
-        raise ValueError(
-            f"n_tokens = {config.n_tokens} needs {config.n_steps} batches of {config.batch_tokens} "
-            f"tokens, but there are {len(batches)}"
-        )
+        needs = f"{config.n_steps} batches of {config.batch_tokens} tokens"
+        raise ValueError(f"n_tokens = {config.n_tokens} needs {needs}, not {len(batches)}")
     sparse.prepare_cpu()
     optimizer = optimizer_for(model, config)
     torch.manual_seed(config.seed)  # dropout only: initial values and order come from outside
@@ -163,6 +161,11 @@ def round_to_half(tensors: Iterable[Tensor]) -> None:
         tensor.copy_(tensor.half())
 
 
+def seal(meta: dict, state: dict[str, Tensor]) -> str:
+    """What tells a checkpoint that is not as it was written."""
+    return store.digest([meta, hashlib.sha256(save(state)).hexdigest()])
+
+
 class Run:
     """The state of a training run: all that must survive a kill."""
 
@@ -190,10 +193,8 @@ class Run:
     def log(self, validation: Tensor | None, loss_fn: Callable) -> None:
         loss = self.loss_sum.item() / self.since_log
         if not torch.isfinite(self.loss_sum):
-            raise FloatingPointError(
-                f"the loss is {loss} at step {self.step}; lower the learning rate (lr = "
-                f"{self.config.lr})"
-            )
+            remedy = f"lower the learning rate (lr = {self.config.lr})"
+            raise FloatingPointError(f"the loss is {loss} at step {self.step}; {remedy}")
         held_out = None if validation is None else self.validate(validation, loss_fn)
         row = {
             "step": self.step,
@@ -233,22 +234,21 @@ class Run:
     def save(self, file: Path) -> None:
         """Write the state atomically."""
         meta = {"step": self.step, "since_log": self.since_log, "rows": self.rows}
-        content = save(
-            {name: value.contiguous() for name, value in self.tensors().items()},
-            {"run": json.dumps(meta)},
-        )
-        store.write_bytes(file, content)
+        state = {name: value.contiguous() for name, value in self.tensors().items()}
+        about = {"run": json.dumps(meta), "sha256": seal(meta, state)}
+        store.write_bytes(file, save(state, about))
 
     def restore(self, file: Path) -> None:
         """Take up the state that `save` wrote."""
         try:
             with safe_open(file, "pt") as f:
-                meta = json.loads(f.metadata()["run"])
+                meta, sealed = json.loads(f.metadata()["run"]), f.metadata()["sha256"]
                 state = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118
-        except (SafetensorError, ValueError) as e:
-            raise store.StoreError(
-                f"the checkpoint {file} cannot be read ({e}); delete it to start that training anew"
-            ) from e
+            if seal(meta, state) != sealed:
+                raise ValueError("it does not match its sha256")
+        except (SafetensorError, ValueError, KeyError, TypeError) as e:
+            said = f"the checkpoint {file} cannot be read ({e})"
+            raise store.StoreError(f"{said}; delete it to start that training anew") from e
         with torch.no_grad():
             for name, p in self.model.named_parameters():
                 p.copy_(state[f"model/{name}"])

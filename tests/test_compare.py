@@ -180,4 +180,4 @@ def test_mistakes_are_named(write, capsys):
         assert out == "" and complaint in err and err.count("\n") == 1
     file.write_text("{", encoding="utf-8")
     assert cli.main(["compare", "laptop", "laptop"]) == 2
-    assert f"{file} is not JSON" in capsys.readouterr().err
+    assert f"{file} cannot be read" in capsys.readouterr().err

@@ -14,7 +14,7 @@ from featint.config import HarvestConfig, NFMConfig, SAEConfig, TrainConfig, to_
     [
         (lambda: SAEConfig(d_sae=8, k=9), "k = 9 must lie between 1 and d_sae = 8"),
         (lambda: SAEConfig(d_sae=8, k=0), "k = 0"),
-        (lambda: NFMConfig(d_factor=4, dropout=1.0), r"dropout = 1.0 must lie in \[0, 1\)"),
+        (lambda: NFMConfig(d_factor=4, dropout=1.0), "dropout = 1.0 must be .* less than 1"),
         (lambda: NFMConfig(d_factor=4, linear=False, interaction=False), "needs its linear path"),
         (lambda: TrainConfig(n_tokens=10, batch_tokens=20), "n_tokens = 10 must be .* at least 20"),
         (lambda: TrainConfig(n_tokens=2000, lr=float("nan")), "lr = nan must be a finite number"),

@@ -152,7 +152,8 @@ def test_the_schema_knows_the_claims_and_the_rules_and_what_each_rule_reads(role
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("[1, 2]", "list of objects"), ("{", "is not JSON"), (None, "is missing")]
+    ("text", "message"),
+    [("[1, 2]", "list of objects"), ("{", "cannot be read"), (None, "is missing")],
 )
 def test_a_malformed_file_is_named(tmp_path, text, message):
     file = tmp_path / "paper_values.json"

@@ -212,5 +212,5 @@ def test_a_loss_that_is_not_finite_stops_the_run():
 
 
 def test_too_few_batches_is_an_error():
-    with pytest.raises(ValueError, match="needs 31 batches of 16 tokens, but there are 30"):
+    with pytest.raises(ValueError, match="needs 31 batches of 16 tokens, not 30"):
         train.fit(make(), Gaussian(), TrainConfig(n_tokens=BATCH * 31, batch_tokens=BATCH))

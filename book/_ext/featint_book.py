@@ -19,7 +19,7 @@ import featint_theme
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 
-from companion import dependencies, profiles
+from companion import dependencies, plots, profiles
 from featint import config
 
 
@@ -83,24 +83,26 @@ def explain_parameters(docname: str, executed: Path, notebook: dict) -> None:
         )
     used = notebook["metadata"]["papermill"]["parameters"]
     rows = [
-        f"| `{name}` | {meaning} | `{default}` | `{used.get(name, ast.literal_eval(default))!r}` |"
+        f"| `{name}` | {meaning} | `{default}` | {plots.literal(repr(used.get(name, ast.literal_eval(default))))} |"
         for name, meaning, default in declared("".join(cells[tagged["parameters"]]["source"]))
     ]
+    made_by = command(docname, executed, used)
+    box, fence = (sign * (3 + made_by.count(sign)) for sign in ":`")  # longer than any in it
     text = "\n".join(
         [
-            ":::{dropdown} Parameters of this page, the command that made it, downloads",
+            f"{box}{{dropdown}} Parameters of this page, the command that made it, downloads",
             "",
             "| parameter | meaning | default | this page |",
             "|:--|:--|:--|:--|",
             *rows,
             "",
-            "```shell",
-            command(docname, executed, used),
-            "```",
+            f"{fence}shell",
+            made_by,
+            fence,
             "",
             "Change a value after `-p`, write to another file, and the whole chapter is computed anew. "
             f"Download {{download}}`the executed notebook </{executed}>`, outputs included, or {{download}}`the clean one </{docname}.ipynb>`.",
-            ":::",
+            box,
         ]
     )
     cell = {"cell_type": "markdown", "metadata": {}, "id": "parameters-explained", "source": text}

@@ -30,7 +30,7 @@ from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
-from companion import places, profiles, results
+from companion import places, plots, profiles, results
 from companion.estimates import interval, number
 from companion.verdicts import DECIDED, RULES, VERDICTS
 from featint import store
@@ -511,7 +511,9 @@ class Status(Markdown):
         runs = ["| notebook | started (UTC) | seconds | parameters |", "|:--|:--|--:|:--|"]
         for file in found["notebooks"]:
             run = load(self.env, file, "run it again")["metadata"]["papermill"]
-            given = ", ".join(f"`{k} = {v!r}`" for k, v in run["parameters"].items())
+            given = ", ".join(
+                f"{k} = {plots.literal(repr(v))}" for k, v in run["parameters"].items()
+            )
             runs.append(
                 f"| {file.stem} | {moment(run['start_time'])} | {number(run['duration'], '.0f')} | {given} |"
             )

@@ -6,14 +6,12 @@ They are an option: where there is no C++ compiler `library` returns None and
 
 import ctypes
 import functools
-import hashlib
 import logging
 import os
 import platform
 import shlex
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 
 import torch
@@ -21,6 +19,7 @@ from torch import Tensor
 
 from featint import store
 
+KIND, FILE = "kernels", "loops.so"
 SOURCE = Path(__file__).with_name("loops.cpp")
 FLAGS = "-O3 -march=native -fno-math-errno -fno-trapping-math -fopenmp -std=c++17 -shared -fPIC"
 DTYPES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bfloat16"}
@@ -31,26 +30,19 @@ def library() -> ctypes.CDLL | None:
     """The compiled kernels, or None, with one note in the log that says why."""
     compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
     lost = "training runs in plain PyTorch, at about half the speed (results agree to rounding)"
-    if compiler is None:
-        logging.getLogger(__name__).warning("no C++ compiler (g++, clang++ or $CXX): %s", lost)
-        return None
     try:
+        if compiler is None:
+            raise OSError("no C++ compiler: g++, clang++ or $CXX")
         command = [*shlex.split(compiler), *FLAGS.split()]
-        file = store.cache() / "kernels" / f"{fingerprint(command)}.so"
-        if not file.exists():
-            compile_to(file, command)
-        return ctypes.CDLL(str(file))
-    except (OSError, ValueError, subprocess.SubprocessError) as e:
+        here = (platform.machine(), platform.processor(), *processor_flags())
+        made_of = {"source": SOURCE.read_text(encoding="utf-8"), "command": command, "here": here}
+        if not store.exists(KIND, made_of):
+            compile_kernels(made_of)
+        return ctypes.CDLL(str(store.load(KIND, made_of).file(FILE)))
+    except (OSError, ValueError, subprocess.SubprocessError, store.StoreError) as e:
         reason = ((getattr(e, "stderr", None) or "").strip() or str(e)).splitlines()[-1]
-        logging.getLogger(__name__).warning("the kernels did not compile (%s): %s", reason, lost)
+        logging.getLogger(__name__).warning("there are no kernels (%s): %s", reason, lost)
         return None
-
-
-def fingerprint(command: list[str]) -> str:
-    """Names what the compiled file depends on: source, command and this very processor."""
-    here = (platform.machine(), platform.processor(), *processor_flags())
-    parts = (SOURCE.read_text(encoding="utf-8"), *command, *here)
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
 @functools.cache
@@ -62,19 +54,16 @@ def processor_flags() -> tuple[str, ...]:
     return tuple(flags.split())
 
 
-def compile_to(file: Path, command: list[str]) -> None:
-    """Compile under a temporary name, then rename: nobody sees half a file.
+def compile_kernels(made_of: dict) -> None:
+    """Compile into the store.
 
-    Raises OSError or subprocess.SubprocessError if the compiler fails.
+    Raises OSError, StoreError or subprocess.SubprocessError if the compiler or the disk fails.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=file.parent) as folder:
-        draft = Path(folder) / file.name
+    with store.create(KIND, made_of) as folder:
         heard = {"capture_output": True, "encoding": "utf-8", "errors": "replace"}
-        command = [*command, str(SOURCE), "-o", str(draft)]
+        command = [*made_of["command"], str(SOURCE), "-o", str(folder / FILE)]
         subprocess.run(command, check=True, timeout=120, **heard)
-        ctypes.CDLL(str(draft))  # else what is no library would be kept
-        draft.replace(file)
+        ctypes.CDLL(str(folder / FILE))  # else what is no library would be kept
 
 
 def keep_memory() -> None:
