@@ -1,10 +1,12 @@
 # The whole interface. PROFILE=smoke|laptop|full|paper chooses the size; laptop is the default.
+# ON=slurm|kubernetes|generic has the jobs of the flow run on a cluster (profiles/), GPU=1 with a graphics card each.
 PROFILE ?= laptop
 BIN := .venv/bin
 # see featint/__init__.py
 export OMP_WAIT_POLICY := passive
 # the flow ends with this make, whatever ends it (companion/flow.py)
-SNAKEMAKE := FEATINT_MAKE=$$PPID exec $(BIN)/snakemake --cores all --scheduler greedy --rerun-incomplete --quiet rules progress
+SNAKEMAKE := FEATINT_MAKE=$$PPID exec $(BIN)/snakemake $(if $(ON),--workflow-profile profiles/$(ON),--cores all) --scheduler greedy --rerun-incomplete --quiet rules progress
+CONFIG = --config profile=$(PROFILE) $(if $(GPU),gpu=$(GPU))
 # text is UTF-8 whatever the locale, for the tools of the flow too
 export PYTHONUTF8 := 1
 # The longest chapters first, so that the others fill the second core beside them.
@@ -12,7 +14,7 @@ FIRST = --prioritize $(foreach n,best_chance baselines behaviour efficiency,"$$(
 
 .PHONY: book publish-results pdf sphinx test smoke browser bench mutants lint clean
 book: .venv/installed  ## compute what is missing, build the book in _build/html
-	$(SNAKEMAKE) $(FIRST) --config profile=$(PROFILE)
+	$(SNAKEMAKE) $(FIRST) $(CONFIG)
 	@echo "The book: _build/$(if $(filter laptop,$(PROFILE)),,$(PROFILE)/_build/)html/book/intro.html"
 
 publish-results: .venv/installed  ## the results of PROFILE that were computed here, checked and put into data/results, to be committed
@@ -54,5 +56,5 @@ clean:  ## all that can be made again, except the environment, the cache and res
 .venv/installed: pyproject.toml requirements.lock
 	python3 -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --constraint requirements.lock --editable ".[book,dev]"
+	$(BIN)/pip install --quiet --constraint requirements.lock --editable ".[book,dev,cluster]"
 	touch $@

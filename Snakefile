@@ -1,6 +1,7 @@
 # The flow from nothing to the book: fetch, windows, harvest, train, execute notebooks, build. Every rule's command also runs by hand.
 #   snakemake --cores all                        the laptop profile
 #   snakemake --cores all --config profile=smoke another one
+#   snakemake --workflow-profile profiles/slurm  its jobs on a cluster: profiles/ says how, and what to mind
 import fcntl
 import os
 import shlex
@@ -15,7 +16,9 @@ from featint import store
 
 # A flow that was killed leaves Snakemake's lock behind. Every flow (not the processes of its jobs) shares one more, which ends with
 # its process: whoever gets it alone knows that no other flow is alive and takes what was left away.
-if os.environ.setdefault("FEATINT_FLOW", str(os.getpid())) == str(os.getpid()):
+if workflow.remote_exec:  # a job that a cluster runs: what it starts ends with this process of its own
+    os.environ["FEATINT_FLOW"] = str(os.getpid())
+elif os.environ.setdefault("FEATINT_FLOW", str(os.getpid())) == str(os.getpid()):
     os.makedirs(".snakemake", exist_ok=True)
     ALIVE = open(".snakemake/alive", "wb")
     try:
@@ -55,8 +58,35 @@ PAGES = [str(f) for f in sorted(places.PROJECT.glob("book/**/*")) if f.is_file()
 
 ACTIVATIONS = [store.path("activations", config) / MANIFEST for config in (profile.harvest, profile.mlp_site)]
 MODELS = {store.key(c): (name, seed, c) for name in variants.VARIANTS for seed in profile.seeds for c in [variants.get(name, profile, seed)]}
-# Two trainings or notebooks at a time, each on half of the cores: much of a notebook runs on one core, and small products share two badly.
-HALF = max(1, workflow.cores // 2)
+# Here two trainings or notebooks run at a time, each on half of the cores: much of a notebook runs on one core, and small products
+# share two badly. A job of a cluster has a part of a machine to itself, as large as `--set-threads train=16` says.
+ALL = (not workflow.remote_exec and workflow.resource_settings.cores) or 8
+HALF = max(1, ALL // 2)
+# What a job asks a cluster for; here it limits nothing. Minutes are many times what was measured; a training or harvest that meets
+# its limit goes on where it was when it is tried again, with twice the memory should that have been too little. `--config gpu=1`
+# asks for a graphics card wherever one is of use.
+GPU = int(config.get("gpu", 0))
+LM_BYTES, MODEL_BYTES = 1600 * profile.d_in**2, 40 * profile.sae.d_sae * (3 * profile.d_in + profile.nfm.d_factor)
+MEMORY = 4000 + (LM_BYTES + MODEL_BYTES) // 10**6
+MINUTES = {
+    "harvest": 60 + profile.train.n_tokens // 5_000,
+    "train": 60 + profile.train.n_tokens * MODEL_BYTES // 10**14,
+    "execute": 60 + 60 * len(profile.seeds),
+}
+DAYS = 2 * 24 * 60  # no queue is sure to take more
+
+
+def memory(wildcards, attempt):
+    return attempt * MEMORY
+
+
+def minutes(stage):
+    return min(MINUTES[stage], DAYS)
+
+
+localrules:  # seconds, a network, or files of every other job
+    book, fetch, ledger,
+
 HTML = places.BUILD / "html" if PROFILE == "laptop" else places.BUILD / PROFILE / "_build" / "html"
 
 
@@ -87,6 +117,8 @@ rule book:
         touch(HTML / "book" / "intro.html"),
     params:
         place="." if PROFILE == "laptop" else places.BUILD / PROFILE,
+    threads: 1
+    resources: mem_mb=2000, runtime=30
     shell:
         "PROFILE={PROFILE} {JUPYTER_BOOK} build . -W -n --keep-going --path-output {params.place:q}"
 
@@ -96,6 +128,8 @@ rule fetch:
         "data/assets.txt", "featint/assets.py",
     output:
         touch(store.cache() / "assets" / "fetched"),
+    threads: 1
+    resources: mem_mb=2000, runtime=30
     shell:
         "{FEATINT} fetch"
 
@@ -105,7 +139,8 @@ rule harvest:
         rules.fetch.output, READING,
     output:
         ACTIVATIONS,
-    threads: workflow.cores
+    threads: ALL
+    resources: mem_mb=memory, runtime=minutes("harvest"), gpu=GPU
     shell:
         "{FEATINT} harvest --profile {PROFILE}"
 
@@ -119,7 +154,8 @@ if PROFILE == "smoke":  # a model takes a second and Python three to start: one 
             [manifest(config) for _, _, config in MODELS.values()],
         params:
             models=list(variants.VARIANTS),
-        threads: workflow.cores
+        threads: ALL
+        resources: mem_mb=memory, runtime=minutes("train"), gpu=GPU
         shell:
             "{FEATINT} train --profile {PROFILE} --model {params.models}"
 
@@ -135,6 +171,7 @@ else:
             model=lambda w: MODELS[w.key][0],
             seed=lambda w: MODELS[w.key][1],
         threads: HALF
+        resources: mem_mb=memory, runtime=minutes("train"), gpu=GPU
         shell:
             "{FEATINT} train --profile {PROFILE} --model {params.model} --seed {params.seed}"
 
@@ -148,6 +185,7 @@ rule execute:
     output:
         places.BUILD / "executed" / PROFILE / "notebooks" / "{name}.ipynb",
     threads: HALF
+    resources: mem_mb=memory, runtime=minutes("execute"), gpu=GPU
     shell:
         "{FEATINT} notebook {wildcards.name} --profile {PROFILE}"
 
@@ -160,6 +198,8 @@ rule ledger:
         [notebook.executed(name, PROFILE) for name in variants.CHAPTERS],
     output:
         touch(places.BUILD / "executed" / PROFILE / "ledger.done"),
+    threads: 1
+    resources: mem_mb=2000, runtime=30
     shell:
         "{FEATINT} ledger --profile {PROFILE}"
 
@@ -171,5 +211,6 @@ rule atlas:
     output:
         places.BUILD / "atlas" / PROFILE / "atlas.json",
     threads: HALF
+    resources: mem_mb=memory, runtime=minutes("execute"), gpu=GPU
     shell:
         "{FEATINT} atlas --profile {PROFILE}"

@@ -174,6 +174,8 @@ class TestNames:
         name, _, value = word.partition("=")
         if name == "PROFILE":
             assert value in profiles.PROFILES
+        elif name == "ON":
+            assert (PROJECT / "profiles" / value / "config.yaml").is_file()
         elif name == "MODULES":
             assert (PROJECT / value).is_file()
         else:

@@ -1,6 +1,8 @@
 """The flow itself, in a copy of the project whose folder has a space and an apostrophe in its name."""
 
+import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -11,6 +13,7 @@ import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import kubernetes_validate
 import psutil
 import pytest
 
@@ -24,7 +27,7 @@ def project(tmp_path_factory):
     folder.mkdir()
     for name in ("featint", "companion"):
         shutil.copytree(PROJECT / name, folder / name)
-    for name in "Snakefile Makefile _config.yml _toc.yml data notebooks book".split():
+    for name in "Snakefile Makefile _config.yml _toc.yml data notebooks book profiles".split():
         (folder / name).symlink_to(PROJECT / name)
     (folder / ".venv").symlink_to(sys.prefix)
     return folder
@@ -41,12 +44,12 @@ def start(project):
     """Start Snakemake in the project; what still runs in the end is killed."""
     begun = []
 
-    def run(*words, **environment):
+    def run(*words, on=("--cores", "1"), **environment):
         python = project / ".venv" / "bin" / "python"
-        snakemake = [python, "-m", "snakemake", "--config", "profile=smoke", "--cores", "1"]
+        snakemake = [python, "-m", "snakemake", "--config", "profile=smoke"]
         begun.append(
             subprocess.Popen(
-                [*snakemake, *words],
+                [*snakemake, *on, *words],
                 cwd=project,
                 env=os.environ | {"PYTHONPATH": str(project)} | environment,
                 stdout=subprocess.PIPE,
@@ -229,3 +232,87 @@ def test_the_flow_ends_with_its_make(project):
         make.kill()
         said, _ = make.communicate(timeout=30)
         assert b"featint fetch: interrupted" in said
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """The environment in which a scheduler's commands are stand-ins, and the file of what they
+    were told. Jobs are handed in and, as the scheduler says, killed."""
+    folder, told = tmp_path / "bin", tmp_path / "told"
+    folder.mkdir()
+    for name, body in {
+        "qsub": "echo 17.cluster",
+        "qstat": "echo 'job_state = F'; echo 'Exit_status = 271'",
+        "kubectl": 'case $1 in create) cat > "$TOLD.json";; get) printf "Job /1";; esac',
+    }.items():
+        script = f'#!/bin/sh\necho {name} "$@" >> "$TOLD"\n{body}\n'
+        (folder / name).write_text(script, encoding="utf-8")
+        (folder / name).chmod(0o755)
+    return {"PATH": f"{folder}:{os.environ['PATH']}", "TOLD": str(told)}, told
+
+
+class TestCluster:
+    """Jobs handed to a scheduler, with `--jobs` alone: no number of cores."""
+
+    @pytest.fixture
+    def hand_in(self, project, start):
+        def run(profile, *words, **environment):
+            notebook = project / "_build/executed/smoke/notebooks/superposition.ipynb"
+            on = ["--workflow-profile", f"profiles/{profile}", "--retries", "0"]
+            flow = start(*words, "--", notebook, on=[*on, "--latency-wait", "0"], **environment)
+            return flow.communicate(timeout=120)[0]
+
+        return run
+
+    def test_a_job_asks_for_what_its_rule_declares(self, hand_in, cluster):
+        environment, told = cluster
+        said = hand_in("generic", "--set-resources", "execute:gpu=1", **environment)
+        assert "external jobid '17.cluster'" in said and "Error in rule execute" in said, said
+        asked, status = told.read_text(encoding="utf-8").splitlines()[:2]
+        select = r"walltime=(\d+):00 -l select=1:ncpus=(\d+):mem=(\d+)mb:ngpus=(\d) \S"
+        minutes, threads, memory, gpus = map(int, re.search(select, asked).groups())
+        assert (threads, gpus) == (4, 1) and minutes >= 60 and 4000 < memory < 8000
+        assert status == "qstat -x -f 17.cluster"
+
+    @pytest.mark.slow
+    def test_slurm_reads_its_profile(self, hand_in):
+        said = hand_in("slurm", "--dry-run")
+        assert "mem_mb=4" in said and "runtime=" in said and "nodes=1" in said, said
+
+    def submit(self, environment, gpus):
+        return subprocess.run(
+            [sys.executable, "profiles/kubernetes/submit.py", "4", "4800", "120", gpus, "job.sh"],
+            cwd=PROJECT,
+            env=os.environ | environment,
+            capture_output=True,
+            encoding="utf-8",
+        )
+
+    @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # the schema's
+    @pytest.mark.parametrize("gpus", ["0", "2"])
+    def test_a_job_on_kubernetes_is_one_by_its_schema(self, cluster, gpus):
+        environment, told = cluster
+        names = {"FEATINT_IMAGE": "python:3.11", "FEATINT_CLAIM": "shared", "FEATINT_CACHE": "/a b"}
+        done = self.submit(environment | names | {"FEATINT_MOUNT": str(PROJECT.parent)}, gpus)
+        job = json.loads(told.with_suffix(".json").read_text(encoding="utf-8"))
+        assert done.stdout.strip() == job["metadata"]["name"], done.stderr
+        kubernetes_validate.validate(job, "1.31", strict=True)
+        (container,) = job["spec"]["template"]["spec"]["containers"]
+        assert container["workingDir"] == str(PROJECT)
+        assert {"name": "FEATINT_CACHE", "value": "/a b"} in container["env"]
+        cards = {} if gpus == "0" else {"nvidia.com/gpu": "2"}
+        assert container["resources"]["limits"] == {"cpu": "4", "memory": "4800M"} | cards
+
+    @pytest.mark.parametrize(
+        "names, said",
+        [
+            ({"FEATINT_MOUNT": "/elsewhere"}, "is not on the shared volume, /elsewhere"),
+            ({"FEATINT_MOUNT": str(PROJECT), "FEATINT_CLAIM": ""}, "FEATINT_CLAIM not set"),
+        ],
+    )
+    def test_what_kubernetes_would_not_find_is_refused(self, cluster, names, said):
+        environment, told = cluster
+        named = {"FEATINT_IMAGE": "python:3.11", "FEATINT_CLAIM": "shared"} | names
+        done = self.submit(environment | named, "0")
+        assert done.returncode and said in done.stderr
+        assert not told.exists()
