@@ -26,6 +26,8 @@ def p(p):
     [
         ("joint", Protocol(), "joint_published"),
         ("sae", Protocol(reference="sae"), "sae_published"),
+        ("sae_tuned", Protocol(reference="sae_tuned"), "sae_tuned_published"),
+        ("joint_no_interaction", Protocol(), "joint_no_interaction_published"),
         ("joint", Protocol(first_position="drop"), "joint"),
         ("joint", Protocol(first_position="drop", nfm_sees="half"), "joint_masked"),
         ("sae", Protocol(first_position="drop", nfm_sees="half"), "sae"),
@@ -82,6 +84,16 @@ def test_the_controlled_end_compares_with_another_model_on_test_articles(p):
     wanted = {n: sse(x, runs.get(variants.get(n, p)).model(x).x_hat) for n in ("joint", "sae")}
     assert errors.sum().to_dict() == pytest.approx(wanted | {"tokens": len(acts)}, rel=1e-5)
     assert errors.index.tolist() == [(0, article) for article in acts.article.unique().tolist()]
+
+
+@pytest.mark.parametrize("text", ["training split", "test articles"])
+def test_several_references_at_once_are_each_alone(p, text):
+    protocol = Protocol(reference="sae", text=text, first_position="drop")
+    several = waterfall.errors(protocol, p, "own path", "sae_bias")
+    assert list(several) == ["joint", "sae", "own path", "sae_bias", "tokens"]
+    for name in ("sae", "own path", "sae_bias"):
+        alone = waterfall.errors(replace(protocol, reference=name), p)
+        assert alone.equals(several[["joint", name, "tokens"]])
 
 
 @pytest.mark.parametrize("text", ["first training windows", "test articles"])

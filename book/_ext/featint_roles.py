@@ -82,6 +82,19 @@ def results_of(env, run: str = "") -> Path:
     return places.PUBLISHED / (profiles.PUBLISHED if run == "published" else run)
 
 
+def estimates_of(env, run: str, chapter: str, quantity: str):
+    """A chapter's estimates of a quantity, a tidy frame by id; the page then depends on their file. Raises ExtensionError if there are none."""
+    file = results_of(env, run) / f"{chapter}.json"
+    env.note_dependency(str(file))
+    try:
+        table = results.table(file)
+    except store.StoreError as e:
+        raise ExtensionError(f"{env.docname}: {e}") from e
+    if (table := table[table.quantity == quantity]).empty:
+        raise ExtensionError(f"{env.docname}: {file} has no {quantity!r}; run the chapter again")
+    return table
+
+
 def ledger(env, run: str = "") -> dict[str, dict]:
     """The ledger's rows by id, in its order."""
     remedy = f"`featint ledger --profile {env.config.featint_profile}` writes it"

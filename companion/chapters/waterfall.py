@@ -63,20 +63,20 @@ def training_text(protocol: Protocol, p: Profile) -> Activations:
     return acts.subset(order[:SPLIT_TOKENS].sort().values)
 
 
-def errors(protocol: Protocol, p: Profile) -> pd.DataFrame:
-    """Sums per seed of the profile and article: columns `joint` and the protocol's reference,
-    squared errors, and `tokens`. The tokens are the same for all seeds."""
-    alone = [] if protocol.reference == "own path" else [protocol.reference]
+def errors(protocol: Protocol, p: Profile, *others: str) -> pd.DataFrame:
+    """Sums per seed of the profile and article: columns `joint`, the protocol's reference and the
+    others that are named, squared errors, and `tokens`. The tokens are the same for all seeds."""
+    names, own = dict.fromkeys(["joint", protocol.reference, *others]), "own path"
     acts = None if protocol.text == "test articles" else training_text(protocol, p)
     of_seeds = {}
     for seed in p.seeds:
-        configs = {name: trained_as(name, protocol, p, seed) for name in ["joint", *alone]}
+        configs = {n: trained_as(n, protocol, p, seed) for n in names if n != own}
         if acts is None:
             of_seeds[seed] = reconstruction.sums(configs)
         else:
             paths = reconstruction.paths({name: runs.get(c).model for name, c in configs.items()})
             of_seeds[seed] = reconstruction.by_article(paths, acts.pieces(), acts.article)
     sums = pd.concat(of_seeds, names=["seed"])
-    reference = (protocol.reference, "all") if alone else ("joint", "own_path")
-    columns = {"joint": sums["sse"]["joint", "all"], protocol.reference: sums["sse"][reference]}
+    places = {own: ("joint", "own_path")}
+    columns = {name: sums["sse"][places.get(name, (name, "all"))] for name in names}
     return pd.DataFrame(columns | {"tokens": sums["tokens"]})

@@ -1,0 +1,73 @@
+"""{explore} experiment (directive): an explorable, a form that `book/_static/explore-<name>.js` fills and keeps hidden where there is no JavaScript.
+
+Its numbers come from results files (`VALUES`) and travel in the page, so that it works from a file without server.
+"""
+
+import html
+import json
+
+import featint_roles
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+from companion import estimates
+
+FRAME = """
+<form class="offer explore" id="explore-{name}" data-values="{values}" hidden></form>
+<script defer src="{static}/explore.js"></script>
+<script defer src="{static}/explore-{name}.js"></script>
+"""
+
+
+def split(env, run: str) -> dict:
+    """The gain as published at every share of the decoder in the linear path, and the error, by model."""
+    gains, fvu = (
+        featint_roles.estimates_of(env, run, "two_decoders", quantity)
+        for quantity in ("gain_at_split", "fvu")
+    )
+    models = {
+        model: {"gains": numbers(rows), "fvu": numbers(fvu[fvu.model == model])[0]}
+        for model, rows in gains.groupby("model")
+    }
+    paper = featint_roles.paper_values(env)["abs_joint_recon_improvement"]["paper"]
+    return {"shares": sorted(map(float, gains.part.unique())), "paper": paper, "models": models}
+
+
+def switches(env, run: str) -> dict:
+    """The joint model's gain under each protocol that was measured, by reference, text and first positions."""
+    table = featint_roles.estimates_of(env, run, "waterfall", "gain")
+    keys = table.baseline + "/" + table.part
+    rows = zip(numbers(table), table.n, table.of, table.each_seed, strict=True)
+    return {
+        key: {"gain": gain, "of": f"{n:,} {of}", "seeds": [seed[0] for seed in each or []]}
+        for key, (gain, n, of, each) in zip(keys, rows, strict=True)
+    }
+
+
+def numbers(table) -> list[list[float]]:
+    """Value and ends of the interval of each estimate."""
+    return table[estimates.NUMBERS].to_numpy().tolist()
+
+
+VALUES = {"experiment": lambda env, run: None, "split": split, "switches": switches}
+"""By name of an explorable: the numbers that it shows, from the results of a run."""
+
+
+class Explore(SphinxDirective):
+    """An explorable by its name; a second argument names the run whose results it shows, else this book's."""
+
+    required_arguments, optional_arguments = 1, 1
+
+    def run(self):
+        name, run = [*self.arguments, ""][:2]
+        values = html.escape(json.dumps(VALUES[name](self.env, run), separators=(",", ":")))
+        return [
+            nodes.raw(
+                "", FRAME.format(name=name, values=values, static="../_static"), format="html"
+            )
+        ]
+
+
+def setup(app: Sphinx) -> None:
+    app.add_directive("explore", Explore)
