@@ -303,7 +303,7 @@ def pick(frame: pd.DataFrame, **names) -> pd.Series:
 
 def number(x, spec: str | None = None) -> str:
     """A number for readers: four significant digits, from 1000 on whole, from 100,000 on with
-    commas, unless `spec` says otherwise; a true minus, a dash where there is none; lists joined."""
+    commas unless `spec` says otherwise; 4.2 × 10⁻⁵, a true minus, a dash for none; lists joined."""
     if isinstance(x, list | tuple):
         return ", ".join(number(y, spec) for y in x)
     if pd.isna(x):
@@ -312,7 +312,10 @@ def number(x, spec: str | None = None) -> str:
         return x
     if spec is None:
         spec = ".4g" if abs(x) < 1000 else ",.0f" if abs(x) >= 100_000 else ".0f"
-    return format(x, spec).replace("-", "−").replace("%", " %")
+    text, _, power = format(x, spec).partition("e")
+    if power:
+        text += " × 10" + str(int(power)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return text.replace("-", "−").replace("%", " %")
 
 
 def interval(value, lo, hi, spec: str | None = None) -> str:

@@ -30,7 +30,8 @@ window.addEventListener("DOMContentLoaded", () => {
         const up = head.ariaSort !== "ascending";
         for (const other of table.tHead.rows[0].cells) other.ariaSort = null;
         head.ariaSort = up ? "ascending" : "descending";
-        const key = (row) => row.cells[column].textContent.trim().replaceAll("−", "-").replaceAll(",", "");
+        const plain = (power) => `e${[...power].map((sign) => "⁰¹²³⁴⁵⁶⁷⁸⁹".indexOf(sign)).join("").replace("-1", "-")}`;
+        const key = (row) => row.cells[column].textContent.trim().replaceAll("−", "-").replaceAll(",", "").replace(/ × 10([⁻⁰¹²³⁴-⁹]+)/, (_, power) => plain(power));
         const number = (row) => Number.parseFloat(key(row).replace(/^[^\d-]*= /, ""));
         const compare = (a, b) => (number(a) - number(b)) || key(a).localeCompare(key(b));
         table.tBodies[0].append(...[...table.tBodies[0].rows].sort((a, b) => (up ? 1 : -1) * compare(a, b)));
