@@ -310,8 +310,7 @@ def number(x, spec: str | None = None) -> str:
         return "–"
     if isinstance(x, str):
         return x
-    if spec is None:
-        spec = ".4g" if abs(x) < 1000 else ",.0f" if abs(x) >= 100_000 else ".0f"
+    spec = spec or (".4g" if abs(x) < 1000 else ",.0f" if abs(x) >= 100_000 else ".0f")
     text, _, power = format(x, spec).partition("e")
     if power:
         text += " × 10" + str(int(power)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))

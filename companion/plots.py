@@ -134,7 +134,8 @@ def cell(value, spec: str | None = None) -> str:
     """A table cell as MyST: numbers as `estimates.number` has them (`.3g` unless `spec` says
     otherwise); tags, and what would end the cell, made harmless."""
     if isinstance(value, numbers.Number) and not isinstance(value, bool):
-        return number(value, spec or ("," if isinstance(value, numbers.Integral) else ".3g"))
+        whole = isinstance(value, numbers.Integral)
+        return number(value, spec or ("," if whole else ".3g" if abs(value) < 999.5 else None))
     if value is None or value is pd.NA:
         return number(value)
     return " ".join(str(value).split()).replace("|", "\\|").replace("<", "&lt;")

@@ -57,6 +57,7 @@ def test_long_labels_stand_above_their_rows_and_leave_the_width_to_the_data():
 
 
 def test_a_share_in_a_table_is_written_as_in_the_text():
+    assert [plots.cell(x) for x in (1069.8, 999.4, 0.00123456)] == ["1070", "999", "0.00123"]
     assert plots.cell(0.355, ".1%") == "35.5 %" and plots.cell(-0.02, ".0%") == "−2 %"
 
 

@@ -61,7 +61,8 @@ class Explore(SphinxDirective):
 
     def run(self):
         name, run = [*self.arguments, ""][:2]
-        values = html.escape(json.dumps(VALUES[name](self.env, run), separators=(",", ":")))
+        shown = featint_roles.pick(self.env, VALUES, name, "{explore}")(self.env, run)
+        values = html.escape(json.dumps(shown, separators=(",", ":")))
         return [
             nodes.raw(
                 "", FRAME.format(name=name, values=values, static="../_static"), format="html"
