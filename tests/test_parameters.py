@@ -40,6 +40,13 @@ OWN = {
         "own_lr": ([2.0], [], r"own_lr = \[\] .* numbers above 0"),
         "widths": ([2.0], [0], r"widths = \[0\] .* numbers above 0"),
     },
+    "detection_limit": {
+        "shares": ([5.0], [0], r"shares = \[0\] .* numbers above 0"),
+        "n_pairs": (32, 0, "n_pairs = 0 .* at least 1"),
+        "n_runs": (2, -1, "n_runs = -1 .* at least 1"),
+        "small_features": (512, 0, "small_features = 0 .* at least 1"),
+        "small_tokens": (10_240, 0, "small_tokens = 0 .* at least 1"),
+    },
     "factorial_designs": {"n_topics": (72, 1, "n_topics = 1 must be .* at least 2")},
     "factorization_machines": {
         "n_users": (12, 0, "n_users = 0 .* at least 1"),

@@ -1,4 +1,4 @@
-"""The interaction path tuned as its advocate would: trials, hidden units, weights of pairs."""
+"""The interaction path tuned as its advocate would: trials, and their hidden units."""
 
 import itertools
 from collections.abc import Sequence
@@ -8,12 +8,11 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from companion import variants
 from companion.profiles import Profile, altered
 from featint import activations, metrics, reconstruction, runs
-from featint.activations import Activations
 from featint.config import ModelConfig
 from featint.runs import Trained
 
@@ -92,30 +91,3 @@ def passing(trained: Trained, x: Float[Tensor, "n d_in"]) -> Float[Tensor, " hid
     if nfm is None or not nfm.interaction or nfm.form == "polynomial":
         return torch.zeros(0)
     return (trained.model.nfm.hidden(trained.model.encode(x)) > 0).double().mean(0)
-
-
-@torch.no_grad()
-def pair_weights(
-    model: nn.Module, acts: Activations, n_features: int, min_tokens: int, seed: int
-) -> pd.DataFrame:
-    """Interaction weights of pairs of features beside how often they fire together.
-
-    A row per pair: weight, the norm of V_i * V_j; together, tokens on which both fire; covariance
-    of their codes, absolute; by_chance, the product of their firing rates. `n_features` are drawn
-    at random among those that fire on at least `min_tokens` tokens.
-    """
-    pieces = [model.encode(x) for x in acts.pieces()]
-    counts = metrics.density(pieces, model.d_sae) * len(acts)
-    alive = np.flatnonzero(counts.round() >= min_tokens)
-    chosen = np.sort(np.random.default_rng(seed).permutation(alive)[:n_features])
-    codes = torch.cat([piece.dense(model.d_sae)[:, chosen].double().cpu() for piece in pieces])
-    fires, V = (codes > 0).double().numpy(), model.nfm.V[chosen].double().cpu().square().numpy()
-    rates = fires.mean(0)
-    of_pairs = {
-        "weight": np.sqrt(V @ V.T),
-        "together": fires.T @ fires,
-        "covariance": np.abs(np.cov(codes.T)),
-        "by_chance": np.outer(rates, rates),
-    }
-    pairs = np.triu_indices(len(chosen), 1)
-    return pd.DataFrame({name: matrix[pairs] for name, matrix in of_pairs.items()})
