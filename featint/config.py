@@ -112,6 +112,10 @@ class SAEConfig:
             )
 
 
+FORMS = {"nfm": "relu", "gelu": "gelu", "products": None, "polynomial": None, "mlp": "relu"}
+"""What an interaction path may make of the codes (`nfm.NFM`), and the activation of its MLP."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class NFMConfig:
     """A neural factorization machine on sparse codes."""
@@ -127,8 +131,7 @@ class NFMConfig:
     dropout: float = 0.15
     """Dropout on the pooled interaction vector, in training only."""
     form: str = "nfm"
-    """What the interaction path makes of the codes: an NFM's pairwise products (the paper), a
-    polynomial of second and third order, or an MLP."""
+    """What the interaction path makes of the codes, one of `FORMS`: `nfm` is the paper's."""
     normalise: bool = False
     """The interaction path sees each token's codes divided by their root mean square, so that
     products do not grow with its norm."""
@@ -138,7 +141,7 @@ class NFMConfig:
         if self.top_n is not None:
             at_least("top_n", self.top_n, 1)
         at_least("dropout", self.dropout, 0, below=1)
-        choose("form", self.form, ("nfm", "polynomial", "mlp"))
+        choose("form", self.form, FORMS)
         if not (self.linear or self.interaction):
             raise ValueError(
                 "an NFM needs its linear path, its interaction path or both: linear = interaction "
@@ -274,7 +277,7 @@ class ModelConfig:
         if self.target == "hidden":
             if self.nfm is not None:
                 raise ValueError(f"target = 'hidden' takes an SAE alone, not nfm = {self.nfm!r}")
-            if base.nfm is None or not base.nfm.interaction or base.nfm.form == "polynomial":
+            if base.nfm is None or not base.nfm.interaction or not FORMS[base.nfm.form]:
                 raise ValueError(
                     "target = 'hidden' is the hidden layer of an interaction path, "
                     f"which the base (nfm = {base.nfm!r}) lacks"

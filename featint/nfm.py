@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from featint.config import NFMConfig
+from featint.config import FORMS, NFMConfig
 from featint.kernels import sparse
 from featint.kernels.sparse import Codes
 
@@ -21,9 +21,11 @@ class NFM(nn.Module):
     bracket. Initial values are the released code's: N(0, 0.01^2) for `W_lin` and the MLP, N(0,
     0.05^2) for `V`, zero for the biases.
 
-    Two rivals share its layout. `mlp` feeds :math:`c V` itself to the MLP. `polynomial` is a
-    low-rank polynomial of second and third order (the decoder of PolySAE, arXiv 2602.01322):
-    :math:`[(c V)^2, (c V)^3]\, W_{out} + b_{out}`, without hidden layer.
+    Other forms share its layout. `gelu` has GELU for ReLU; `products` writes bi_interaction itself,
+    :math:`\mathrm{dropout}(\mathrm{bi\_interaction})\, W_{out} + b_{out}`, without MLP. Two rivals:
+    `mlp` feeds :math:`c V` itself to the MLP; `polynomial` is a low-rank polynomial of second and
+    third order, without MLP (the decoder of PolySAE, arXiv 2602.01322):
+    :math:`[(c V)^2, (c V)^3]\, W_{out} + b_{out}`.
     """
 
     def __init__(
@@ -43,7 +45,7 @@ class NFM(nn.Module):
             self.V = normal(d_sae, d, std=0.05)
             if config.form == "polynomial":
                 d = 2 * d  # squares and cubes
-            else:
+            elif FORMS[config.form]:
                 self.W_hidden, self.b_hidden = normal(d, d, std=0.01), nn.Parameter(torch.zeros(d))
             self.W_out, self.b_out = normal(d, d_in, std=0.01), nn.Parameter(torch.zeros(d_in))
 
@@ -56,25 +58,21 @@ class NFM(nn.Module):
         return sparse.decode(self.visible(codes), self.W_lin) + self.b_lin
 
     def pooled(self, codes: Codes) -> Float[Tensor, "batch d_pooled"]:
-        """What the codes are pooled to, with dropout in training.
-
-        d_factor wide, twice that for `polynomial`.
-        """
+        """What the codes are pooled to, with dropout in training: d_factor wide, twice that for
+        `polynomial`."""
         codes = self.visible(codes)
         if self.config.normalise:
             size = codes.acts.square().mean(1, keepdim=True).sqrt().clamp(min=1e-6)
             codes = codes._replace(acts=codes.acts / size)
-        pool = sparse.bi_interaction if self.config.form == "nfm" else sparse.decode
-        pooled = pool(codes, self.V)
+        alone = self.config.form in ("polynomial", "mlp")
+        pooled = (sparse.decode if alone else sparse.bi_interaction)(codes, self.V)
         if self.config.form == "polynomial":
             pooled = torch.cat([pooled.square(), pooled.pow(3)], 1)
         return nn.functional.dropout(pooled, self.config.dropout, self.training)
 
     def hidden(self, codes: Codes) -> Float[Tensor, "batch d_factor"]:
-        """The MLP's first layer before its ReLU: what the secondary SAE reads.
-
-        `polynomial` has none.
-        """
+        """The MLP's first layer before its activation, what the secondary SAE reads; forms without
+        MLP have none."""
         return self.pooled(codes) @ self.W_hidden + self.b_hidden
 
     def interaction_out(self, codes: Codes) -> Float[Tensor, "batch d_in"]:
@@ -82,7 +80,8 @@ class NFM(nn.Module):
 
         Even without active features it writes a constant, through the MLP's biases.
         """
-        top = self.pooled(codes) if self.config.form == "polynomial" else self.hidden(codes).relu()
+        name = FORMS[self.config.form]
+        top = getattr(nn.functional, name)(self.hidden(codes)) if name else self.pooled(codes)
         return top @ self.W_out + self.b_out
 
     def parts(self, codes: Codes) -> dict[str, Float[Tensor, "batch d_in"]]:

@@ -36,6 +36,8 @@ MODELS = {
     "sae_interaction": (NFMConfig(d_factor=3, linear=False), True),
     "polynomial": (NFMConfig(d_factor=3, linear=False, form="polynomial"), True),
     "mlp": (NFMConfig(d_factor=3, form="mlp", normalise=True), False),
+    "gelu": (NFMConfig(d_factor=3, form="gelu"), False),
+    "products": (NFMConfig(d_factor=3, linear=False, form="products"), True),
 }
 
 
@@ -115,6 +117,21 @@ def test_the_rivals_of_the_nfm_by_their_formulas(x):
         else:
             wanted = (s @ nfm.W_hidden + nfm.b_hidden).clamp(min=0) @ nfm.W_out + nfm.b_out
         assert torch.allclose(model.parts(codes)["interaction_out"], wanted, atol=1e-12)
+
+
+def test_a_form_of_the_nfm_differs_in_its_activation_or_has_no_mlp(x):
+    paths = {
+        form: make(NFMConfig(d_factor=3, form=form)).nfm for form in ("nfm", "gelu", "products")
+    }
+    codes = make().encode(x)
+    hidden, pairs = paths["nfm"].hidden(codes), paths["nfm"].pooled(codes)
+    assert torch.equal(paths["gelu"].hidden(codes), hidden)
+    gelu = hidden * (1 + torch.erf(hidden / 2**0.5)) / 2
+    nfm, straight = paths["gelu"], paths["products"]
+    assert torch.allclose(nfm.interaction_out(codes), gelu @ nfm.W_out + nfm.b_out, atol=1e-12)
+    assert not hasattr(straight, "W_hidden") and torch.equal(straight.V, paths["nfm"].V)
+    wanted = pairs @ straight.W_out + straight.b_out
+    assert torch.allclose(straight.interaction_out(codes), wanted, atol=1e-12)
 
 
 def test_normalised_codes_make_the_interactions_blind_to_a_tokens_norm(x):

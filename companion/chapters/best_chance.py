@@ -13,7 +13,7 @@ from torch import Tensor
 from companion import variants
 from companion.profiles import Profile, altered
 from featint import activations, metrics, reconstruction, runs
-from featint.config import ModelConfig
+from featint.config import FORMS, ModelConfig
 from featint.runs import Trained
 
 
@@ -88,6 +88,6 @@ def validate(trials: pd.DataFrame, p: Profile) -> pd.DataFrame:
 def passing(trained: Trained, x: Float[Tensor, "n d_in"]) -> Float[Tensor, " hidden"]:
     """Share of tokens on which each hidden unit of an interaction path, if any, passes anything."""
     nfm = trained.config.nfm
-    if nfm is None or not nfm.interaction or nfm.form == "polynomial":
+    if nfm is None or not nfm.interaction or not FORMS[nfm.form]:
         return torch.zeros(0)
     return (trained.model.nfm.hidden(trained.model.encode(x)) > 0).double().mean(0)
