@@ -11,9 +11,9 @@ from companion.profiles import Profile, altered
 from featint.config import ModelConfig, NFMConfig, SAEConfig, choose
 
 with open(places.DATA / "models.toml", "rb") as _file:
-    VARIANTS, CHAPTERS, SEEDED, RATES = tomllib.load(_file).values()
-"""What readers see of each model; the models that each chapter reads; those of them that it reads
-from every seed; by family, the multiple of the profile's learning rate that suits it best."""
+    VARIANTS, WORDS, CHAPTERS, SEEDED, RATES = tomllib.load(_file).values()
+"""What readers see of each model, in a line and in a table; the models that each chapter reads, and
+those that it reads from every seed; by family, the multiple of the learning rate that suits it."""
 HOLDOUT_SHARE = 0.1  # of the training tokens, drawn at random: the released code's validation set
 PUBLISHED = {"train": {"first_position": "keep", "holdout_share": HOLDOUT_SHARE}}
 CHUNK_TOKENS = round((1 - HOLDOUT_SHARE) * 79 * 128)  # of the 79 windows that it reads at a time

@@ -11,7 +11,8 @@ from bs4 import BeautifulSoup
 from sphinx.errors import ExtensionError
 from sphinx.testing.util import SphinxTestApp
 
-import companion.variants  # noqa: F401  reads data/ when it is imported: before a test puts another in its place
+import companion.plots
+import companion.variants  # noqa: F401  both read data/ when they are imported: before a test puts another in its place
 from companion import places
 
 pytestmark = pytest.mark.filterwarnings(
@@ -57,7 +58,7 @@ def notebook(*, output: str | None = None, papermill: dict | None = None) -> dic
                 "cell_type": "markdown",
                 "id": "a",
                 "metadata": {},
-                "source": "# Chapter\n\nIt is {result}`chapter:joint/fvu:.2f:ci`.",
+                "source": "# Chapter\n\nIt is {result}`chapter:joint/fvu:.2f:ci`.\n\n| model | of joint |\n|:--|:--|\n| `joint` | a joint |\n| sae_cut | sae_cat |",
             },
             cell | {"id": "b", "metadata": {"tags": ["parameters"]}, "source": SOURCE},
             cell | {"id": "c", "source": "print(1)", "outputs": outputs},
@@ -183,6 +184,14 @@ def test_book_shows_what_was_executed_and_measured(book):
         "0.31 [0.30, 0.32]" in chapter
         and "n = 1,502 articles; controlled; from chapter: joint/fvu" in chapter
     )
+    names = BeautifulSoup(chapter, "html.parser").find("table")
+    assert [cell.text for cell in names.find_all("td")] == [
+        "joint model",
+        "a joint",
+        "SAE at a quarter of k",
+        "sae_cat",
+    ]
+    assert names.abbr["title"].startswith("joint: SAE and NFM trained together")
     assert "active features | per token" in chapter and "learning rate" in chapter
     assert (
         "papermill notebooks/chapter.ipynb _build/executed/laptop/notebooks/chapter.ipynb -k python3 --cwd . -p k 42"

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import featint_atlas
 import featint_explore
+import featint_names
 import featint_roles
 import featint_theme
 from sphinx.application import Sphinx
@@ -192,6 +193,7 @@ def setup(app: Sphinx) -> dict:
     app.connect("autodoc-process-docstring", plain_docstring)
     featint_atlas.setup(app)
     featint_explore.setup(app)
+    featint_names.setup(app)
     featint_roles.setup(app)
     featint_theme.setup(app)
     code = b"".join(file.read_bytes() for file in sorted(Path(__file__).parent.glob("*.py")))
