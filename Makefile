@@ -12,10 +12,15 @@ export PYTHONUTF8 := 1
 # The longest chapters first, so that the others fill the second core beside them.
 FIRST = --prioritize $(foreach n,best_chance baselines behaviour efficiency,"$$(pwd -P)/_build/executed/$(PROFILE)/notebooks/$(n).ipynb")
 
-.PHONY: book publish-results pdf sphinx test smoke browser bench mutants lint clean
+.PHONY: book sweep publish-results pdf sphinx test smoke browser bench mutants lint clean
 book: .venv/installed  ## compute what is missing, build the book in _build/html
 	$(SNAKEMAKE) $(FIRST) $(CONFIG)
 	@echo "The book: _build/$(if $(filter laptop,$(PROFILE)),,$(PROFILE)/_build/)html/book/intro.html"
+
+sweep: .venv/installed  ## the notebook of SWEEP=sweeps/k.yaml at every point of its grid, and a page that compares them; resumes
+	@$(BIN)/python -m sweeps.grid $(SWEEP) $(PROFILE)
+	-@$(SNAKEMAKE) --keep-going $(CONFIG) sweep=$(SWEEP) -- sweep
+	@$(BIN)/python -m sweeps.page $(SWEEP) $(PROFILE)
 
 publish-results: .venv/installed  ## the results of PROFILE that were computed here, checked and put into data/results, to be committed
 	$(BIN)/python book/_tools/publish_results.py $(PROFILE)

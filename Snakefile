@@ -1,6 +1,7 @@
 # The flow from nothing to the book: fetch, windows, harvest, train, execute notebooks, build. Every rule's command also runs by hand.
 #   snakemake --cores all                        the laptop profile
 #   snakemake --cores all --config profile=smoke another one
+#   snakemake --cores all --config sweep=sweeps/k.yaml -- sweep
 #   snakemake --workflow-profile profiles/slurm  its jobs on a cluster: profiles/ says how, and what to mind
 import fcntl
 import os
@@ -214,3 +215,30 @@ rule atlas:
     resources: mem_mb=memory, runtime=minutes("execute"), gpu=GPU
     shell:
         "{FEATINT} atlas --profile {PROFILE}"
+
+
+if "sweep" in config:  # a notebook at every point of a grid; `make sweep` makes a page of what is done
+    sys.path.insert(0, str(places.PROJECT))
+    from sweeps import grid
+
+    SWEEP = grid.read(Path(config["sweep"]), PROFILE)
+    CELLS = {cell.name: cell for cell in SWEEP.cells}
+
+    rule sweep:
+        input:
+            [cell.executed for cell in SWEEP.cells],
+
+    rule cell:
+        input:
+            f"notebooks/{SWEEP.notebook}.ipynb",
+            dependencies.of_notebook(notebook.FOLDER / f"{SWEEP.notebook}.ipynb"),
+            text=lambda w: ACTIVATIONS if CELLS[w.cell].profile.harvest == profile.harvest else rules.fetch.output,
+            models=lambda w: [manifest(c) for c in variants.of_chapter(SWEEP.notebook, CELLS[w.cell].profile) if store.key(c) in MODELS],
+        output:
+            SWEEP.folder / "{cell}.ipynb",
+        params:
+            given=lambda w: [f"-p{name}={value}" for name, value in CELLS[w.cell].parameters.items()],
+        threads: HALF
+        resources: mem_mb=memory, runtime=minutes("execute"), gpu=GPU
+        shell:
+            "{FEATINT} notebook {SWEEP.notebook} --profile {PROFILE} {params.given:q} --out {output:q}"

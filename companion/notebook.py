@@ -120,21 +120,26 @@ def check(namespace: dict) -> dict:
 
 
 def start(namespace: dict) -> Profile:
-    """Check a notebook's parameters (`check`) and return the profile they ask for. Parameters of
-    the notebook alone that were passed are among what was `turned`: its results are others, too.
+    """Check a notebook's parameters (`check`) and return the profile they ask for (`asked`).
 
     Raises ValueError also for an unknown profile and a knob that its config refuses, StoreError if
     results could not be written.
     """
-    values = check(namespace)
-    knobs = {name: value for name, value in values.items() if name in profiles.KNOBS}
-    profile = profiles.get(values["profile"], **knobs)
-    defaults = {k: v for k, v in declarations(namespace)[2].items() if k not in {*knobs, "profile"}}
-    own = tuple(f"{k} = {values[k]!r}" for k, v in defaults.items() if values[k] != v)
-    profile = replace(profile, turned=(*profile.turned, *own))
+    profile = asked(check(namespace), declarations(namespace)[2])
     store.writable(results.folder(profile), REMEDY)
     sys.stderr.isatty = lambda: True  # what a kernel writes is read: show progress
     return profile
+
+
+def asked(values: Mapping, defaults: Mapping) -> Profile:
+    """The profile that a notebook's parameters ask for, of their values and defaults. Those of the
+    notebook alone are among what was `turned`, too: its results are others. Raises ValueError as
+    `profiles.get`."""
+    knobs = {name: value for name, value in values.items() if name in profiles.KNOBS}
+    profile = profiles.get(values["profile"], **knobs)
+    own = {k: v for k, v in defaults.items() if k not in {*knobs, "profile"}}
+    turned = tuple(f"{k} = {values[k]!r}" for k, v in own.items() if values[k] != v)
+    return replace(profile, turned=(*profile.turned, *turned))
 
 
 def announce(name: str, parameters: Mapping) -> None:
@@ -185,6 +190,25 @@ def executed(name: str, profile_name: str) -> Path:
     return places.BUILD / "executed" / profile_name / "notebooks" / f"{name}.ipynb"
 
 
+def given(name: str, profile_name: str, parameters: dict) -> tuple[dict, dict]:
+    """The parameters with which a notebook is to run, as `typed`, paths as they are from anywhere,
+    and the defaults of all it has. Raises ValueError as `run`."""
+    import papermill
+
+    source = FOLDER / f"{name}.ipynb"
+    if f"{name}.ipynb" not in os.listdir(FOLDER):  # nor is one of another folder
+        raise ValueError(f"notebook = {name!r} is not known; there are {', '.join(names())}")
+    dependencies.code(source)
+    known = papermill.inspect_notebook(literal(source))
+    if "profile" in known:
+        parameters = {"profile": profile_name} | parameters
+    declared = {k: (p["inferred_type_name"], p["default"] == "None") for k, p in known.items()}
+    parameters = typed(name, declared, parameters)
+    paths_here = {k: Path(parameters[k]) for k in ("lm", "corpus") if parameters.get(k)}
+    parameters |= {k: str(path.resolve()) for k, path in paths_here.items() if path.exists()}
+    return parameters, {k: ast.literal_eval(p["default"]) for k, p in known.items()}
+
+
 def run(name: str, profile_name: str, parameters: dict, out: Path | None = None) -> Path:
     """Execute a notebook, a page or a draft, by papermill and return the executed copy's path; it
     appears only if every cell succeeded.
@@ -199,17 +223,7 @@ def run(name: str, profile_name: str, parameters: dict, out: Path | None = None)
     import papermill
     from jupyter_core import paths
 
-    source = FOLDER / f"{name}.ipynb"
-    if f"{name}.ipynb" not in os.listdir(FOLDER):  # nor is one of another folder
-        raise ValueError(f"notebook = {name!r} is not known; there are {', '.join(names())}")
-    dependencies.code(source)
-    known = papermill.inspect_notebook(literal(source))
-    if "profile" in known:
-        parameters = {"profile": profile_name} | parameters
-    declared = {k: (p["inferred_type_name"], p["default"] == "None") for k, p in known.items()}
-    parameters = typed(name, declared, parameters)
-    paths_here = {k: Path(parameters[k]) for k in ("lm", "corpus") if parameters.get(k)}
-    parameters |= {k: str(path.resolve()) for k, path in paths_here.items() if path.exists()}
+    source, parameters = FOLDER / f"{name}.ipynb", given(name, profile_name, parameters)[0]
     remedy = "choose another --out" if out else REMEDY
     out = out or executed(name, profile_name)
     store.writable(out.parent, remedy)

@@ -26,6 +26,7 @@ NOT_HERE = {
     "make bench": "half an hour; tests/test_benchmarks.py has a small one",
     ".venv/bin/featint compare": "a run of the default profile; tests/test_compare.py has small ones",
     "make publish-results": "a git checkout; tests/test_publish.py has one",
+    "make sweep SWEEP=sweeps/k.yaml PROFILE=smoke": "minutes; tests/test_flow.py has a small one",
     "make mutants": "hours; tests/test_mutants.py has a small one",
     ".venv/bin/featint author-data": "a network; tests/test_author_data.py has small ones",
     ".venv/bin/featint author-data --from FOLDER": "the author's tables, which are not kept here",
@@ -176,7 +177,7 @@ class TestNames:
             assert value in profiles.PROFILES
         elif name == "ON":
             assert (PROJECT / "profiles" / value / "config.yaml").is_file()
-        elif name == "MODULES":
+        elif name in ("MODULES", "SWEEP"):
             assert (PROJECT / value).is_file()
         else:
             assert name == "PIP_EXTRA_INDEX_URL", name

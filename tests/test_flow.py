@@ -27,7 +27,9 @@ def project(tmp_path_factory):
     folder.mkdir()
     for name in ("featint", "companion"):
         shutil.copytree(PROJECT / name, folder / name)
-    for name in "Snakefile Makefile _config.yml _toc.yml data notebooks book profiles".split():
+    for (
+        name
+    ) in "Snakefile Makefile _config.yml _toc.yml data notebooks book profiles sweeps".split():
         (folder / name).symlink_to(PROJECT / name)
     (folder / ".venv").symlink_to(sys.prefix)
     return folder
@@ -316,3 +318,25 @@ class TestCluster:
         done = self.submit(environment | named, "0")
         assert done.returncode and said in done.stderr
         assert not told.exists()
+
+
+@pytest.mark.smoke
+def test_a_sweep_names_the_cell_that_fails_and_compares_the_others(project):
+    """Feature 1350 is known to be too large only once the notebook has its models."""
+    file, cells = project / "mine.yaml", project / "_build/sweeps/smoke/mine"
+    file.write_text("{notebook: interactions, grid: {feature: [3, 1350]}, show: ['*']}")
+
+    def make():
+        done = subprocess.run(
+            ["make", "sweep", "PROFILE=smoke", f"SWEEP={file.name}", "--old-file=.venv/installed"],
+            cwd=project,
+            env=os.environ | {"PYTHONPATH": str(project)},
+            capture_output=True,
+            encoding="utf-8",
+        )
+        page = Path(done.stdout.rpartition("The comparison: ")[2].strip())
+        assert "1 of 2 cells are done" in page.read_text(encoding="utf-8")
+        assert done.returncode and "FAILED feature = 1350: ValueError" in done.stderr, done.stderr
+        return (cells / "feature=3.ipynb").stat().st_mtime_ns
+
+    assert make() == make(), "what is done is not done again"
