@@ -17,8 +17,8 @@ window.addEventListener("DOMContentLoaded", () => {
     cell.classList.toggle("numbers", /^[−\d.,%[\] to×⁻⁰¹²³⁴-⁹]+$/.test(text));
   }
   for (const table of document.querySelectorAll(".bd-content table")) {
-    for (const column of table.tHead ? table.tHead.rows[0].cells : []) {
-      const cells = [...table.tBodies[0].rows].map((row) => row.cells[column.cellIndex]).filter((cell) => /^[−+]?[\d,]+(\.\d+)?$/.test(cell?.textContent.trim()));
+    for (const column of table.tHead?.rows[0].cells ?? []) {
+      const cells = [...(table.tBodies[0]?.rows ?? [])].map((row) => row.cells[column.cellIndex]).filter((cell) => /^[−+]?[\d,]+(\.\d+)?$/.test(cell?.textContent.trim()));
       const after = (cell) => cell.textContent.trim().split(".")[1] ?? "";
       const most = cells.map(after).reduce((a, b) => (b.length > a.length ? b : a), "");
       for (const cell of cells) {
