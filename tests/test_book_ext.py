@@ -11,8 +11,10 @@ from bs4 import BeautifulSoup
 from sphinx.errors import ExtensionError
 from sphinx.testing.util import SphinxTestApp
 
+# these read data/ when they are imported: before a test puts another in its place
+import companion.exercises
 import companion.plots
-import companion.variants  # noqa: F401  both read data/ when they are imported: before a test puts another in its place
+import companion.variants  # noqa: F401
 from companion import places
 
 pytestmark = pytest.mark.filterwarnings(
@@ -349,6 +351,16 @@ def test_runs_that_agree_and_the_published_profile_itself(book, monkeypatch):
             lambda b: write(b / "index.md", "# B\n\n```{atlas}\n```\n"),
             ["index", "atlas.json", "featint atlas --profile laptop"],
         ),
+        (
+            lambda b: write(
+                b / "index.md", "# B\n\n```{predict} x\n:ask: y\n:measured: chapter:no\n?\n```\n"
+            ),
+            ["index", "x", "'no'", "joint/fvu"],
+        ),
+        (
+            lambda b: write(b / "index.md", "# B\n\n```{check} nothing\n```\n"),
+            ["index", "nothing", "fm-cost"],
+        ),
         (lambda b: (b / "results/laptop/ledger.json").unlink(), ["ledger.json", "featint ledger"]),
     ],
 )
@@ -357,6 +369,75 @@ def test_build_stops_and_names_page_and_key(book, change, said):
     with pytest.raises(ExtensionError) as error:
         build(book)
     assert [words for words in said if words not in str(error.value)] == []
+
+
+def ask(book: Path, *glued: str) -> None:
+    """Boxes on the chapter, whose notebook glues these numbers as `guess`, on a page without notebook, and the list of them."""
+    outputs = [
+        {
+            "output_type": "display_data",
+            "data": {"application/papermill.record/text/plain": number},
+            "metadata": {
+                "scrapbook": {"name": "guess", "mime_prefix": "application/papermill.record/"}
+            },
+        }
+        for number in glued
+    ]
+    executed = notebook(output="forty-two", papermill=RUN)
+    executed["cells"][2]["outputs"] += outputs
+    text = "\n\n```{predict} guess\n:ask: share & more\n:format: .2f\nHow *large*?\n```\n\n```{check} designs-by-hand\n```\n"
+    executed["cells"][0]["source"] += text
+    write(book / "_build/executed/laptop/notebooks/chapter.ipynb", executed)
+    write(
+        book / "status.md",
+        "# S\n\n```{predict} told\n:ask: FVU of the joint model\n:measured: published/chapter:joint/fvu\nB?\n```\n\n```{predict} later\n:ask: yours\nC?\n```\n",
+    )
+    write(book / "book/your_answers.md", "# Yours\n\n```{answers}\n```\n")
+    index = book / "index.md"
+    with_list = index.read_text(encoding="utf-8").replace(
+        "\nstatus\n", "\nstatus\nbook/your_answers\n"
+    )
+    write(index, with_list)
+
+
+def test_boxes_ask_before_they_show_and_are_listed(book):
+    ask(book, "np.float64(0.8125)")
+    assert build(book) == ""
+    chapter = BeautifulSoup(page(book, "notebooks/chapter"), "html.parser")
+    guess, by_hand = chapter.select("form.answer")
+    assert guess.has_attr("hidden") and guess.label.text.strip() == "share & more"
+    assert (guess["data-value"], guess["data-shown"]) == ("0.8125", "0.81")
+    assert guess.find_next_sibling(class_="measured").text.strip() == "Measured: 0.81"
+    assert chapter.select_one(".admonition em").text == "large"
+    assert float(by_hand["data-value"]) == -4 and float(by_hand["data-tolerance"]) < 0.01
+    assert dict(json.loads(by_hand["data-wrong"]))[4.0].startswith("Not yet")
+
+    told, later = BeautifulSoup(page(book, "status"), "html.parser").select("form.answer")
+    assert (told["data-value"], told["data-shown"]) == ("0.309", "0.309")
+    shown = told.find_next_sibling(class_="measured")
+    assert (
+        shown.text.strip() == "Measured: 0.309 [0.305, 0.32]" and "published" in shown.abbr["title"]
+    )
+    assert later["data-value"] == "" and later.find_next_sibling() is None
+
+    listed = BeautifulSoup(page(book, "book/your_answers"), "html.parser").select("#answers li")
+    assert [row["data-key"] for row in listed] == ["guess", "designs-by-hand", "told", "later"]
+    assert listed[0].a["href"] == "../notebooks/chapter.html#answer-guess"
+    assert listed[2].a.text == "S: FVU of the joint model"
+
+    write(book / "status.md", "# S\n\nNothing is asked any more.\n")
+    assert build(book) == ""
+    listed = BeautifulSoup(page(book, "book/your_answers"), "html.parser").select("#answers li")
+    assert [row["data-key"] for row in listed] == ["guess", "designs-by-hand"]
+
+
+@pytest.mark.parametrize("glued", [[], ["'much'"]])
+def test_a_box_without_a_number_stops_the_build(book, glued):
+    ask(book, *glued)
+    with pytest.raises(
+        ExtensionError, match="notebooks/chapter: its notebook glues no number 'guess'"
+    ):
+        build(book)
 
 
 def test_missing_figure_is_a_warning_which_is_an_error(book):

@@ -40,6 +40,7 @@ COMPANION = {
     "estimates": "",
     "published": "profiles",
     "designs": "estimates",
+    "exercises": "places",
     "stimuli": "places",
     "results": "estimates places",
     "verdicts": "estimates",

@@ -13,6 +13,7 @@ import shlex
 import zlib
 from pathlib import Path
 
+import featint_answers
 import featint_atlas
 import featint_explore
 import featint_names
@@ -191,6 +192,7 @@ def setup(app: Sphinx) -> dict:
     app.connect("source-read", swap_in_executed)
     app.connect("source-read", list_modules)
     app.connect("autodoc-process-docstring", plain_docstring)
+    featint_answers.setup(app)
     featint_atlas.setup(app)
     featint_explore.setup(app)
     featint_names.setup(app)

@@ -572,17 +572,19 @@ def moment(stamp: str) -> str:
 
 
 class Picture(Markdown):
-    """A chapter's figure on another page, of the profile that the book shows."""
+    """A chapter's figure on another page, of the profile that the book shows, or a walkthrough's."""
 
     required_arguments = 1
     has_content = True
     option_spec = {"alt": directives.unchanged_required}
 
     def text(self) -> str:
-        file = f"_build/figures/{self.config.featint_profile}/{self.arguments[0]}.svg"
-        if not Path(self.env.srcdir, file).exists():
+        folders = (self.config.featint_profile, "walkthroughs")
+        files = [f"_build/figures/{folder}/{self.arguments[0]}.svg" for folder in folders]
+        file = next((f for f in files if Path(self.env.srcdir, f).exists()), None)
+        if file is None:
             raise ExtensionError(
-                f"{self.env.docname}: there is no figure {file}; run the chapter that draws it"
+                f"{self.env.docname}: there is no figure {files[0]}; run the chapter that draws it"
             )
         caption = "\n".join(self.content)
         return f":::{{figure}} /{file}\n:alt: {self.options['alt']}\n:class: dark-light\n\n{caption}\n:::"

@@ -8,12 +8,18 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 
 SIZES = {"desk": {"width": 1360, "height": 900}, "phone": {"width": 390, "height": 844}}
 OPEN_ALL = "() => { for (const i of document.images) i.loading = 'eager'; for (const d of document.querySelectorAll('details')) d.open = true }"
 AT_ONCE = "*, *::before, *::after { animation: none !important; transition: none !important }"  # opened boxes fade in: half-way they lack contrast
 READY = """() => [...document.images].every(i => i.complete)
     && (!window.MathJax || (MathJax.startup && MathJax.startup.promise.then(() => true)))"""
+LEVELS = {
+    "runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]},
+    "resultTypes": ["violations"],
+}
+"""All of WCAG 2.1 AA; without the list of everything that passed, which takes as long to gather as a large page to check."""
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -114,3 +120,14 @@ def visit(browser, site):
     yield open_page
     for context in contexts:
         context.close()
+
+
+@pytest.fixture(scope="session")
+def violations():
+    """What a page, as it stands, breaks of the rules for all readers."""
+
+    def found(page) -> list:
+        broken = Axe().run(page, options=LEVELS).response["violations"]
+        return [(v["id"], [node["html"][:200] for node in v["nodes"][:3]]) for v in broken]
+
+    return found
