@@ -12,7 +12,7 @@ export PYTHONUTF8 := 1
 # The longest chapters first, so that the others fill the second core beside them.
 FIRST = --prioritize $(foreach n,best_chance baselines behaviour efficiency,"$$(pwd -P)/_build/executed/$(PROFILE)/notebooks/$(n).ipynb")
 
-.PHONY: book sweep publish-results pdf sphinx test smoke browser bench mutants lint clean
+.PHONY: book sweep publish-results pdf slides sphinx test smoke browser bench mutants lint clean
 book: .venv/installed  ## compute what is missing, build the book in _build/html
 	$(SNAKEMAKE) $(FIRST) $(CONFIG)
 	@echo "The book: _build/$(if $(filter laptop,$(PROFILE)),,$(PROFILE)/_build/)html/book/intro.html"
@@ -28,6 +28,9 @@ publish-results: .venv/installed  ## the results of PROFILE that were computed h
 HTML = _build/$(if $(filter laptop,$(PROFILE)),,$(PROFILE)/_build/)html
 pdf: book  ## the same pages as one PDF (needs Chromium), linked from the first page
 	$(BIN)/python book/_tools/print_pdf.py $(HTML)
+
+slides: book  ## the course's four sessions as slides that need no network, in `slides/` beside the pages
+	$(BIN)/python book/_tools/slides.py $(HTML)
 
 sphinx: book  ## the same pages by the newest Sphinx without Jupyter Book, in an environment of its own: the way out should Jupyter Book 1 rot
 	book/_tools/plain_sphinx.sh $(PROFILE)

@@ -21,6 +21,7 @@ NOT_HERE = {
     "make smoke": "this test is a part of it",
     "make test": "minutes; CI has done it before",
     "make pdf": "a browser",
+    "make slides": "it begins with `make book`; tests/browser/test_slides.py makes them",
     "make browser": "a browser; `make smoke` does it where there is one",
     ".venv/bin/pytest -m browser": "a browser; `make smoke` does it where there is one",
     "make bench": "half an hour; tests/test_benchmarks.py has a small one",
