@@ -12,17 +12,17 @@ from sweeps.grid import Sweep
 
 
 def frame(sweep: Sweep) -> pd.DataFrame:
-    """The values that a sweep shows, of every cell that is done: a column for each parameter, `id`,
+    """The numbers that a sweep shows, of every cell that is done: a column for each parameter, `id`,
     and those of `estimates.tidy`. Raises ValueError if no cell has any of them."""
     tables = []
     for cell in filter(sweep.done, sweep.cells):
         table = results.table(sweep.results(cell)).reset_index()
-        table = table[table["id"].map(sweep.shows)]
+        table = table[table["id"].map(sweep.shows) & table["value"].map(number)]
         given = {name: str(v) if isinstance(v, list) else v for name, v in cell.parameters.items()}
         tables.append(table.assign(**given))
     found = pd.concat(tables) if tables else pd.DataFrame()
     if found.empty:
-        raise ValueError(f"no cell of {sweep.name} has a value like {', '.join(sweep.show)}")
+        raise ValueError(f"no cell of {sweep.name} has a number like {', '.join(sweep.show)}")
     return found.reset_index(drop=True)
 
 
@@ -36,8 +36,11 @@ def series(found: pd.DataFrame, sweep: Sweep, parameter: str):
 def counted(parameter: str, sweep: Sweep) -> bool:
     """Whether a parameter has a trend: several numbers, and more than a start of the training."""
     values = sweep.grid[parameter]
-    numbers = all(isinstance(v, Real) and not isinstance(v, bool) for v in values)
-    return numbers and len(values) > 1 and parameter != "seed"
+    return all(map(number, values)) and len(values) > 1 and parameter != "seed"
+
+
+def number(value) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def table(found: pd.DataFrame, sweep: Sweep) -> pd.DataFrame:

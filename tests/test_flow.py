@@ -324,7 +324,9 @@ class TestCluster:
 def test_a_sweep_names_the_cell_that_fails_and_compares_the_others(project):
     """Feature 1350 is known to be too large only once the notebook has its models."""
     file, cells = project / "mine.yaml", project / "_build/sweeps/smoke/mine"
-    file.write_text("{notebook: interactions, grid: {feature: [3, 1350]}, show: ['*']}")
+    file.write_text(
+        "{notebook: interactions, grid: {feature: [3, 1350]}, show: ['*/live/formality/*']}"
+    )
 
     def make():
         done = subprocess.run(
@@ -334,6 +336,7 @@ def test_a_sweep_names_the_cell_that_fails_and_compares_the_others(project):
             capture_output=True,
             encoding="utf-8",
         )
+        assert "The comparison: " in done.stdout, done.stderr
         page = Path(done.stdout.rpartition("The comparison: ")[2].strip())
         assert "1 of 2 cells are done" in page.read_text(encoding="utf-8")
         assert done.returncode and "FAILED feature = 1350: ValueError" in done.stderr, done.stderr

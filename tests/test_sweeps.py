@@ -104,6 +104,7 @@ def found(written):
             {"model": "joint", "quantity": "mse", "value": k / 10 + seed, "lo": 0.0, "hi": 9.0},
             {"model": "joint", "quantity": "l0", "value": other[seed][[8, 16, 32].index(k)]},
             {"model": "sae", "quantity": "mse", "value": 1.0},
+            {"model": "joint", "quantity": "shares", "value": [1.0, 2.0]},
         ]
         results.save(
             cell.profile,
@@ -149,5 +150,5 @@ def test_a_figure_shows_every_cell(found):
 
 
 def test_no_cell_done_is_said(written):
-    with pytest.raises(ValueError, match="no cell of mine has a value like joint/"):
+    with pytest.raises(ValueError, match="no cell of mine has a number like joint/"):
         trends.frame(grid.read(written(K), "smoke"))
