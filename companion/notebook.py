@@ -236,7 +236,7 @@ def run(name: str, profile_name: str, parameters: dict, out: Path | None = None)
         announce(name, parameters)
     os.environ.setdefault("TQDM_MININTERVAL", "10")  # of the kernel's bars: seconds
     failed = out.with_suffix(".failed.ipynb")
-    with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=out.parent) as folder:
+    with tempfile.TemporaryDirectory(prefix=store.sweep(out), dir=out.parent) as folder:
         copy = Path(folder, out.name)
         # else every kernel warns of its unencrypted connection to this very machine
         quiet = {"extra_arguments": ["--IPKernelApp.log_level=ERROR"], "progress_bar": False}

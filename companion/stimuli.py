@@ -131,13 +131,12 @@ def read(file: Path, needed: Sequence[str]) -> pd.DataFrame:
         raise ValueError(f"{file} has a header, but no rows")
     frame = frame.fillna("").apply(lambda column: column.str.strip())
     for column in frame:
-        escaped = column.replace("{", "{{").replace("}", "}}")
-        refuse(file, frame, frame[column] == "", f"{escaped} is empty")
+        refuse(file, frame, frame[column] == "", "{0} is empty", column)
     return frame
 
 
-def refuse(file: Path, frame: pd.DataFrame, wrong: pd.Series, message: str) -> None:
+def refuse(file: Path, frame: pd.DataFrame, wrong: pd.Series, message: str, *more: str) -> None:
     """Raise ValueError for the first row that is wrong; `message` names entries as {column}."""
     if wrong.any():
         row = wrong.idxmax()
-        raise ValueError(f"{file}, line {row + 2}: {message.format(**frame.loc[row])}")
+        raise ValueError(f"{file}, line {row + 2}: {message.format(*more, **frame.loc[row])}")

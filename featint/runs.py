@@ -106,7 +106,7 @@ def get(config: ModelConfig) -> Trained:
 
 def checkpoint_of(config: ModelConfig) -> Path:
     """Where the unfinished training of this config keeps its state."""
-    return store.cache() / "checkpoints" / f"{store.key(config)}.safetensors"
+    return store.cache() / "checkpoints" / store.key(config)
 
 
 def training_tokens(config: ModelConfig) -> tuple[Activations, Activations]:
@@ -170,3 +170,4 @@ def fit(config: ModelConfig, label: str | None = None) -> None:
         state = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
         counts = {f"counts/{name}": getattr(training, name).cpu() for name in COUNTS}
         save_file(state | counts, folder / "model.safetensors")
+    store.discard(checkpoint_of(config))

@@ -6,6 +6,7 @@ all, and every file in them is checked against its sha256 when it is opened.
 
 import errno
 import functools
+import glob
 import hashlib
 import json
 import os
@@ -21,13 +22,16 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
+import psutil
 from filelock import FileLock, Timeout
+from safetensors import SafetensorError
 
 from featint.config import to_json
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 MANIFEST = "manifest.json"
 FORMAT = 1  # raise it when files in artefacts change their meaning; older ones are made anew
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk, quota, or what `ulimit -f` allows
 STARTED_AT = Path.cwd()  # a relative $FEATINT_CACHE stays where it is if the program moves on
 STAMPED = "torch numpy transformers transformer-lens pandas scipy statsmodels pingouin papermill"
 
@@ -55,7 +59,7 @@ def writable(folder: Path, remedy: str = "if it is the cache, set FEATINT_CACHE"
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as e:
-        if e.errno in (errno.ENOSPC, errno.EDQUOT):
+        if e.errno in FULL:
             raise
         raise StoreError(f"{folder} takes no files ({e.strerror}); {remedy}") from e
 
@@ -145,7 +149,7 @@ def create(
     final, kept = path(kind, config), draft
     with refuse_full_disk(final):
         writable(final.parent)
-        draft = draft or Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=final.parent))
+        draft = draft or Path(tempfile.mkdtemp(prefix=sweep(final), dir=final.parent))
     try:
         with refuse_full_disk(final):
             for f in (*draft.glob(".*"), draft / MANIFEST):  # of a process that was killed
@@ -194,8 +198,8 @@ def refuse_full_disk(target: Path) -> Iterator[None]:
     """Turn 'no space left' into a StoreError that names the folder and the space that is left."""
     try:
         yield
-    except OSError as e:
-        if e.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except (OSError, SafetensorError) as e:
+        if not (getattr(e, "errno", 0) in FULL or any(f"os error {n})" in str(e) for n in FULL)):
             raise
         at = next(p for p in (target, *target.parents) if p.exists())
         free = shutil.disk_usage(at).free / 1e6
@@ -205,6 +209,20 @@ def refuse_full_disk(target: Path) -> Iterator[None]:
         ) from e
 
 
+def sweep(target: Path) -> str:
+    """Remove drafts of a file or folder whose process was killed; the prefix of this one's."""
+    for left in target.parent.glob(f".{glob.escape(target.name)}-*-*"):
+        if not psutil.pid_exists(int(left.name.rsplit("-", 2)[1])):
+            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+    return f".{target.name}-{os.getpid()}-"
+
+
+def discard(file: Path) -> None:
+    """Remove a file that is not needed any more, with drafts of it that were left behind."""
+    file.unlink(missing_ok=True)
+    sweep(file)
+
+
 def write_bytes(file: Path, content: bytes) -> None:
     """Write a file atomically: under a temporary name in the same folder, then renamed.
 
@@ -212,7 +230,7 @@ def write_bytes(file: Path, content: bytes) -> None:
     """
     with refuse_full_disk(file):
         writable(file.parent)
-        handle, temporary = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent)
+        handle, temporary = tempfile.mkstemp(prefix=sweep(file), dir=file.parent)
         try:
             with os.fdopen(handle, "wb") as f:
                 f.write(content)

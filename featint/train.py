@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import load, save
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -105,8 +104,9 @@ def fit(
     `model` returns a `Reconstruction` for x (batch, d_in), on the device of the batches, of which
     `batches[step]` is (batch_tokens, d_in), the same at every call, so that a run can resume.
     `loss_fn` takes x_hat and x, both (batch, d_in), to a scalar; that of `validation`, held-out
-    activations (n, d_in), is logged. The file `checkpoint` is written every minute and removed at
-    the end; if it exists, the run goes on from there, to the same result bit for bit.
+    activations (n, d_in), is logged. The file `checkpoint` is written every minute, to be removed
+    (`store.discard`) once the result is safe; if it exists, the run goes on from there, to the same
+    result bit for bit.
 
     Raises FloatingPointError if the loss stops being finite, ValueError if the batches are too few.
     """
@@ -149,8 +149,6 @@ def fit(
                 run.save(checkpoint)
                 saved = time.monotonic()
     model.eval()
-    if checkpoint is not None:
-        checkpoint.unlink(missing_ok=True)
     return Training(pd.DataFrame(run.rows), run.fired, run.silent)
 
 
@@ -159,11 +157,6 @@ def round_to_half(tensors: Iterable[Tensor]) -> None:
     """Round to float16 in place."""
     for tensor in tensors:
         tensor.copy_(tensor.half())
-
-
-def seal(meta: dict, state: dict[str, Tensor]) -> str:
-    """What tells a checkpoint that is not as it was written."""
-    return store.digest([meta, hashlib.sha256(save(state)).hexdigest()])
 
 
 class Run:
@@ -232,23 +225,21 @@ class Run:
         return state
 
     def save(self, file: Path) -> None:
-        """Write the state atomically."""
+        """Write the state atomically, behind its sha256."""
         meta = {"step": self.step, "since_log": self.since_log, "rows": self.rows}
         state = {name: value.contiguous() for name, value in self.tensors().items()}
-        about = {"run": json.dumps(meta), "sha256": seal(meta, state)}
-        store.write_bytes(file, save(state, about))
+        state["meta"] = torch.tensor(list(json.dumps(meta).encode()), dtype=torch.uint8)
+        content = save(state)
+        store.write_bytes(file, hashlib.sha256(content).digest() + content)
 
     def restore(self, file: Path) -> None:
-        """Take up the state that `save` wrote."""
-        try:
-            with safe_open(file, "pt") as f:
-                meta, sealed = json.loads(f.metadata()["run"]), f.metadata()["sha256"]
-                state = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118
-            if seal(meta, state) != sealed:
-                raise ValueError("it does not match its sha256")
-        except (SafetensorError, ValueError, KeyError, TypeError) as e:
-            said = f"the checkpoint {file} cannot be read ({e})"
-            raise store.StoreError(f"{said}; delete it to start that training anew") from e
+        """Take up the state that `save` wrote. Raises StoreError if it is damaged."""
+        found = file.read_bytes()  # at once: another process may put a newer one in its place
+        if hashlib.sha256(found[32:]).digest() != found[:32]:
+            said = f"the checkpoint {file} does not match its sha256"
+            raise store.StoreError(f"{said}; delete it to start that training anew")
+        state = load(found[32:])
+        meta = json.loads(bytes(state["meta"].tolist()))
         with torch.no_grad():
             for name, p in self.model.named_parameters():
                 p.copy_(state[f"model/{name}"])

@@ -182,13 +182,14 @@ def retrained(config: ModelConfig, half: bool = False) -> pd.DataFrame:
         acts, _ = runs.training_tokens(config)
         model = runs.build(config, acts.d_in).to(store.device())
         batches = acts.batches(how)
-        checkpoint = store.cache() / "checkpoints" / f"{KIND}-{store.key(key)}.safetensors"
+        checkpoint = store.cache() / "checkpoints" / f"{KIND}-{store.key(key)}"
         fitted = train.fit(model, batches, how, checkpoint=checkpoint, label=KIND)
         columns = history(config, model, fitted.fired_tokens.cpu()).items()
         dead = fitted.history.dead_share.iloc[-1]
         with store.create(KIND, key, {"dead": dead}, seed=how.seed) as folder:
             arrays = {name: column.to_numpy() for name, column in columns}
             save_file(arrays, folder / "norms.safetensors")
+        store.discard(checkpoint)
     artefact = store.load(KIND, key)
     features = pd.DataFrame(load_file(artefact.file("norms.safetensors")))
     features.attrs["dead"] = artefact.meta["dead"]
