@@ -361,6 +361,14 @@ def test_runs_that_agree_and_the_published_profile_itself(book, monkeypatch):
             lambda b: write(b / "index.md", "# B\n\n```{check} nothing\n```\n"),
             ["index", "nothing", "fm-cost"],
         ),
+        (
+            lambda b: write(b / "index.md", "# B\n\n```{explore} nothing\n```\n"),
+            ["index", "nothing", "experiment, split, switches"],
+        ),
+        (
+            lambda b: write(b / "index.md", "# B\n\n```{explore} switches published\n```\n"),
+            ["index", "full/waterfall.json is missing", "featint notebook waterfall"],
+        ),
         (lambda b: (b / "results/laptop/ledger.json").unlink(), ["ledger.json", "featint ledger"]),
     ],
 )
