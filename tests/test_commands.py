@@ -28,6 +28,7 @@ NOT_HERE = {
     ".venv/bin/featint compare": "a run of the default profile; tests/test_compare.py has small ones",
     "make publish-results": "a git checkout; tests/test_publish.py has one",
     "make sweep SWEEP=sweeps/k.yaml PROFILE=smoke": "minutes; tests/test_flow.py has a small one",
+    "make torture": "half an hour; tests/faults has a slice of it",
     "make mutants": "hours; tests/test_mutants.py has a small one",
     ".venv/bin/featint author-data": "a network; tests/test_author_data.py has small ones",
     ".venv/bin/featint author-data --from FOLDER": "the author's tables, which are not kept here",

@@ -15,6 +15,7 @@
 {scale} (directive)                                 the sizes of the paper's models, of this book's, and ours as a multiple of the paper's
 {rules} (directive)                                 how verdicts are reached
 {status} (directive)                                what ran, when, how long
+{torture} (directive)                               what was done to the steps, how often, and how often they held
 {picture} waterfall (directive; option `alt`)       a figure that a chapter saved, with the content as its caption
 """
 
@@ -566,6 +567,27 @@ class Status(Markdown):
         )
 
 
+class Torture(Markdown):
+    """What `make torture` did, as it was published: cases, and how many held."""
+
+    def text(self) -> str:
+        file = places.PUBLISHED / "bench" / "torture.json"
+        self.env.note_dependency(str(file))
+        if not file.exists():
+            return (
+                "Nothing is published yet: `make torture` writes it, in half an hour on two cores."
+            )
+        content = load(self.env, file, "`make torture` writes it")
+        rows, stamp = content["rows"], content["provenance"]
+        lines = ["| | what | step | cases | held |", "|:--|:--|:--|--:|--:|"]
+        for row in rows:
+            cells = row["kind"], row["what"], row["part"], row["cases"], row["held"]
+            lines.append(f"| {' | '.join(map(str, cells))} |")
+        cases, held = (sum(row[name] for row in rows) for name in ("cases", "held"))
+        said = f"{held:,} of {cases:,} cases held, {moment(stamp['time'])} UTC, in {stamp['minutes']} minutes on {stamp['machine']}, commit `{stamp['commit']}`."
+        return "\n".join([said, "", *lines])
+
+
 def moment(stamp: str) -> str:
     """Date and time to the minute, in a tag that keeps them on one line."""
     return f"<time>{stamp[:16].replace('T', ' ')}</time>"
@@ -610,4 +632,5 @@ def setup(app: Sphinx) -> None:
     app.add_directive("scale", Scale)
     app.add_directive("rules", Rules)
     app.add_directive("status", Status)
+    app.add_directive("torture", Torture)
     app.add_directive("picture", Picture)
