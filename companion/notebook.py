@@ -15,6 +15,7 @@ from typing import Annotated
 import nbformat
 import pandas as pd
 import torch
+from IPython import get_ipython
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
 from companion import dependencies, places, profiles, results, variants
@@ -131,6 +132,15 @@ def start(namespace: dict) -> Profile:
     return profile
 
 
+def leave_out(need: str, why: object) -> None:
+    """Say why a part of a chapter cannot run here. Cells that begin with `# needs <need>` are left
+    out from here on, and say so."""
+    print(f"Left out below: what needs {need}. {why}.")
+    first, instead = [f"# needs {need}\n"], ["print('Left out, as said above.')"]
+    cells = get_ipython().input_transformers_cleanup
+    cells.append(lambda lines: instead if lines[:1] == first else lines)
+
+
 def asked(values: Mapping, defaults: Mapping) -> Profile:
     """The profile that a notebook's parameters ask for, of their values and defaults. Those of the
     notebook alone are among what was `turned`, too: its results are others. Raises ValueError as
@@ -142,12 +152,10 @@ def asked(values: Mapping, defaults: Mapping) -> Profile:
     return replace(profile, turned=(*profile.turned, *turned))
 
 
-def announce(name: str, parameters: Mapping) -> None:
+def announce(name: str, p: Profile) -> None:
     """Say on stderr how many models a notebook trains before it can measure, and about how long
     that takes here, by a few steps of the profile's joint model on random activations."""
-    knobs = {key: value for key, value in parameters.items() if key in profiles.KNOBS}
-    p = profiles.get(parameters["profile"], **knobs)
-    if "hook_point" in knobs:  # a place that there is not is refused before anything else
+    if "hook_point" in p.turned:  # a place that there is not is refused before anything else
         lm.block_of(lm.load(p.harvest.lm), p.harvest.hook_point)
     configs = [c for c in variants.of_chapter(name, p) if not store.exists(runs.KIND, c)]
     if not configs:
@@ -223,17 +231,18 @@ def run(name: str, profile_name: str, parameters: dict, out: Path | None = None)
     import papermill
     from jupyter_core import paths
 
-    source, parameters = FOLDER / f"{name}.ipynb", given(name, profile_name, parameters)[0]
+    source, (parameters, known) = FOLDER / f"{name}.ipynb", given(name, profile_name, parameters)
+    p = asked(known | parameters, known) if "profile" in parameters else None
     remedy = "choose another --out" if out else REMEDY
-    out = out or executed(name, profile_name)
+    out = out or executed(name, p.label if p else profile_name)
     store.writable(out.parent, remedy)
     try:
         runtime = Path(paths.jupyter_runtime_dir())
     except RuntimeError as e:
         raise store.StoreError(f"{e} Set HOME to a folder that takes files") from e
     store.writable(runtime, "set HOME or JUPYTER_RUNTIME_DIR to a folder that does")
-    if "profile" in parameters:
-        announce(name, parameters)
+    if p:
+        announce(name, p)
     os.environ.setdefault("TQDM_MININTERVAL", "10")  # of the kernel's bars: seconds
     failed = out.with_suffix(".failed.ipynb")
     with tempfile.TemporaryDirectory(prefix=store.sweep(out), dir=out.parent) as folder:

@@ -22,7 +22,9 @@ class Profile:
 
     name: str
     d_in: int = 576
-    """Width of the activations at the hook point, which the language model decides (`get`)."""
+    """Width of the activations at the hook point, which the language model decides (`fitted`)."""
+    n_layers: int = 30
+    """Blocks of the language model."""
     harvest: HarvestConfig
     sae: SAEConfig
     nfm: NFMConfig
@@ -56,9 +58,10 @@ class Profile:
         test windows.
         """
         block, n = self.harvest.hook_point.rpartition(".")[0], self.train.n_tokens / 8 / USABLE
-        n, point = math.ceil(n), f"{block}.hook_mlp_out"
-        few = {"validation_windows": n // 20 + 1, "test_windows": n // 8 + 1}
-        return replace(self.harvest, hook_point=point, train_windows=n, **few)
+        n = math.ceil(n)
+        few = {"train_windows": n, "validation_windows": n // 20 + 1, "test_windows": n // 8 + 1}
+        few = {name: min(n, getattr(self.harvest, name) or n) for name, n in few.items()}
+        return replace(self.harvest, hook_point=f"{block}.hook_mlp_out", **few)
 
     @property
     def label(self) -> str:
@@ -109,6 +112,7 @@ def paper() -> Profile:
         full(),
         name="paper",
         d_in=3200,
+        n_layers=26,
         harvest=HarvestConfig(lm=llama, hook_point="blocks.15.hook_resid_post"),
         sae=SAEConfig(d_sae=50_000, k=1024),
         nfm=NFMConfig(d_factor=300),
@@ -122,7 +126,7 @@ PROFILES = {f.__name__: f for f in (smoke, laptop, full, paper)}
 KNOBS = (
     dict.fromkeys(("k", "d_sae"), "sae")
     | dict.fromkeys(("d_factor", "dropout"), "nfm")
-    | dict.fromkeys(("n_tokens", "batch_tokens", "lr"), "train")
+    | dict.fromkeys(("n_tokens", "batch_tokens", "lr", "first_position"), "train")
     | dict.fromkeys(("hook_point", "lm", "corpus"), "harvest")
     | {"seed": None}
 )
@@ -131,8 +135,8 @@ only seed."""
 
 
 def get(name: str, **knobs) -> Profile:
-    """The profile of that name with some knobs turned; a knob that is None stays as it is. With
-    another language model `d_in` is that model's width.
+    """The profile of that name with some knobs turned; a knob that is None stays as it is. Another
+    language model or text decides the rest as `fitted` says.
 
     Raises ValueError for an unknown profile or knob, a value that its config refuses, or a model or
     text that cannot be read.
@@ -150,12 +154,28 @@ def get(name: str, **knobs) -> Profile:
         turned = altered(profile, {stage: change} if stage else change)
         if turned != profile:
             profile = replace(turned, turned=(*profile.turned, knob))
-    if {"lm", "corpus"} & set(profile.turned):
-        from featint import corpora, lm  # only here: they take seconds
+    own = {"lm", "corpus"} & set(profile.turned)
+    return fitted(profile, knobs.get("hook_point")) if own else profile
 
-        corpora.files(profile.harvest.corpus)
-        profile = replace(profile, d_in=lm.load(profile.harvest.lm).d_model)
-    return profile
+
+def fitted(profile: Profile, hook_point: str | None) -> Profile:
+    """A profile at the size of its language model and text: the model's width, windows no longer
+    than it has positions and no more than the text fills, and without a hook point, where the model
+    is another, the output of its middle block. Raises as `get`."""
+    from featint import corpora, harvest, lm  # only here: they take seconds
+
+    corpora.files(profile.harvest.corpus)
+    model, read = lm.load(profile.harvest.lm), profile.harvest
+    if "lm" in profile.turned and hook_point is None:
+        read = replace(read, hook_point=f"blocks.{(model.n_layers - 1) // 2}.hook_resid_post")
+    lm.block_of(model, read.hook_point)
+    seq_len = min(read.corpus.seq_len, model.bridge.cfg.n_ctx)
+    read = replace(read, corpus=replace(read.corpus, seq_len=seq_len))
+    there = {split: len(part.tokens) for split, part in harvest.windows(read).windows.items()}
+    most = {f"{s}_windows": min(n, getattr(read, f"{s}_windows") or n) for s, n in there.items()}
+    of_model = {"d_in": model.d_model, "n_layers": model.n_layers}
+    few = min(profile.splice_windows, there["test"])
+    return replace(profile, harvest=replace(read, **most), splice_windows=few, **of_model)
 
 
 def altered(config, changes: dict):

@@ -89,18 +89,21 @@ def load_words(
 ) -> pd.DataFrame:
     """The words: word, group, formality, emotion, `token_id`, and what else the file holds.
 
-    `encode` gives a text's token ids without special tokens, `decode` spells them in messages. The
-    words are scored after a prompt, so each must be one token with its leading space. Raises
-    ValueError for that, a missing column, an empty entry, and a group that is not its two labels.
+    `encode` gives a text's token ids without special tokens, `decode` spells them. The words are
+    scored after a prompt, so only those that are one token with their leading space are kept, as
+    many of each group. Raises ValueError if that leaves fewer than two, for a missing column, an
+    empty entry, and a group that is not its two labels.
     """
     frame = read(file, ("word", "group", "formality", "emotion"))
     said = frame["formality"] + "-" + frame["emotion"]
     refuse(file, frame, frame["group"] != said, "group {group!r} is not {formality}-{emotion}")
     tokens = (" " + frame["word"]).map(lambda word: list(encode(word)))
     pieces = tokens.map(lambda ids: " + ".join(repr(decode([i])) for i in ids))
-    several = "word {word!r} is several tokens for this model, {pieces}; take another"
-    refuse(file, frame.assign(pieces=pieces), tokens.str.len() != 1, several)
-    return frame.assign(token_id=tokens.str[0])
+    whole = (tokens.str.len() == 1) & (tokens.map(decode).str.strip() == frame["word"])
+    n = whole.groupby(frame["group"]).sum().min()
+    few = f"word {{word!r}} is several tokens for this model, {{pieces}}; {n} of its like are one"
+    refuse(file, frame.assign(pieces=pieces), ~whole & (n < 2), few)
+    return frame.assign(token_id=tokens.str[0])[whole].groupby("group").head(n)
 
 
 def load_prompts(file: Path = PROMPTS) -> list[str]:

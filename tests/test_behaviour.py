@@ -254,7 +254,7 @@ def cells():
             frames[-1]["seed"] = seed
         return pd.concat(frames)
 
-    def splice(_, windows, harvest, conditions, draws=0, seed=0, start=0):
+    def splice(_, windows, harvest, conditions, draws=0, seed=0, start=0, first_position="drop"):
         return by_seed(KL, conditions, windows.n, start, draws)
 
     def published(_, conditions, p, n, draws=0):
@@ -286,6 +286,14 @@ def cells():
                 exec(compile(tree, "behaviour.ipynb", "exec"), names)
     plt.close("all")
     return names | {"saved": estimates.tidy(saved[0])}
+
+
+def test_a_hook_point_in_the_last_block_has_none_later():
+    p = profiles.smoke()
+    later = behaviour.one_later(p)
+    assert later == replace(p.harvest, hook_point="blocks.16.hook_resid_post")
+    with pytest.raises(ValueError, match="'blocks.15.hook_resid_post' is in the last of 16 blocks"):
+        behaviour.one_later(replace(p, n_layers=16))
 
 
 def test_the_page_compares_with_the_baselines_that_it_names(cells):

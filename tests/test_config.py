@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from companion import profiles, variants
-from featint import store
+from featint import harvest, store
 from featint.config import HarvestConfig, NFMConfig, SAEConfig, TrainConfig, to_json
 
 
@@ -118,10 +118,20 @@ def test_a_base_may_be_any_model_of_x_and_its_sae_run_at_another_k():
     assert not warm.freezes_sae and not RESIDUAL.freezes_sae
 
 
-def test_another_model_and_text_bring_the_models_width(lm_folder, corpus_file):
-    p = profiles.get("smoke", lm=str(lm_folder), corpus=str(corpus_file))
+def test_another_model_and_text_bring_their_sizes(lm_folder, tmp_path):
+    (folder := tmp_path / "texts").mkdir()
+    for i in range(40):
+        (folder / f"{i}.txt").write_text("the river of gold is a city " * 9, encoding="utf-8")
+    p = profiles.get("smoke", lm=str(lm_folder), corpus=str(folder))
     assert (p.d_in, p.harvest.lm.name) == (32, str(lm_folder))
-    assert p.harvest.corpus == replace(P.harvest.corpus, name=str(corpus_file))
+    assert p.harvest.corpus == replace(P.harvest.corpus, name=str(folder), seq_len=64)
+    windows = harvest.windows(p.harvest).windows  # all that the text fills
+    assert len(windows["train"].tokens) == p.harvest.train_windows < P.harvest.train_windows
+    assert len(windows["test"].tokens) == p.splice_windows < P.splice_windows
+    assert p.mlp_site.train_windows <= p.harvest.train_windows
+    assert p.harvest.hook_point == "blocks.1.hook_resid_post"  # of four
+    last = profiles.get("smoke", lm=str(lm_folder), hook_point="blocks.3.hook_resid_post")
+    assert last.harvest.hook_point == "blocks.3.hook_resid_post"
     assert p.turned == ("lm", "corpus") and p.label.startswith("custom/smoke-")
     assert profiles.get("smoke", lm=P.harvest.lm.name, corpus=None) == P
     assert variants.get("sae_matched", p).sae.d_sae != variants.get("sae_matched", P).sae.d_sae

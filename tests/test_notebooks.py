@@ -7,6 +7,7 @@ import symtable
 import nbformat
 import papermill
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 
 from companion import dependencies, notebook, places, profiles, variants
 from featint import store
@@ -55,7 +56,16 @@ def test_notebooks_call_the_package_and_draw(cells):
             assert not isinstance(node, ast.ClassDef), cell.source
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 assert node.end_lineno - node.lineno < 8, cell.source
-        assert len([line for line in cell.source.splitlines() if line.strip()]) <= 14, cell.source
+        assert (
+            len(
+                [
+                    line
+                    for line in cell.source.splitlines()
+                    if line.strip() and not line.startswith("# needs ")
+                ]
+            )
+            <= 14
+        ), cell.source
 
 
 def test_a_chapter_begins_with_words(cells):
@@ -282,6 +292,41 @@ class TestDrafts:
         assert [f.name for f in touched] == ["metrics.py"]
 
 
+def test_a_part_that_cannot_run_is_left_out(monkeypatch, capsys):
+    shell = InteractiveShell()
+    monkeypatch.setattr(notebook, "get_ipython", lambda: shell)
+    shell.run_cell("# needs words\nbefore = 1")
+    notebook.leave_out("words", "there are none")
+    for cell in ("# needs words\nx = 1", "# needs topics\ny = 1", "y\n# needs words\nz = 1"):
+        shell.run_cell(cell)
+    assert {"before", "x", "y", "z"} & set(shell.user_ns) == {"before", "y", "z"}
+    said = capsys.readouterr().out
+    assert (
+        "what needs words. there are none." in said and said.count("Left out, as said above.") == 1
+    )
+
+
+def test_no_cell_asks_for_what_may_be_left_out(cells):
+    everywhere, needed = set(), {}
+    for cell in code(cells):
+        first, table = cell.source.partition("\n")[0], symtable.symtable(cell.source, "", "exec")
+        tables, names = (
+            [table],
+            {symbol.get_name() for symbol in table.get_symbols() if symbol.is_assigned()},
+        )
+        asked = set()
+        while tables:
+            one = tables.pop()
+            tables += one.get_children()
+            asked |= {x.get_name() for x in one.get_symbols() if x.is_global() or one is table}
+        if first.startswith("# needs "):
+            needed |= dict.fromkeys(names - everywhere, first)
+        else:
+            everywhere |= names
+        there = {name for name, need in needed.items() if need == first} | everywhere
+        assert not (asked & set(needed)) - there, cell.source
+
+
 def test_a_text_is_looked_for_where_the_command_was_given(tmp_path, monkeypatch, corpus_file):
     passed = {}
 
@@ -291,6 +336,7 @@ def test_a_text_is_looked_for_where_the_command_was_given(tmp_path, monkeypatch,
 
     monkeypatch.chdir(corpus_file.parent)
     monkeypatch.setattr(notebook, "announce", lambda *_: None)
+    monkeypatch.setattr(notebook, "asked", lambda *_: profiles.smoke())
     monkeypatch.setattr(papermill, "execute_notebook", execute)
     notebook.run("reconstruction", "smoke", {"corpus": corpus_file.name}, tmp_path / "o.ipynb")
     assert passed == {"profile": "smoke", "corpus": str(corpus_file)}
@@ -333,13 +379,13 @@ class TestBeforeTheWork:
 
 def test_a_run_says_beforehand_how_many_models_it_trains(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("FEATINT_CACHE", str(tmp_path))
-    notebook.announce("two_decoders", {"profile": "smoke", "n_tokens": 1024})
+    notebook.announce("two_decoders", profiles.get("smoke", n_tokens=1024))
     said = capsys.readouterr().err.splitlines()[-1]
     wanted = variants.of_chapter("two_decoders", profiles.get("smoke"))
     begins = f"two_decoders: trains {len(wanted)} models of {1024 * len(wanted):,} training tokens "
     assert said.startswith(begins) and said.endswith(f"into {tmp_path / 'models'}")
     monkeypatch.setattr(store, "exists", lambda kind, config: True)
-    notebook.announce("two_decoders", {"profile": "smoke"})
+    notebook.announce("two_decoders", profiles.smoke())
     assert capsys.readouterr().err == ""
 
 

@@ -11,7 +11,7 @@ import nbformat
 import papermill
 import pytest
 
-from companion import notebook
+from companion import notebook, variants
 from featint import runs, store, train
 
 KNOBS = {  # a second value for the profile smoke; a bad one, and the words that refuse it
@@ -25,6 +25,7 @@ KNOBS = {  # a second value for the profile smoke; a bad one, and the words that
     "lm": ("smollm2-135m-instruct", 5, r"lm = 5 \(int\) must be text"),
     "corpus": ("wikipedia-summaries", "nowhere", "corpus name = 'nowhere' .*allowed: 'wikipedia-"),
     "hook_point": ("blocks.5.hook_resid_post", 5, r"hook_point = 5 \(int\) must be text"),
+    "first_position": ("keep", "x", "first_position = 'x' .*allowed: 'drop', 'keep'"),
     "draws": (2, 0, "draws = 0 .* at least 1"),
     "n_steps": (300, 0, "n_steps = 0 .* at least 1"),
 }
@@ -83,7 +84,6 @@ OWN = {
     "waterfall": {
         "reference": ("sae", "x", "reference = 'x' .*allowed: 'own path'"),
         "text": ("test articles", "x", "text = 'x' .*allowed: 'first training windows'"),
-        "first_position": ("keep", "x", "first_position = 'x' .*allowed: 'keep', 'drop'"),
         "nfm_sees": ("all", "x", "nfm_sees = 'x' .*allowed: 'all', 'half'"),
     },
     "what_a_norm_can_tell": {
@@ -97,13 +97,21 @@ EVERY = {}
 for _chapter in notebook.names():
     for _name in papermill.inspect_notebook(notebook.FOLDER / f"{_chapter}.ipynb"):
         EVERY[_chapter, _name] = OWN.get(_chapter, {}).get(_name) or KNOBS[_name]
-SLICE = random.Random(store.commit().removesuffix("+changes")).sample(sorted(EVERY), 2)
+SHARED = {"k", "d_sae", "d_factor", "n_tokens", "lm", "corpus", "hook_point", "first_position"}
+"""What every results chapter takes; tests/test_own_model.py runs each with all of them."""
+ALONE = sorted(at for at in EVERY if at[1] not in SHARED or at[0] not in variants.CHAPTERS)
+SLICE = random.Random(store.commit().removesuffix("+changes")).sample(ALONE, 2)
 """Those that `make smoke` runs: others for each commit."""
 
 
 def test_no_row_of_the_table_is_stale():
     assert {(chapter, name) for chapter, of in OWN.items() for name in of} <= set(EVERY)
     assert set(KNOBS) <= {name for _, name in EVERY}
+
+
+@pytest.mark.parametrize("chapter", variants.CHAPTERS)
+def test_a_results_chapter_takes_what_all_take(chapter):
+    assert {name for of, name in EVERY if of == chapter} >= SHARED
 
 
 @pytest.mark.parametrize("chapter, name", sorted(EVERY))
@@ -126,7 +134,7 @@ def test_a_bad_value_is_refused_before_any_work(chapter, name, monkeypatch):
     "chapter, name",
     [
         pytest.param(*at, marks=[pytest.mark.slow] + [pytest.mark.smoke] * (at in SLICE))
-        for at in sorted(EVERY)
+        for at in ALONE
     ],
 )
 def test_a_second_value_runs_from_the_first_cell_to_the_last(chapter, name, copy):

@@ -44,8 +44,17 @@ def changed(row, old, new):
     return [*ROWS[:row], ROWS[row].replace(old, new), *ROWS[row + 1 :]]
 
 
+SPELT = []
+
+
 def one_token(text):
-    return [len(text)]
+    if text not in SPELT:
+        SPELT.append(text)
+    return [SPELT.index(text)]
+
+
+def spell(ids):
+    return "".join(SPELT[i] for i in ids)
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +225,7 @@ def test_a_folder_or_an_empty_file_is_no_table(tmp_path, load):
 def test_a_measure_of_a_word_that_is_not_known_is_no_obstacle(tmp_path):
     rows = [f"{row},n/a" for row in WORD_ROWS]
     words = stimuli.load_words(
-        one_token, str, written(tmp_path, rows, "word,group,formality,emotion,zipf")
+        one_token, spell, written(tmp_path, rows, "word,group,formality,emotion,zipf")
     )
     assert words.zipf.tolist() == ["n/a"] * 4 and words.word.tolist() == ["w0", "w1", "w2", "w3"]
 
@@ -238,13 +247,13 @@ def test_bad_stimulus_files_are_refused(tmp_path):
 
 
 def test_word_groups_are_complete_and_matched():
-    words = stimuli.load_words(one_token, str)
+    words = stimuli.load_words(one_token, spell)
     assert (words.group.value_counts() == 16).all() and words.group.nunique() == 4
     for measure in ("log10_count", "zipf"):
         groups = [rows.to_numpy(float) for _, rows in words.groupby("group")[measure]]
         assert f_oneway(*groups).pvalue > 0.1, measure
         assert np.ptp([g.mean() for g in groups]) < 0.35, measure
-    assert (words.token_id == words.word.str.len() + 1).all(), (
+    assert [SPELT[i] for i in words.token_id] == [f" {w}" for w in words.word], (
         "ids come from the given tokenizer, with the leading space"
     )
 
@@ -269,7 +278,7 @@ def test_recorded_counts_are_those_of_the_corpus():
     counts = Counter(
         w for article in articles for w in re.findall("[a-z]+", article["extract"].lower())
     )
-    words = stimuli.load_words(one_token, str)
+    words = stimuli.load_words(one_token, spell)
     assert np.allclose(
         words.log10_count.astype(float), [np.log10(counts[w] + 1) for w in words.word], atol=5e-4
     )
@@ -287,34 +296,49 @@ def test_recorded_counts_are_those_of_the_corpus():
 )
 def test_bad_words_are_refused(tmp_path, rows, message):
     with pytest.raises(ValueError, match=f"own.csv.*{re.escape(message)}"):
-        stimuli.load_words(one_token, str, written(tmp_path, rows, "word,group,formality,emotion"))
+        stimuli.load_words(
+            one_token, spell, written(tmp_path, rows, "word,group,formality,emotion")
+        )
 
 
-def test_a_word_of_several_tokens_is_named_with_its_pieces(tmp_path):
-    pieces = [" skeda", "ddle", " w"]
-    file = written(
-        tmp_path,
-        [*WORD_ROWS, "skedaddle,casual-neutral,casual,neutral"],
-        "word,group,formality,emotion",
-    )
+def test_words_of_several_tokens_are_left_out_as_many_of_each_group(tmp_path):
+    def encode(text):  # like a piece that is not known, or two
+        whole = text not in (" w4", " w7")
+        return one_token(text) if whole else one_token("<unk>") * (1 + (text == " w7"))
+
+    more = [
+        f"w{4 * i + j},{row.partition(',')[2]}" for i in range(3) for j, row in enumerate(WORD_ROWS)
+    ]
+    file = written(tmp_path, more, "word,group,formality,emotion")
+    assert len(stimuli.load_words(one_token, spell, file)) == 12
+    words = stimuli.load_words(encode, spell, file)
+    assert (words.group.value_counts() == 2).all()
+    assert words.word.tolist() == ["w0", "w1", "w2", "w3", "w5", "w6", "w8", "w11"]
+
+
+def test_too_few_words_of_one_token_are_refused_with_the_pieces_of_the_first(tmp_path):
+    rows = [*WORD_ROWS, "skedaddle,casual-neutral,casual,neutral"]
+    file = written(tmp_path, rows, "word,group,formality,emotion")
 
     def encode(text):
-        return [0, 1] if text == " skedaddle" else [2]
+        return (
+            [*one_token(" skeda"), *one_token("ddle")] if text == " skedaddle" else one_token(text)
+        )
 
-    with pytest.raises(
-        ValueError,
-        match="own.csv, line 6: word 'skedaddle' is several tokens for this model, ' skeda' \\+ 'ddle'",
-    ):
-        stimuli.load_words(encode, lambda ids: pieces[ids[0]], file)
+    said = (
+        "own.csv, line 6: word 'skedaddle' is several tokens .*, ' skeda' \\+ 'ddle'; 1 of its like"
+    )
+    with pytest.raises(ValueError, match=said):
+        stimuli.load_words(encode, spell, file)
     with pytest.raises(ValueError, match="lacks the columns emotion, group"):
-        stimuli.load_words(one_token, str, written(tmp_path, ["a,formal"], "word,formality"))
+        stimuli.load_words(one_token, spell, written(tmp_path, ["a,formal"], "word,formality"))
 
 
 def test_prompts_are_distinct_openers(tmp_path):
     prompts = stimuli.load_prompts()
     assert len(prompts) >= 24 and len(set(prompts)) == len(prompts)
     assert all(3 <= len(p.split()) <= 8 and re.fullmatch("[A-Z][A-Za-z ]+", p) for p in prompts)
-    inside = set(stimuli.load_words(one_token, str).word)
+    inside = set(stimuli.load_words(one_token, spell).word)
     assert not any(inside & set(p.lower().split()) for p in prompts), (
         "no prompt holds a word that is scored after it"
     )

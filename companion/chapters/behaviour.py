@@ -44,11 +44,18 @@ def splice_published(
 ) -> pd.DataFrame:
     """`splice` as the released code does it: on the first n training windows, first positions
     replaced too, and one block after the one that the models were trained on."""
-    _, block, site = p.harvest.hook_point.split(".", 2)
-    later = replace(p.harvest, hook_point=f"blocks.{int(block) + 1}.{site}")
     windows = harvest.windows(p.harvest).windows["train"].first(n)
     how = {"seed": p.seeds[0], "first_position": "keep"}
-    return splice(language_model, windows, later, conditions, draws=draws, **how)
+    return splice(language_model, windows, one_later(p), conditions, draws=draws, **how)
+
+
+def one_later(p: Profile) -> HarvestConfig:
+    """The same site one block later. Raises ValueError if there is no such block."""
+    _, block, site = p.harvest.hook_point.split(".", 2)
+    if int(block) + 1 >= p.n_layers:
+        said = f"hook_point = {p.harvest.hook_point!r} is in the last of {p.n_layers} blocks"
+        raise ValueError(f"{said}, but as published the splice is one later: take an earlier block")
+    return replace(p.harvest, hook_point=f"blocks.{int(block) + 1}.{site}")
 
 
 def three_tests(rows: pd.DataFrame, model: str, baseline: str) -> pd.DataFrame:

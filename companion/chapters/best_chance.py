@@ -69,7 +69,8 @@ def validate(trials: pd.DataFrame, p: Profile) -> pd.DataFrame:
     Adds fvu, parameters and silent, the share of the hidden units that pass nothing (NaN without
     such units; all NaN if the training diverged), and chosen, the family's best.
     """
-    x, rows = activations.load(p.harvest, "validation").pieces()[0], []
+    acts, rows = activations.load(p.harvest, "validation", p.train.first_position), []
+    x = acts.pieces()[0]
     for config in trials["config"]:
         try:
             trained = runs.get(config)

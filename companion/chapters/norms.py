@@ -124,8 +124,8 @@ def known(value: float, unit: str, reason: str) -> dict:
 
 
 def blocks(model: TopKSAE | JointSAE, acts: Activations) -> tuple[list[Tensor], list[Codes]]:
-    """Every third block of text, or all if there are few, and its codes."""
-    pieces = acts.pieces()
+    """Every third block of text, or all if there are few, at least two, and its codes."""
+    pieces = acts.pieces(min(4096, -(-len(acts) // 2)))
     some = range(0, len(pieces), EVERY if len(pieces) >= 2 * EVERY else 1)
     return [pieces[i] for i in some], [model.encode(pieces[i]) for i in some]
 
@@ -137,8 +137,9 @@ def observe(model: TopKSAE | JointSAE, history: pd.DataFrame, acts: Activations)
     effects = path_effects.by_feature(model, *blocks(model, acts))
     effects = effects.where(effects.fired >= MIN_FIRED).assign(fired=effects.fired)
     labelled = torch.tensor([topic != corpora.NO_TOPIC for topic in acts.topics])
-    topic = acts.topic.where(labelled[acts.topic], -1)
-    selectivity = metrics.selectivity(codes, topic, acts.article % 2, model.d_sae).numpy()
+    topic, selectivity = acts.topic.where(labelled[acts.topic], -1), np.nan  # without topics
+    if labelled.sum() > 1:
+        selectivity = metrics.selectivity(codes, topic, acts.article % 2, model.d_sae).numpy()
     rate = metrics.density(codes, model.d_sae).numpy()
     return history.join(effects).assign(rate=rate, selectivity=selectivity)
 

@@ -54,8 +54,9 @@ def moved(start: JointSAE, end: JointSAE) -> dict[str, float]:
 def conservation(config: ModelConfig, p: Profile) -> pd.DataFrame:
     """Train a joint model from its seed in float64 on real activations: `moved` after every
     `STEPS` steps, indexed by step."""
-    acts, batch = activations.load(config.harvest, "train"), {"batch_tokens": BATCH_TOKENS}
-    settings = replace(config.train, n_tokens=STEPS * BATCH_TOKENS, lr_end_factor=1.0, **batch)
+    acts = activations.load(config.harvest, "train", config.train.first_position)
+    how = {"batch_tokens": BATCH_TOKENS, "n_tokens": STEPS * BATCH_TOKENS, "lr_end_factor": 1.0}
+    settings = replace(config.train, **how)
     batches = acts.batches(replace(settings, n_tokens=SEGMENTS * settings.n_tokens))
     model = separate(runs.build(config, acts.d_in))
     start, found = copy.deepcopy(model), {}

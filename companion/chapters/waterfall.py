@@ -47,8 +47,8 @@ class Protocol:
 def trained_as(name: str, protocol: Protocol, p: Profile, seed: int | None = None) -> ModelConfig:
     """A named model, its first positions and mask as the protocol says; seed as `variants.get`."""
     config = variants.get(name, p, seed)
-    if protocol.first_position == "keep":
-        config = altered(config, variants.PUBLISHED)
+    drop = {"train": {"first_position": "drop"}}
+    config = altered(config, variants.PUBLISHED if protocol.first_position == "keep" else drop)
     if protocol.nfm_sees == "half" and config.nfm is not None:
         config = altered(config, {"nfm": {"top_n": max(1, config.sae.k // 2)}})
     return config
