@@ -37,7 +37,7 @@ def path(profile: Profile) -> Path:
 def build(profile: Profile) -> Path:
     """Write the atlas of the profile's joint model; returns the file's path."""
     trained = runs.get(variants.get("joint", profile))
-    test = activations.load(profile.harvest, "test")
+    test = activations.load(profile.harvest, "test", profile.train.first_position)
     model, language_model = trained.model.cpu(), lm.load(profile.harvest.lm)
     with torch.no_grad():
         pieces = [model.encode(x.cpu()) for x in test.pieces()]

@@ -6,9 +6,10 @@ import subprocess
 
 import nbformat
 import own
+import papermill
 import pytest
 
-from companion import results, variants
+from companion import notebook, results, variants
 from featint import store
 
 SIZES = {"d_sae": 256, "k": 8, "d_factor": 8, "n_tokens": 10_240, "first_position": "keep"}
@@ -40,6 +41,8 @@ def stranger(tmp_path_factory):
 )
 def test_a_results_chapter_runs_on_another_model_and_text(lm, chapter, copy, stranger):
     given = {"lm": stranger / lm, "corpus": stranger / "texts", "hook_point": AT[lm]} | SIZES
+    known = papermill.inspect_notebook(notebook.FOLDER / f"{chapter}.ipynb")
+    given = {name: value for name, value in given.items() if name in known}
     words = [word for name, value in given.items() for word in ("-p", f"{name}={value}")]
     done = subprocess.run(
         [
