@@ -77,6 +77,12 @@ OWN = {
         "sentence": ("The sea is blue.", 5, r"sentence = 5 \(int\) must be text"),
         "place": (3, 0, "place = 0 .* at least 1"),
     },
+    "seeds_and_intervals": {
+        "n_seeds": (3, 1, "n_seeds = 1 must be .* at least 2"),
+        "seed_sd": (0.1, -1.0, "seed_sd = -1.0 .* at least 0"),
+        "article_sd": (0.5, -1.0, "article_sd = -1.0 .* at least 0"),
+        "worlds": (20, 0, "worlds = 0 .* at least 1"),
+    },
     "superposition": {
         "n_features": (7, 0, "n_features = 0 .* at least 1"),
         "d_sae": (5, 0, "d_sae = 0 .* at least 1"),
@@ -85,6 +91,11 @@ OWN = {
         "reference": ("sae", "x", "reference = 'x' .*allowed: 'own path'"),
         "text": ("test articles", "x", "text = 'x' .*allowed: 'first training windows'"),
         "nfm_sees": ("all", "x", "nfm_sees = 'x' .*allowed: 'all', 'half'"),
+    },
+    "what_could_be_seen": {
+        "n_topics": (12, 1, "n_topics = 1 must be .* at least 2"),
+        "effect": (0.2, -1.0, "effect = -1.0 .* at least 0"),
+        "worlds": (200, 0, "worlds = 0 .* at least 1"),
     },
     "what_a_norm_can_tell": {
         "batch_tokens": (256, 0, "batch_tokens = 0 .* at least 1"),
