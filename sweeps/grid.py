@@ -33,8 +33,8 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Of its files: `k=8,seed=0`."""
-        return re.sub(r"[^\w=,.+-]+", "-", str(self).replace(" = ", "=").replace(", ", ","))
+        """Of its files: `k-8_seed-0`; Snakemake tells jobs on a cluster apart by `=` and `,`."""
+        return re.sub(r"[^\w.+-]+", "-", str(self).replace(" = ", "-").replace(", ", "_"))
 
     @property
     def executed(self) -> Path:

@@ -322,11 +322,9 @@ class TestCluster:
 
 @pytest.mark.smoke
 def test_a_sweep_names_the_cell_that_fails_and_compares_the_others(project):
-    """Feature 1350 is known to be too large only once the notebook has its models."""
+    """A reference that there is not is known to the notebook alone."""
     file, cells = project / "mine.yaml", project / "_build/sweeps/smoke/mine"
-    file.write_text(
-        "{notebook: interactions, grid: {feature: [3, 1350]}, show: ['*/live/formality/*']}"
-    )
+    file.write_text("{notebook: waterfall, grid: {reference: [sae, nothing]}, show: ['joint/*']}")
 
     def make():
         done = subprocess.run(
@@ -339,7 +337,9 @@ def test_a_sweep_names_the_cell_that_fails_and_compares_the_others(project):
         assert "The comparison: " in done.stdout, done.stderr
         page = Path(done.stdout.rpartition("The comparison: ")[2].strip())
         assert "1 of 2 cells are done" in page.read_text(encoding="utf-8")
-        assert done.returncode and "FAILED feature = 1350: ValueError" in done.stderr, done.stderr
-        return (cells / "feature=3.ipynb").stat().st_mtime_ns
+        assert done.returncode and "FAILED reference = nothing: ValueError" in done.stderr, (
+            done.stderr
+        )
+        return (cells / "reference-sae.ipynb").stat().st_mtime_ns
 
     assert make() == make(), "what is done is not done again"

@@ -33,7 +33,7 @@ def test_cells_are_the_grid_times_the_seeds(written):
     points = [cell.parameters for cell in sweep.cells]
     assert points == [{"k": k, "lr": 0.1, "seed": seed} for k in (8, 16) for seed in (0, 1)]
     assert str(sweep.cells[0]) == "k = 8, lr = 0.1, seed = 0"
-    assert sweep.cells[0].executed.name == "k=8,lr=0.1,seed=0.ipynb"
+    assert sweep.cells[0].executed.name == "k-8_lr-0.1_seed-0.ipynb"
     assert {cell.profile.sae.k for cell in sweep.cells} == {8, 16}
     assert len({sweep.results(cell) for cell in sweep.cells}) == 4
 
