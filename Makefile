@@ -12,7 +12,7 @@ export PYTHONUTF8 := 1
 # The longest chapters first, so that the others fill the second core beside them.
 FIRST = --prioritize $(foreach n,best_chance baselines behaviour efficiency,"$$(pwd -P)/_build/executed/$(PROFILE)/notebooks/$(n).ipynb")
 
-.PHONY: book sweep publish-results pdf slides sphinx test smoke browser bench torture mutants lint clean
+.PHONY: book sweep publish-results pdf slides sphinx test smoke slurm browser bench torture mutants lint clean
 book: .venv/installed  ## compute what is missing, build the book in _build/html
 	$(SNAKEMAKE) $(FIRST) $(CONFIG)
 	@echo "The book: _build/$(if $(filter laptop,$(PROFILE)),,$(PROFILE)/_build/)html/book/intro.html"
@@ -52,6 +52,9 @@ bench: .venv/installed  ## training speed against other libraries, half an hour 
 
 torture: .venv/installed  ## kills, full disks, changed bits, hostile input, half an hour; the page Reliability shows what held
 	OMP_NUM_THREADS=1 $(BIN)/python tests/torture.py
+
+slurm: .venv/installed  ## a SLURM cluster of this machine (Debian, root), the smoke flow and a sweep on it, with kills: does all come out as without?
+	$(BIN)/python -m tests.slurm.run
 
 mutants: .venv/installed  ## small faults planted in what computes numbers: do the tests notice? MODULES=companion/estimates.py SHARE=0.2 for less; resumes
 	OMP_NUM_THREADS=1 $(BIN)/python tests/mutants.py --share $(or $(SHARE),1) $(MODULES)
