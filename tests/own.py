@@ -38,7 +38,7 @@ def sentences() -> list[str]:
     return texts + [f"They said that it was {word} again." for word in words]
 
 
-def texts(folder: Path, n: int = 60, each: int = 12) -> Path:
+def texts(folder: Path, n: int = 60, each: int = 50) -> Path:
     """A folder with `n` files of text, each of some of the sentences, in a random order."""
     drawn, known = random.Random(0), sentences()
     folder.mkdir()
