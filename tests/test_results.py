@@ -1,6 +1,8 @@
 """The results format: every value with its names, interval, n, unit and protocol."""
 
 import json
+import os
+import subprocess
 from dataclasses import replace
 
 import numpy as np
@@ -147,3 +149,26 @@ def test_the_rates_of_the_models_are_those_that_the_published_tuning_chose():
     assert (
         (ends["min"] < least) & (least < ends["max"])
     ).all()  # else another rate could be better
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("chapter", ["reconstruction"])
+def test_a_chapter_that_runs_again_gives_the_same_file(chapter, copy):
+    """Byte by byte but for stamps, on one machine: with the models that the first run left."""
+    command = [".venv/bin/python", "-m", "companion.cli", "notebook", chapter, "--profile", "smoke"]
+    done = subprocess.run(
+        [*command, "--out", "out.ipynb"],
+        cwd=copy,
+        env=os.environ | {"PYTHONPATH": str(copy), "FEATINT_CACHE": str(copy / "cache")},
+        capture_output=True,
+        encoding="utf-8",
+    )
+    assert done.returncode == 0, done.stderr
+    name = f"results/smoke/{chapter}.json"
+    first, again = (
+        json.loads((folder / name).read_text(encoding="utf-8")) for folder in (places.PROJECT, copy)
+    )
+    assert again["provenance"]["time"] > first["provenance"]["time"]
+    for content in (first, again):
+        del content["provenance"], content["sha256"]
+    assert json.dumps(again) == json.dumps(first)
