@@ -7,7 +7,7 @@ import signal
 import pytest
 from steps import STEPS, TORTURE, state
 
-KILLS = {"windows": 24, "harvest": 20, "train": 22, "atlas": 8, "ledger": 24, "notebook": 6}
+KILLS = {"windows": 30, "harvest": 20, "train": 22, "atlas": 8, "ledger": 32, "notebook": 6}
 """How often `make torture` kills each step."""
 
 
