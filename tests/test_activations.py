@@ -230,7 +230,7 @@ def test_one_pass_reads_several_hook_points(tiny_harvest, monkeypatch):
 def test_one_pass_is_of_one_precision(tiny_harvest):
     with pytest.raises(
         ValueError,
-        match="one pass reads one language model, corpus and precision; asked for .*float32.*bfloat16",
+        match="one pass reads one language model, corpus and precision, not .*float32.*bfloat16",
     ):
         harvest.harvest(
             replace(tiny_harvest, dtype="float32"), replace(tiny_harvest, dtype="bfloat16")

@@ -324,7 +324,10 @@ class TestCluster:
 def test_a_sweep_names_the_cell_that_fails_and_compares_the_others(project):
     """A reference that there is not is known to the notebook alone."""
     file, cells = project / "mine.yaml", project / "_build/sweeps/smoke/mine"
-    file.write_text("{notebook: waterfall, grid: {reference: [sae, nothing]}, show: ['joint/*']}")
+    file.write_text(
+        "{notebook: waterfall, grid: {reference: [sae, nothing]}, show: ['joint/*']}",
+        encoding="utf-8",
+    )
 
     def make():
         done = subprocess.run(

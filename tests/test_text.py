@@ -22,7 +22,11 @@ BYTES_OR_OWN_FORMAT = {"os", "archive", "Image"}
 def code(file):
     text = file.read_text(encoding="utf-8")
     if file.name == "Snakefile":  # Python up to its first rule, but for what runs at the start
-        return text.partition("\nrule ")[0].replace("\nonstart:", "\nif True:")
+        return (
+            text.partition("\nrule ")[0]
+            .replace("\nonstart:", "\nif True:")
+            .replace("\nlocalrules:", "\nif True:")
+        )
     if file.suffix != ".ipynb":
         return text
     cells = [c for c in json.loads(text)["cells"] if c["cell_type"] == "code"]

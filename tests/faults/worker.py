@@ -44,7 +44,7 @@ def read(profile) -> None:
     for split in ("train", "validation", "test"):
         activations.load(profile.harvest, split)
     harvest.windows(profile.harvest)
-    for name in MODELS:
+    for name in ("sae", *MODELS):  # the first is what `sequential` stands on
         runs.get(variants.get(name, profile))
     from companion import results
 
