@@ -286,11 +286,14 @@ def published(folder: Path) -> dict:
     return {file: file.read_bytes() for file in folder.glob("data/results/*/*.json")}
 
 
-@pytest.mark.smoke
+NIGHTLY = {"book/course.md"}
+"""Pages whose commands run a chapter several times."""
+
+
 @pytest.mark.parametrize(
     "where",
     [
-        page
+        pytest.param(page, marks=pytest.mark.slow if page in NIGHTLY else pytest.mark.smoke)
         for page, found in PAGES.items()
         if any(c.whole and c.text not in NOT_HERE for c in found)
     ],

@@ -338,7 +338,7 @@ def test_a_sweep_names_the_cell_that_fails_and_compares_the_others(project):
             encoding="utf-8",
         )
         assert "The comparison: " in done.stdout, done.stderr
-        page = Path(done.stdout.rpartition("The comparison: ")[2].strip())
+        page = Path(done.stdout.rpartition("The comparison: ")[2].partition("\n")[0])
         assert "1 of 2 cells are done" in page.read_text(encoding="utf-8")
         assert done.returncode and "FAILED reference = nothing: ValueError" in done.stderr, (
             done.stderr
