@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 import re
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -172,6 +174,39 @@ def build(folder: Path) -> str:
 
 def page(folder: Path, name: str) -> str:
     return (folder / "_build/html" / f"{name}.html").read_text(encoding="utf-8")
+
+
+def killed_while_it_writes(folder: Path) -> None:
+    """A build that gets SIGKILL before its second page, in a process of its own."""
+    pages = []
+
+    def kill(app, name, *_):
+        pages.append(name)
+        if len(pages) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    if not (child := os.fork()):
+        app = SphinxTestApp("html", srcdir=folder, warning=io.StringIO())
+        app.connect("html-page-context", kill)
+        app.build()
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL
+
+
+def test_a_build_that_is_killed_leaves_no_page_as_it_was(book):
+    """Sphinx would take up what it kept from the killed build, say that no page is out of date, and write none. What it keeps is pickled."""
+    build(book)
+    assert "forty-two" in page(book, "notebooks/chapter")
+    write(
+        book / "_build/executed/laptop/notebooks/chapter.ipynb",
+        notebook(output="forty-three", papermill=RUN),
+    )
+    killed_while_it_writes(book)
+    assert "forty-two" in page(book, "notebooks/chapter"), "the kill came after the page"
+    build(book)
+    assert "forty-three" in page(book, "notebooks/chapter")
+    assert not list(book.rglob("*.pickle")) and not list(book.rglob("*.doctree"))
 
 
 def test_book_shows_what_was_executed_and_measured(book):

@@ -9,6 +9,8 @@ import json
 import jsonschema
 import pytest
 import torch
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 from companion import estimates, ledger, places, profiles, results, verdicts
 from companion.verdicts import RULES, VERDICTS
@@ -413,6 +415,22 @@ def test_the_committed_ledger_follows_from_the_committed_results(file):
     assert json.loads(file.read_text(encoding="utf-8")) == ledger.build(
         profiles.get(file.parent.name), file.parent
     )
+
+
+@pytest.mark.parametrize("label", ["laptop", "full"])
+def test_the_committed_results_come_from_the_locked_versions(label):
+    """An update of the lock may move a verdict: whoever makes it computes the results anew, and sees which (`make publish-results`)."""
+    lines = (places.PROJECT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    locked = {canonicalize_name(name): v for name, _, v in (line.partition("==") for line in lines)}
+    for file in results.files(places.PUBLISHED / label):
+        stamped = results.read(file)["provenance"]["versions"]
+        moved = {
+            name: (version, locked[name])
+            for name, version in stamped.items()
+            if Version(version).public != locked[name]
+        }
+        remedy = f"`make book PROFILE={label}`, then `make publish-results PROFILE={label}`"
+        assert not moved, f"{file}: computed with another version than the lock's; {remedy}"
 
 
 def test_a_value_as_published_that_cannot_be_compared_does_not_decide(profile):

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import zlib
 from pathlib import Path
 
@@ -180,7 +181,15 @@ def plain_docstring(app: Sphinx, what: str, name: str, obj, options, lines: list
     lines[:] = MARKUP.sub(written, "\n".join(lines)).split("\n")
 
 
+def forget(app: Sphinx, *_) -> None:
+    """Remove what Sphinx keeps, pickled, from one build for the next: after a build that was killed while it wrote pages, it says that
+    all pages are up to date, and those that it did not come to stay as they were."""
+    shutil.rmtree(app.doctreedir, ignore_errors=True)
+
+
 def setup(app: Sphinx) -> dict:
+    forget(app)  # nothing has been read yet
+    app.connect("build-finished", forget)
     app.setup_extension("sphinx.ext.autodoc")
     app.add_config_value(
         "featint_profile", profile(), "env", str
