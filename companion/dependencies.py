@@ -24,6 +24,7 @@ BESIDE = {
     places.DATA / "models.toml": "companion.variants",
     places.DATA / "book.mplstyle": "companion.plots",
     places.DATA / "colours.csv": "companion.plots",
+    places.PROJECT / "notebooks" / "solutions" / "exercises.py": "companion.exercises",
 }
 """Files that are read besides modules, and by which."""
 IN_THE_KEY = {"featint.config", "featint.store", "companion.profiles", "companion.variants"}

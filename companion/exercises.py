@@ -1,24 +1,21 @@
-"""Exercises that say whether an answer is right. What is expected is computed: it stands in
-`data/exercises.toml`, as expressions over what the pages use, with tolerance and hints."""
+"""Exercises that say whether an answer is right; what is right stands in
+`notebooks/solutions/exercises.py`, with tolerance, wrong answers and hints."""
 
-import importlib
-import tomllib
+import runpy
 
 import numpy as np
 
 from companion import places
 
-with open(places.DATA / "exercises.toml", "rb") as _file:
-    EXERCISES = tomllib.load(_file)
+FILE = places.PROJECT / "notebooks" / "solutions" / "exercises.py"
+EXERCISES = runpy.run_path(str(FILE))["EXERCISES"]
 
 
 def numbers(name: str, answer) -> np.ndarray:
-    """An answer as an array: of text, an expression, its value; of a function what it returns for
-    each of the exercise's `cases`. Raises KeyError for an exercise that there is not."""
+    """An answer as an array; of a function what it returns for each of the exercise's `cases`.
+    Raises KeyError for an exercise that there is not."""
     exercise = EXERCISES[name]
-    names = {short: importlib.import_module(module) for short, module in exercise["uses"].items()}
-    answer = eval(answer, names) if isinstance(answer, str) else answer
-    found = [answer(*x) for x in eval(exercise["cases"], names)] if callable(answer) else [answer]
+    found = [answer(*x) for x in exercise["cases"]] if callable(answer) else [answer]
     return np.concatenate([np.ravel(x).astype(float) for x in found])
 
 
@@ -26,9 +23,9 @@ def check(name: str, answer) -> None:
     """Print that an answer is right, or why not. Each number may be off by the exercise's
     `tolerance`, a share of the largest that is expected."""
     given, exercise = numbers(name, answer), EXERCISES[name]
-    right = numbers(name, exercise["expected"])
-    for expression, said in {exercise["expected"]: "Right.", **exercise["wrong"]}.items():
-        known = numbers(name, expression)
+    right = numbers(name, exercise["right"])
+    wrong = [(numbers(name, answer), f"Not yet: {why}") for answer, why in exercise["wrong"]]
+    for known, said in [(right, "Right."), *wrong]:
         allowed = exercise["tolerance"] * np.abs(known).max()
         if known.shape == given.shape and np.abs(given - known).max() <= allowed:
             return print(said)

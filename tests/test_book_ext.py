@@ -398,7 +398,7 @@ def test_runs_that_agree_and_the_published_profile_itself(book, monkeypatch):
         ),
         (
             lambda b: write(b / "index.md", "# B\n\n```{explore} nothing\n```\n"),
-            ["index", "nothing", "experiment, split, switches"],
+            ["index", "nothing", "experiment, splice, split, switches"],
         ),
         (
             lambda b: write(b / "index.md", "# B\n\n```{explore} switches published\n```\n"),

@@ -7,7 +7,7 @@ reader's browser alone; without JavaScript only the text is there.
 :format: .1f                          of the number that is shown; four significant digits without
 The question.                         on a page without notebook and without `measured` the answer is only kept
 ```
-```{check} fm-cost                    a box that says whether a number solves the exercise of this name (data/exercises.toml), or why not
+```{check} fm-cost                    a box that says whether a number solves the exercise of this name (notebooks/solutions/exercises.py), or why not
 {answers} (directive)                 all that the book asks, with the reader's answers
 """
 
@@ -23,7 +23,7 @@ from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
 
-from companion import exercises, places, results
+from companion import exercises, results
 from companion.estimates import number
 from featint import store
 
@@ -123,13 +123,13 @@ class Check(Markdown):
 
     def text(self) -> str:
         key, env = self.arguments[0], self.env
-        env.note_dependency(str(places.DATA / "exercises.toml"))
-        exercise = pick(env, exercises.EXERCISES, key, "data/exercises.toml")
-        wrong = [[exercises.numbers(key, x).item(), said] for x, said in exercise["wrong"].items()]
+        env.note_dependency(str(exercises.FILE))
+        exercise = pick(env, exercises.EXERCISES, key, exercises.FILE.name)
+        wrong = [[float(x), f"Not yet: {why}"] for x, why in exercise["wrong"]]
         item = {
             "key": key,
             "ask": exercise["ask"],
-            "value": exercises.numbers(key, exercise["expected"]).item(),
+            "value": float(exercise["right"]),
             "shown": "",
             "tolerance": exercise["tolerance"],
             "wrong": json.dumps(wrong),

@@ -125,7 +125,7 @@ def test_the_page_of_answers_lists_saves_and_forgets(visit, violations, site, si
 def test_an_exercise_checks_itself_as_the_notebook_does(visit, violations, size, scheme, capsys):
     page, troubles = visit("notebooks/factorial_designs.html", size, scheme)
     form, field, said, _ = box(page, "designs-by-hand")
-    right = exercises.numbers("designs-by-hand", exercises.EXERCISES["designs-by-hand"]["expected"])
+    right = exercises.numbers("designs-by-hand", exercises.EXERCISES["designs-by-hand"]["right"])
     for answer in (right.item(), 4, -1, 0, -2):
         exercises.check("designs-by-hand", answer)
         field.fill(f"{answer:g}")

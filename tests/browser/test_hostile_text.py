@@ -8,6 +8,7 @@ import nbformat
 import pandas as pd
 import pytest
 import yaml
+from bs4 import BeautifulSoup
 from sphinx.testing.util import SphinxTestApp
 
 from companion import atlas, places, plots, profiles
@@ -160,3 +161,30 @@ def test_text_of_a_corpus_stays_text_in_the_browser(hostile_atlas, browser, tmp_
         assert page.evaluate(CAUGHT) == [None, 0, 0], name
         assert asked == []
         page.close()
+
+
+def test_words_in_an_explorable_stay_text(browser, html, tmp_path):
+    """Sentences, titles and predictions that try, in the page of the book that was built last."""
+    source = html / "notebooks" / "reading_a_splice.html"
+    soup = BeautifulSoup(source.read_text(encoding="utf-8"), "html.parser")
+    form = soup.select_one("#explore-splice")
+    values = json.loads(form["data-values"])
+    words = values["words"].split("\n")
+    evil = [EVIL[i % len(EVIL)].replace("\n", " ") for i in range(len(words))]
+    values["words"] = "\n".join(evil)
+    for i, sentence in enumerate(values["sentences"]):
+        sentence[0] = EVIL[i % len(EVIL)]
+    form["data-values"] = json.dumps(values)
+    scripts = "".join(
+        f"<script>{(html / '_static' / name).read_text(encoding='utf-8')}</script>"
+        for name in ("explore.js", "explore-splice.js")
+    )
+    (tmp_path / "evil.html").write_text(f"<meta charset='utf-8'>{form}{scripts}", encoding="utf-8")
+    page = browser.new_page()
+    page.goto((tmp_path / "evil.html").as_uri())
+    for _ in range(len(EVIL)):
+        page.locator("#explore-splice [name=sentence]").press("ArrowDown")
+        assert page.evaluate(CAUGHT) == [None, 0, 0]
+    shown = page.locator("#explore-splice").inner_text()
+    assert "<script>window.pwned" in shown and 'class="pwned"' in shown
+    page.close()
