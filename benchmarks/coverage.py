@@ -2,8 +2,8 @@
 `python -m benchmarks.coverage OUT.json`, some minutes on one core; resumes.
 
 Articles are drawn with replacement from real ones: `articles.csv` has the sums of the 193 articles
-that the profile `laptop` splices into the language model, from one seed of each model
-(`--articles` measures them anew). Other seeds are made up, as follows.
+in the test text's first 164 windows, spliced into the language model, from one seed of each model
+of the profile `full` (`--articles` measures them anew). Other seeds are made up, as follows.
 """
 
 import argparse
@@ -47,7 +47,7 @@ the results of `full`. Both are also tried at none and at threefold."""
 
 def measure() -> pd.DataFrame:
     """The sums of `articles.csv`, in the order in which the articles stand in the text."""
-    p = profiles.laptop()
+    p = profiles.full()
     config = {name: variants.get(name, p) for name in ("sae", "joint", "sequential")}
     acts, sae = activations.load(p.harvest, "test"), runs.get(config["sae"])
     conditions = {"sae": downstream.of_model(sae, acts)}
@@ -58,7 +58,7 @@ def measure() -> pd.DataFrame:
         ("both", "all"),
     ):
         conditions[name] = downstream.of_model(runs.get(config["sequential"]), acts, path)
-    windows = harvest.windows(p.harvest).windows["test"].first(p.splice_windows)
+    windows = harvest.windows(p.harvest).windows["test"].first(164)
     spliced = downstream.evaluate(lm.load(p.harvest.lm, "float32"), windows, p.harvest, conditions)
     order, losses = spliced["article"].unique(), downstream.sums(spliced)
     sums = reconstruction.sums({name: config[name] for name in ("sae", "joint")})

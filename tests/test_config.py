@@ -149,7 +149,7 @@ def test_profiles_keep_the_papers_ratios(name):
     p = profiles.get(name)
     assert p.sae.k / p.sae.d_sae == pytest.approx(1024 / 50_000, rel=0.01)
     assert p.nfm.d_factor / p.d_in == pytest.approx(300 / 3200, rel=0.01)
-    if name != "smoke":
+    if not p.short:
         assert p.sae.d_sae / p.d_in >= 7
         assert p.train.n_tokens >= 800_000
 
@@ -188,17 +188,24 @@ def test_sae_matched_has_the_joint_models_number_of_parameters():
     assert count["sae_matched"] == pytest.approx(count["joint"], rel=1e-3)
 
 
-def test_full_trains_only_what_further_seeds_add():
-    laptop, full = (
+def test_laptop_is_half_of_full():
+    half, whole = profiles.laptop(), profiles.full()
+    assert whole.sae.d_sae / half.sae.d_sae == whole.sae.k / half.sae.k == 2
+    assert whole.train.n_tokens / half.train.n_tokens == 2
+    assert half.train.lr == whole.train.lr and half.nfm == whole.nfm
+
+
+def test_further_seeds_are_trained_of_the_models_whose_chapters_read_them():
+    one, five = (
         {
             store.key(c)
             for name in variants.CHAPTERS
-            for c in variants.of_chapter(name, profiles.get(p))
+            for c in variants.of_chapter(name, replace(profiles.full(), seeds=seeds))
         }
-        for p in ("laptop", "full")
+        for seeds in ((0,), profiles.full().seeds)
     )
     seeded = set().union(*variants.SEEDED.values())
-    assert laptop <= full and len(full - laptop) == len(seeded) * (len(profiles.full().seeds) - 1)
+    assert one <= five and len(five - one) == len(seeded) * 4
     assert variants.of_chapter("superposition", profiles.full()) == []
 
 
@@ -211,7 +218,7 @@ def test_models_of_every_seed_belong_to_their_chapter():
 def test_altered_values_find_their_place():
     p = profiles.laptop()
     config = variants.get("sae_short", p)
-    longer = profiles.altered(config, {"train": {"n_tokens": 835_000}})
+    longer = profiles.altered(config, {"train": {"n_tokens": p.train.n_tokens}})
     assert longer == variants.get("sae_bias", p)
     changes = {"harvest": p.mlp_site, "train": {"n_tokens": 5000, "lr": 0.5}, "nfm": p.nfm}
     found = profiles.altered(config, changes)
@@ -227,7 +234,7 @@ def test_what_was_made_before_there_were_chunks_keeps_its_place():
     config = variants.get("joint", P)
     later = {"chunk_tokens", "chunk_passes", "half_precision"}
     assert not later & set(to_json(config)["train"]) and to_json(config)["nfm"]["top_n"] is None
-    assert store.key(profiles.get("laptop").train) == "ade5848b59984401"
+    assert store.key(profiles.full().train) == "ade5848b59984401"
     in_chunks = profiles.altered(config, {"train": {"chunk_tokens": 5, "half_precision": True}})
     train = to_json(in_chunks)["train"]
     assert (train["chunk_tokens"], train["half_precision"]) == (5, True)

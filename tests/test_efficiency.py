@@ -20,8 +20,8 @@ from featint.sae import TopKSAE
 
 @pytest.fixture
 def p():
-    laptop = profiles.laptop()
-    return replace(laptop, nfm=replace(laptop.nfm, dropout=0.3))
+    full = profiles.full()
+    return replace(full, nfm=replace(full.nfm, dropout=0.3))
 
 
 @pytest.mark.parametrize("width", [500, 1000, 4096])
