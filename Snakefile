@@ -11,12 +11,14 @@ import sys
 from pathlib import Path
 
 import psutil
+from snakemake.logging import logger
 
-from companion import flow, notebook, places, profiles, dependencies, variants
+from companion import flow, notebook, places, profiles, progress, dependencies, variants
 from featint import store
 
 # A flow that was killed leaves Snakemake's lock behind. Every flow (not the processes of its jobs) shares one more, which ends with
 # its process: whoever gets it alone knows that no other flow is alive and takes what was left away.
+PROFILE, TOLD = config.get("profile", "laptop"), None
 if workflow.remote_exec:  # a job that a cluster runs: what it starts ends with this process of its own
     os.environ["FEATINT_FLOW"] = str(os.getpid())
 elif os.environ.setdefault("FEATINT_FLOW", str(os.getpid())) == str(os.getpid()):
@@ -30,6 +32,10 @@ elif os.environ.setdefault("FEATINT_FLOW", str(os.getpid())) == str(os.getpid())
     fcntl.flock(ALIVE, fcntl.LOCK_SH)
     if make := os.environ.pop("FEATINT_MAKE", None):
         flow.follow(int(make))
+        TOLD = progress.Progress(progress.timings(PROFILE), lambda *job: label(*job))
+        for handler in logger.handlers:
+            handler.addFilter(progress.only_problems)
+        logger.addHandler(TOLD)
 
 
 def end(*_):
@@ -41,14 +47,22 @@ def end(*_):
 
 onstart:
     flow.on_signals(end)  # by now Snakemake has set its own
+    if TOLD:
+        jobs = list(workflow.dag.jobs)
+        TOLD.start([label(j.rule.name, j.wildcards_dict) for j in jobs if workflow.dag.needrun(j)], len(jobs))
+
+
+onsuccess:
+    if TOLD:
+        TOLD.end()
 
 
 
-PROFILE = config.get("profile", "laptop")
 profile = profiles.get(PROFILE)
 # exec: the parent of a job is this process, with which it ends
 STEP = f"exec {shlex.quote(sys.executable)} -m companion"
 FEATINT = f"{STEP}.cli"
+LOGS = places.BUILD / "logs" / PROFILE
 JUPYTER_BOOK = f"{STEP}.flow {shlex.quote(str(Path(sys.executable).with_name('jupyter-book')))}"
 MANIFEST = store.MANIFEST
 PUBLISHED = sorted(places.PUBLISHED.glob("*/*.json"))
@@ -95,6 +109,14 @@ def manifest(model_config):
     return store.path("models", model_config) / MANIFEST
 
 
+def label(rule, wildcards):
+    """What a step is called while it runs, and in the published timings."""
+    if rule == "train" and wildcards:
+        name, seed, _ = MODELS[wildcards["key"]]
+        return f"train {name} {seed}"
+    return " ".join([{"execute": "notebook", "book": "pages"}.get(rule, rule), *wildcards.values()])
+
+
 def models_of(chapter):
     return [manifest(config) for config in variants.of_chapter(chapter, profile)]
 
@@ -116,12 +138,14 @@ rule book:
         pages=["_config.yml", "_toc.yml", *PAGES, *PUBLISHED],
     output:
         touch(HTML / "book" / "intro.html"),
+    log:
+        LOGS / "pages.log",
     params:
         place="." if PROFILE == "laptop" else places.BUILD / PROFILE,
     threads: 1
     resources: mem_mb=2000, runtime=30
     shell:
-        "PROFILE={PROFILE} {JUPYTER_BOOK} build . -W -n --keep-going --path-output {params.place:q}"
+        "PROFILE={PROFILE} {JUPYTER_BOOK} build . -W -n --keep-going --path-output {params.place:q} > {log:q} 2>&1"
 
 
 rule fetch:
@@ -129,10 +153,12 @@ rule fetch:
         "data/assets.txt", "featint/assets.py",
     output:
         touch(store.cache() / "assets" / "fetched"),
+    log:
+        LOGS / "fetch.log",
     threads: 1
     resources: mem_mb=2000, runtime=30
     shell:
-        "{FEATINT} fetch"
+        "{FEATINT} fetch > {log:q} 2>&1"
 
 
 rule harvest:
@@ -140,10 +166,12 @@ rule harvest:
         rules.fetch.output, READING,
     output:
         ACTIVATIONS,
+    log:
+        LOGS / "harvest.log",
     threads: ALL
     resources: mem_mb=memory, runtime=minutes("harvest"), gpu=GPU
     shell:
-        "{FEATINT} harvest --profile {PROFILE}"
+        "{FEATINT} harvest --profile {PROFILE} > {log:q} 2>&1"
 
 
 if PROFILE == "smoke":  # a model takes a second and Python three to start: one job trains them all
@@ -153,12 +181,14 @@ if PROFILE == "smoke":  # a model takes a second and Python three to start: one 
             TRAINING, ACTIVATIONS,
         output:
             [manifest(config) for _, _, config in MODELS.values()],
+        log:
+            LOGS / "train.log",
         params:
             models=list(variants.VARIANTS),
         threads: ALL
         resources: mem_mb=memory, runtime=minutes("train"), gpu=GPU
         shell:
-            "{FEATINT} train --profile {PROFILE} --model {params.models}"
+            "{FEATINT} train --profile {PROFILE} --model {params.models} > {log:q} 2>&1"
 
 else:
 
@@ -168,13 +198,15 @@ else:
             base=lambda w: [manifest(MODELS[w.key][2].base)] if MODELS[w.key][2].base else [],
         output:
             store.cache() / "models" / "{key}" / MANIFEST,
+        log:
+            LOGS / "train-{key}.log",
         params:
             model=lambda w: MODELS[w.key][0],
             seed=lambda w: MODELS[w.key][1],
         threads: HALF
         resources: mem_mb=memory, runtime=minutes("train"), gpu=GPU
         shell:
-            "{FEATINT} train --profile {PROFILE} --model {params.model} --seed {params.seed}"
+            "{FEATINT} train --profile {PROFILE} --model {params.model} --seed {params.seed} > {log:q} 2>&1"
 
 
 rule execute:
@@ -185,10 +217,12 @@ rule execute:
         models=lambda w: models_of(w.name),
     output:
         places.BUILD / "executed" / PROFILE / "notebooks" / "{name}.ipynb",
+    log:
+        LOGS / "notebook-{name}.log",
     threads: HALF
     resources: mem_mb=memory, runtime=minutes("execute"), gpu=GPU
     shell:
-        "{FEATINT} notebook {wildcards.name} --profile {PROFILE}"
+        "{FEATINT} notebook {wildcards.name} --profile {PROFILE} > {log:q} 2>&1"
 
 
 rule ledger:
@@ -199,10 +233,12 @@ rule ledger:
         [notebook.executed(name, PROFILE) for name in variants.CHAPTERS],
     output:
         touch(places.BUILD / "executed" / PROFILE / "ledger.done"),
+    log:
+        LOGS / "ledger.log",
     threads: 1
     resources: mem_mb=2000, runtime=30
     shell:
-        "{FEATINT} ledger --profile {PROFILE}"
+        "{FEATINT} ledger --profile {PROFILE} > {log:q} 2>&1"
 
 
 rule atlas:
@@ -211,10 +247,12 @@ rule atlas:
         model=manifest(variants.get("joint", profile)),
     output:
         places.BUILD / "atlas" / PROFILE / "atlas.json",
+    log:
+        LOGS / "atlas.log",
     threads: HALF
     resources: mem_mb=memory, runtime=minutes("execute"), gpu=GPU
     shell:
-        "{FEATINT} atlas --profile {PROFILE}"
+        "{FEATINT} atlas --profile {PROFILE} > {log:q} 2>&1"
 
 
 if "sweep" in config:  # a notebook at every point of a grid; `make sweep` makes a page of what is done
@@ -236,9 +274,11 @@ if "sweep" in config:  # a notebook at every point of a grid; `make sweep` makes
             models=lambda w: [manifest(c) for c in variants.of_chapter(SWEEP.notebook, CELLS[w.cell].profile) if store.key(c) in MODELS],
         output:
             SWEEP.folder / "{cell}.ipynb",
+        log:
+            LOGS / "{cell}.log",
         params:
             given=lambda w: [f"-p{name}={value}" for name, value in CELLS[w.cell].parameters.items()],
         threads: HALF
         resources: mem_mb=memory, runtime=minutes("execute"), gpu=GPU
         shell:
-            "{FEATINT} notebook {SWEEP.notebook} --profile {PROFILE} {params.given:q} --out {output:q}"
+            "{FEATINT} notebook {SWEEP.notebook} --profile {PROFILE} {params.given:q} --out {output:q} > {log:q} 2>&1"

@@ -2,6 +2,7 @@
 all run, page by page, in a copy of the project, but for those of `NOT_HERE`."""
 
 import os
+import random
 import re
 import shlex
 import subprocess
@@ -16,6 +17,7 @@ from markdown_it import MarkdownIt
 
 from companion import cli, notebook, profiles
 from companion.places import PROJECT
+from featint import store
 
 NOT_HERE = {
     "make book": "`make smoke`, which runs this test, began with it",
@@ -286,16 +288,21 @@ def published(folder: Path) -> dict:
     return {file: file.read_bytes() for file in folder.glob("data/results/*/*.json")}
 
 
-NIGHTLY = {"book/course.md"}
-"""Pages whose commands run a chapter several times."""
+TYPED = [
+    page for page, found in PAGES.items() if any(c.whole and c.text not in NOT_HERE for c in found)
+]
+SLICE = random.Random(store.commit().removesuffix("+changes")).sample(
+    [page for page in TYPED if page != "book/course.md"], 1
+)
+"""The page whose commands run with `make smoke`: another for each commit. All run every night. The
+course's run a chapter several times."""
 
 
 @pytest.mark.parametrize(
     "where",
     [
-        pytest.param(page, marks=pytest.mark.slow if page in NIGHTLY else pytest.mark.smoke)
-        for page, found in PAGES.items()
-        if any(c.whole and c.text not in NOT_HERE for c in found)
+        pytest.param(page, marks=[pytest.mark.slow] + [pytest.mark.smoke] * (page in SLICE))
+        for page in TYPED
     ],
 )
 def test_the_commands_of_a_page_run_in_its_order(where, copy):

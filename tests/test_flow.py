@@ -48,7 +48,7 @@ def start(project):
 
     def run(*words, on=("--cores", "1"), **environment):
         python = project / ".venv" / "bin" / "python"
-        snakemake = [python, "-m", "snakemake", "--config", "profile=smoke"]
+        snakemake = [python, "-m", "snakemake", "--config", "profile=smoke", "--show-failed-logs"]
         begun.append(
             subprocess.Popen(
                 [*snakemake, *on, *words],
@@ -159,15 +159,14 @@ def silent_index():
         yield environment, lambda: connections.enter_context(server.accept()[0])
 
 
-@pytest.mark.smoke
 @pytest.mark.parametrize(
     "number, to",
     [
-        (signal.SIGINT, os.killpg),
-        (signal.SIGHUP, os.killpg),
-        (signal.SIGINT, os.kill),
-        (signal.SIGTERM, os.kill),
-        (signal.SIGKILL, os.kill),
+        pytest.param(signal.SIGINT, os.killpg, marks=pytest.mark.smoke),
+        pytest.param(signal.SIGHUP, os.killpg, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, os.kill, marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, os.kill, marks=pytest.mark.smoke),
+        pytest.param(signal.SIGKILL, os.kill, marks=pytest.mark.slow),
     ],
 )
 def test_after_a_signal_nothing_lives_on_and_the_next_flow_starts(
@@ -178,7 +177,8 @@ def test_after_a_signal_nothing_lives_on_and_the_next_flow_starts(
         first = start("fetch", **environment | own)
         wait()  # the job runs
         to(first.pid, number)
-        said, _ = first.communicate(timeout=30)  # to the end of the last process that can write
+        first.communicate(timeout=30)  # to the end of the last process that can write
+        said = (project / "_build/logs/smoke/fetch.log").read_text(encoding="utf-8")
         assert ("featint fetch: interrupted" in said) and "Traceback" not in said
     said, _ = start("fetch", PIP_NO_INDEX="1", **own).communicate()
     assert "could not download" in said and "cannot be locked" not in said
@@ -188,7 +188,7 @@ def test_after_a_signal_nothing_lives_on_and_the_next_flow_starts(
     "stage, file",
     [
         pytest.param("atlas", "_build/atlas/smoke/atlas.json", marks=pytest.mark.slow),
-        pytest.param("ledger", "results/smoke/ledger.json", marks=pytest.mark.smoke),
+        pytest.param("ledger", "results/smoke/ledger.json", marks=pytest.mark.slow),
     ],
 )
 def test_a_stage_that_is_killed_leaves_what_was_there_and_runs_again(project, stage, file):
@@ -232,8 +232,9 @@ def test_the_flow_ends_with_its_make(project):
     ):
         wait()
         make.kill()
-        said, _ = make.communicate(timeout=30)
-        assert b"featint fetch: interrupted" in said
+        make.communicate(timeout=30)
+        said = (project / "_build/logs/smoke/fetch.log").read_text(encoding="utf-8")
+        assert "featint fetch: interrupted" in said
 
 
 @pytest.fixture
@@ -320,7 +321,7 @@ class TestCluster:
         assert not told.exists()
 
 
-@pytest.mark.smoke
+@pytest.mark.slow
 def test_a_sweep_names_the_cell_that_fails_and_compares_the_others(project):
     """A reference that there is not is known to the notebook alone."""
     file, cells = project / "mine.yaml", project / "_build/sweeps/smoke/mine"

@@ -34,6 +34,7 @@ FEATINT = {
 COMPANION = {
     "places": "",
     "flow": "",
+    "progress": "places",
     "profiles": "",
     "variants": "places profiles",
     "dependencies": "places",

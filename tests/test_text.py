@@ -25,6 +25,7 @@ def code(file):
         return (
             text.partition("\nrule ")[0]
             .replace("\nonstart:", "\nif True:")
+            .replace("\nonsuccess:", "\nif True:")
             .replace("\nlocalrules:", "\nif True:")
         )
     if file.suffix != ".ipynb":

@@ -15,6 +15,7 @@
 {scale} (directive)                                 the sizes of the paper's models, of this book's, and ours as a multiple of the paper's
 {rules} (directive)                                 how verdicts are reached
 {status} (directive)                                what ran, when, how long
+{whole-book} (directive)                            what `make book` took from nothing, step by step
 {torture} (directive)                               what was done to the steps, how often, and how often they held
 {picture} waterfall (directive; option `alt`)       a figure that a chapter saved, with the content as its caption
 """
@@ -588,6 +589,35 @@ class Torture(Markdown):
         return "\n".join([said, "", *lines])
 
 
+class WholeBook(Markdown):
+    """What `make book` took from nothing where it was timed: a row per step, one for all trainings."""
+
+    def text(self) -> str:
+        file = places.PUBLISHED / "bench" / f"whole_book_{QUICK}.json"
+        self.env.note_dependency(str(file))
+        if not file.exists():
+            return "It was not timed yet: `python -m benchmarks.whole_book` does it."
+        content = load(self.env, file, "`python -m benchmarks.whole_book` writes it")
+        stamp, steps = content["provenance"], {}
+        n = sum(row["step"].startswith("train ") for row in content["rows"])
+        for row in content["rows"]:
+            name = f"training, {n} models" if row["step"].startswith("train ") else row["step"]
+            known = steps.setdefault(name, {"seconds": 0, "processor_seconds": 0, "gb": 0})
+            known["gb"] = max(known["gb"], row["gb"])
+            for spent in ("seconds", "processor_seconds"):
+                known[spent] += row[spent]
+        lines = ["| step | seconds | processor seconds | GB at most |", "|:--|--:|--:|--:|"]
+        for name, row in steps.items():
+            cells = name, row["seconds"], row["processor_seconds"], f"{row['gb']:.1f}"
+            lines.append(f"| {' | '.join(map(str, cells))} |")
+        said = (
+            f"From nothing, installation included: {stamp['seconds'] / 60:.0f} minutes, {stamp['gb']:.1f} GB of memory at most, "
+            f"{moment(stamp['time'])} UTC on {stamp['machine']}, commit `{stamp['commit']}`. A second `make book`: {stamp['second_run_seconds']:.1f} s. "
+            "Two steps run at a time; memory is proportional set size, in which what processes share counts once."
+        )
+        return "\n".join([said, "", *lines])
+
+
 def moment(stamp: str) -> str:
     """Date and time to the minute, in a tag that keeps them on one line."""
     return f"<time>{stamp[:16].replace('T', ' ')}</time>"
@@ -633,4 +663,5 @@ def setup(app: Sphinx) -> None:
     app.add_directive("rules", Rules)
     app.add_directive("status", Status)
     app.add_directive("torture", Torture)
+    app.add_directive("whole-book", WholeBook)
     app.add_directive("picture", Picture)
