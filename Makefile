@@ -12,7 +12,7 @@ export PYTHONUTF8 := 1
 # The longest chapters first, so that the others fill the second core beside them.
 FIRST = --prioritize $(foreach n,best_chance baselines behaviour efficiency,"$$(pwd -P)/_build/executed/$(PROFILE)/notebooks/$(n).ipynb")
 
-.PHONY: book sweep publish-results pdf slides sphinx test smoke slurm browser bench torture mutants lint clean
+.PHONY: book sweep publish-results pdf slides sphinx test smoke slurm browser bench torture versions audit mutants lint clean
 book: .venv/installed  ## compute what is missing, build the book in _build/html
 	$(SNAKEMAKE) $(FIRST) $(CONFIG)
 	@echo "The book: _build/$(if $(filter laptop,$(PROFILE)),,$(PROFILE)/_build/)html/book/intro.html"
@@ -50,8 +50,15 @@ browser: .venv/installed  ## the book that was built last, in Chromium
 bench: .venv/installed  ## training speed against other libraries, half an hour on an idle machine; resumes; the page Performance shows it
 	$(BIN)/python -m benchmarks.speed
 
-torture: .venv/installed  ## kills, full disks, changed bits, hostile input, half an hour; the page Reliability shows what held
+torture: .venv/installed  ## kills, full disks, changed bits, hostile input, half an hour; resumes; the page Reliability shows what held
 	OMP_NUM_THREADS=1 $(BIN)/python tests/torture.py
+
+versions: .venv/installed  ## the fast suite with the oldest and the newest versions that pyproject.toml allows, in environments made on the spot
+	tests/versions.sh oldest $(or $(PYTHON),python3)
+	tests/versions.sh newest $(or $(PYTHON),python3)
+
+audit: .venv/installed  ## known weaknesses of the locked packages; says so where it cannot look them up
+	$(BIN)/python tests/audit.py
 
 slurm: .venv/installed  ## a SLURM cluster of this machine (Debian, root), the smoke flow and a sweep on it, with kills: does all come out as without?
 	$(BIN)/python -m tests.slurm.run

@@ -32,6 +32,8 @@ NOT_HERE = {
     "make publish-results": "a git checkout; tests/test_publish.py has one",
     "make sweep SWEEP=sweeps/k.yaml PROFILE=smoke": "minutes; tests/test_flow.py has a small one",
     "make torture": "half an hour; tests/faults has a slice of it",
+    "make versions": "half an hour, and a network; it installs",
+    "make audit": "a network; tests/test_vendored.py has what it says",
     "make mutants": "hours; tests/test_mutants.py has a small one",
     ".venv/bin/featint author-data": "a network; tests/test_author_data.py has small ones",
     ".venv/bin/featint author-data --from FOLDER": "the author's tables, which are not kept here",

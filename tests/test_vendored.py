@@ -1,8 +1,9 @@
-"""The JavaScript that lies in the project: the files of the packages that its README names, each with its licence."""
+"""What comes from elsewhere: the JavaScript that lies in the project, each package with its licence, and the audit of the locked packages."""
 
 import hashlib
 import re
 
+import audit
 import pytest
 
 from companion.places import PROJECT
@@ -39,3 +40,17 @@ def test_no_folder_lies_here_without_a_row():
     assert {row[0].strip("` ").split("/")[0] for row in ROWS} == {
         f.name for f in VENDOR.iterdir() if f.is_dir()
     }
+
+
+def test_an_audit_that_reached_nothing_does_not_say_that_all_is_well():
+    """pip-audit would: it leaves out the packages that it cannot look up, and finds nothing in the others."""
+    good = {"name": "a", "version": "1", "vulns": []}
+    weak = {"name": "b", "version": "2", "vulns": [{"id": "CVE-1", "fix_versions": ["3"]}]}
+    left_out = {"name": "c", "skip_reason": "Dependency not found on PyPI"}
+    said, code = audit.told([left_out])
+    assert code == audit.UNKNOWN and "did not take place" in said and said.startswith("0 of 1")
+    said, code = audit.told([good, left_out])
+    assert code == audit.UNKNOWN and "Nothing is known about c." in said
+    said, code = audit.told([good, weak])
+    assert code == audit.WEAK and "b 2: CVE-1, mended in 3" in said
+    assert audit.told([good]) == ("1 of 1 locked packages audited, 0 weaknesses known", 0)

@@ -585,7 +585,7 @@ class Torture(Markdown):
             cells = row["kind"], row["what"], row["part"], row["cases"], row["held"]
             lines.append(f"| {' | '.join(map(str, cells))} |")
         cases, held = (sum(row[name] for row in rows) for name in ("cases", "held"))
-        said = f"{held:,} of {cases:,} cases held, {moment(stamp['time'])} UTC, in {stamp['minutes']} minutes on {stamp['machine']}, commit `{stamp['commit']}`."
+        said = f"{held:,} of {cases:,} cases held, {moment(stamp['time'])} UTC, in {stamp['minutes']} minutes, {stamp['processor_minutes']} of processor time, on {stamp['machine']}, commit `{stamp['commit']}`."
         return "\n".join([said, "", *lines])
 
 
