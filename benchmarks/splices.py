@@ -1,6 +1,6 @@
 """Sixty sentences through the language model, clean and with each of six reconstructions spliced in: `python -m benchmarks.splices`.
 
-Of articles that no model was trained on, for the page *Reading a splice*. A minute on two cores, from models that `make book` leaves behind.
+Of articles that no model was trained on, for the page *Reading a splice*. A minute on two cores, from the first seed's models of `make book PROFILE=full`.
 """
 
 import json
@@ -15,7 +15,6 @@ from companion.chapters import reading_a_splice
 from featint import activations, corpora, downstream, lm, runs, store
 
 FILE = places.PUBLISHED / "bench" / "splices.json"
-PROFILE = "laptop"
 MODELS = ("sae", "sae_tuned", "sae_matched", "sequential", "joint", "joint_no_interaction")
 SENTENCES, FEWEST, MOST = 60, 8, 16
 """How many, and of how many tokens each."""
@@ -69,7 +68,7 @@ def measured(
 
 
 def main() -> None:
-    p = profiles.get(PROFILE)
+    p = profiles.get(profiles.PUBLISHED)
     acts = activations.load(p.harvest, "test", p.train.first_position)
     models = {name: runs.get(variants.get(name, p)) for name in MODELS}
     conditions = {name: downstream.of_model(model, acts) for name, model in models.items()}

@@ -24,7 +24,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib_inline import backend_inline
 
-from companion import places
+from companion import places, variants
 from companion.estimates import number
 
 STYLE = mpl.rc_params_from_file(places.DATA / "book.mplstyle", use_default_template=False)
@@ -45,6 +45,11 @@ def colour(model: str, baseline: str = "") -> str:
     if model == "joint" and baseline == "joint_no_interaction":
         return COLOURS["interaction"]
     return COLOURS[ROLES.get(model) or ROLES.get(model.split("_")[0], "random")]
+
+
+def in_words(name: str) -> str:
+    """What a figure calls a model, as `data/models.toml` has it; other names as they are."""
+    return variants.WORDS.get(name, name)
 
 
 def setup(label: str = "walkthroughs") -> None:

@@ -98,12 +98,6 @@ def get(name: str, profile: Profile, seed: int | None = None) -> ModelConfig:
     return altered(get(like, profile, seed), changes)
 
 
-def describe(name: str) -> str:
-    """What a named model is, in a line."""
-    choose("model", name, tuple(VARIANTS))
-    return VARIANTS[name]
-
-
 def seeds(name: str, chapter: str, profile: Profile) -> tuple[int, ...]:
     """The seeds from which a chapter reads a model: all of the profile's, or its first."""
     return profile.seeds[: None if name in SEEDED.get(chapter, []) else 1]

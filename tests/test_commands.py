@@ -6,6 +6,7 @@ import random
 import re
 import shlex
 import subprocess
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +25,7 @@ NOT_HERE = {
     "make smoke": "this test is a part of it",
     "make test": "minutes; CI has done it before",
     "make pdf": "a browser",
-    "make slides": "it begins with `make book`; tests/browser/test_slides.py makes them",
+    "make slides": "a book that is built; nightly, below, after `make smoke`",
     "make browser": "a browser; `make smoke` does it where there is one",
     ".venv/bin/pytest -m browser": "a browser; `make smoke` does it where there is one",
     "make bench": "half an hour; tests/test_benchmarks.py has a small one",
@@ -288,6 +289,16 @@ def check(command: str, said: str, folder: Path):
 
 def published(folder: Path) -> dict:
     return {file: file.read_bytes() for file in folder.glob("data/results/*/*.json")}
+
+
+@pytest.mark.slow
+def test_slides_are_made_of_the_book_that_is_built():
+    """`make slides` where `make smoke` has built the book."""
+    began = time.time()
+    said = run("make slides PROFILE=smoke", PROJECT)
+    made = [PROJECT / file for file in re.findall(r"Slides: (.+)", said)]
+    assert [file.name for file in made] == [f"session_{n}.html" for n in range(1, 5)]
+    assert all(file.stat().st_mtime >= began for file in made)
 
 
 TYPED = [

@@ -71,6 +71,18 @@ def test_a_panel_per_entry_carries_its_name_and_its_content():
     assert [ax.get_visible() for ax in figure.axes] == [True] * 3 + [False] and len(panels) == 3
 
 
+def test_models_go_by_their_words():
+    frame = rows("joint", "sae_tuned").assign(baseline=["joint_no_interaction", ""])
+    assert [figures.label(row) for row in frame.itertuples()] == [
+        "joint model\nover joint model without interactions",
+        "tuned SAE",
+    ]
+    _, panels = figures.panels({"sequential": 1, "of one's own": 2}, 2)
+    assert [ax.get_title(loc="left") for ax, _ in panels] == ["SAE, then NFM", "of one's own"]
+    ax = figures.protocol_bars(rows("joint").assign(part="interaction"), "gain")
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["interaction\nin joint model"]
+
+
 def test_arms_reach_from_the_value_to_the_ends_of_its_interval():
     frame = pd.DataFrame({"value": [1, 5], "lo": [-1, None], "hi": [4, None]}, dtype=object)
     assert figures.arms(frame).tolist() == [[2, 0], [3, 0]]
@@ -80,7 +92,8 @@ def test_bars_stand_side_by_side_with_their_intervals():
     published = rows("joint", "sequential", protocol="as published")
     frame = pd.concat([published, rows("joint", "sequential").assign(value=[0.25, 1.25])])
     ax = figures.protocol_bars(frame, "gain")
-    assert [label.get_text() for label in ax.get_xticklabels()] == ["joint", "sequential"]
+    words = ["joint model", "SAE, then NFM"]
+    assert [label.get_text() for label in ax.get_xticklabels()] == words
     as_published, controlled = (c for c in ax.containers if hasattr(c, "datavalues"))
     assert list(as_published.datavalues) == [0, 1] and list(controlled.datavalues) == [0.25, 1.25]
     segments = [segment for c in ax.collections for segment in c.get_segments()]

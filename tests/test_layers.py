@@ -47,7 +47,7 @@ COMPANION = {
     "verdicts": "estimates",
     "ledger": "estimates places results profiles variants verdicts",
     "compare": "estimates places results verdicts",
-    "plots": "estimates places",
+    "plots": "estimates places variants",
     "figures": "estimates plots figures",
     "notebook": "places profiles dependencies results variants",
     "atlas": "places profiles variants",

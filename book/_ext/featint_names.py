@@ -1,4 +1,4 @@
-"""Models by their names in words: a table's cell that holds nothing but a model's name says what data/models.toml calls it, and more on hovering."""
+"""Models by their names in words: a literal, or a table's cell, that holds nothing but a model's name says what data/models.toml calls it, and more on hovering."""
 
 from docutils import nodes
 from sphinx.application import Sphinx
@@ -7,13 +7,18 @@ from companion import variants
 
 
 def in_words(app: Sphinx, doctree: nodes.document) -> None:
-    """At doctree-read: the words in the place of each name, in all tables of a page."""
-    for cell in doctree.findall(nodes.entry):
-        if words := variants.WORDS.get(name := cell.astext().strip()):
-            origin = f"{name}: {variants.describe(name)}"
+    """At doctree-read: the words in the place of each name, but where the program is described."""
+    if app.env.docname.startswith("book/api"):
+        return
+    for place in [*doctree.findall(nodes.literal), *doctree.findall(nodes.entry)]:
+        if words := variants.WORDS.get(name := place.astext().strip()):
+            origin = f"{name}: {variants.VARIANTS.get(name, words)}"
             shown = nodes.abbreviation(words, words, explanation=origin, classes=["result"])
-            cell.children[0].children = []
-            cell.children[0] += shown
+            if isinstance(place, nodes.literal):
+                place.replace_self(shown)
+            else:
+                place.children[0].children = []
+                place.children[0] += shown
 
 
 def setup(app: Sphinx) -> None:

@@ -37,7 +37,7 @@ def panels(
     for ax in axes.flat[len(content) :]:
         ax.set_visible(False)
     for ax, name in zip(axes.flat, content, strict=False):
-        ax.set_title(name, loc="left")
+        ax.set_title(plots.in_words(name), loc="left")
     return figure, list(zip(axes.flat, content.values(), strict=False))
 
 
@@ -75,7 +75,8 @@ def dots(ax: Axes, frame: pd.DataFrame, places: Collection[float], colour: str, 
 
 def label(row) -> str:
     """What an estimate is called in a figure: its model, over its baseline if it has one."""
-    return f"{row.model}\nover {row.baseline}" if row.baseline else row.model
+    over = f"\nover {plots.in_words(row.baseline)}" if row.baseline else ""
+    return plots.in_words(row.model) + over
 
 
 def intervals(frame: pd.DataFrame, xlabel: str, zero: bool = False, label=label) -> Axes:
@@ -105,8 +106,8 @@ def intervals(frame: pd.DataFrame, xlabel: str, zero: bool = False, label=label)
 def protocol_bars(frame: pd.DataFrame, ylabel: str) -> Axes:
     """Two bars per model, as published and controlled, with intervals; `frame` as `estimates.tidy`.
     What is compared stands under them: the model, and the part if it has one."""
-    names = [f"{r.part}\nin {r.model}" if r.part else r.model for r in frame.itertuples()]
-    place, names = pd.factorize(pd.Series(names))
+    within = frame["part"].map(lambda part: f"{part}\nin " if part else "")
+    place, names = pd.factorize(within + frame["model"].map(plots.in_words))
     _, ax = plt.subplots()
     for protocol, shift in (("as published", -0.19), ("controlled", 0.19)):
         on = frame["protocol"] == protocol

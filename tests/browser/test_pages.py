@@ -2,13 +2,26 @@
 
 import io
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from companion import variants
+
+KEYS = "|".join(name for name in variants.WORDS if "_" in name)
+UNNAMED = f"""() => {{
+    const found = [], texts = document.createTreeWalker(document.querySelector("main"), NodeFilter.SHOW_TEXT);
+    while (texts.nextNode()) {{
+        const text = texts.currentNode;
+        if (!text.parentElement.closest("code, pre, script, form, noscript, details") && /\\b({KEYS})\\b/.test(text.data)) found.push(text.data);
+    }}
+    return found;
+}}"""
 CHECKS = {
+    "models by their keys": UNNAMED,
     "sticks out, px": "() => Math.max(0, document.documentElement.scrollWidth - window.innerWidth)",
     "broken images": "() => [...document.images].filter(i => !i.naturalWidth).map(i => i.src)",
     "images without alt text": "() => [...document.querySelectorAll('main img')].filter(i => !i.alt.trim()).map(i => i.src)",
@@ -30,6 +43,14 @@ def test_page_can_be_read(visit, violations, page_path, size, scheme):
 
 def test_page_is_light_enough(html, page_path):
     assert (html / page_path).stat().st_size < 1_500_000 or Path(page_path).stem == "atlas"
+
+
+def test_figures_name_models_in_words(html):
+    """Matplotlib notes every text of a figure in a comment."""
+    figures = {f.name: f.read_text(encoding="utf-8") for f in html.glob("_images/*.svg")}
+    raw = re.compile(rf"<!--(?:[^>]*\W)?(?:{KEYS}|sae)\b")
+    assert {name for name, text in figures.items() if raw.search(text)} == set()
+    assert sum("<!-- joint model -->" in text for text in figures.values()) > 5
 
 
 def test_figures_follow_the_theme_button(visit, html):
