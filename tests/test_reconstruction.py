@@ -164,8 +164,9 @@ def test_loss_curves_of_one_colour_differ_in_their_lines():
     legend = ax.get_legend()
     labels = [text.get_text() for text in legend.get_texts()]
     lines = dict(zip(labels, legend.get_lines(), strict=True))
-    assert labels == list(models)
-    assert lines["sae"].get_color() == lines["sae_tuned"].get_color() != lines["joint"].get_color()
+    assert labels == ["SAE", "tuned SAE", "joint model"]
+    colours = [lines[name].get_color() for name in labels]
+    assert colours[0] == colours[1] != colours[2]
     drawn = [line for line in ax.lines if len(line.get_xdata())]
     assert [list(line.get_xdata()) for line in drawn] == [[1, 2], [0.5, 1], [0.25, 0.5]]
     assert len({line.get_linestyle() for line in drawn}) == 2
