@@ -5,7 +5,7 @@ BIN := .venv/bin
 # see featint/__init__.py
 export OMP_WAIT_POLICY := passive
 # the flow ends with this make, whatever ends it (companion/flow.py)
-SNAKEMAKE := FEATINT_MAKE=$$PPID exec $(BIN)/snakemake $(if $(ON),--workflow-profile profiles/$(ON),--cores all) --scheduler greedy --rerun-incomplete --quiet rules progress
+SNAKEMAKE := FEATINT_MAKE=$$PPID exec $(BIN)/snakemake $(if $(ON),--workflow-profile profiles/$(ON),--cores all) --scheduler greedy --rerun-incomplete
 CONFIG = --config profile=$(PROFILE) $(if $(GPU),gpu=$(GPU))
 # text is UTF-8 whatever the locale, for the tools of the flow too
 export PYTHONUTF8 := 1

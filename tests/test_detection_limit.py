@@ -166,6 +166,19 @@ def test_the_twin_sees_what_was_planted_and_is_one_decoder(p):
     assert not torch.allclose(shifted(x).x_hat, alone(x).x_hat, atol=1e-2)
 
 
+def test_a_step_lies_between_two_shares(page):
+    share = np.repeat([0.1, 1.0, 10.0], 3)
+    assert page["between"](share, share > 5) == (1.0, 10.0)
+    assert page["between"](share, share > 0.5) == (0.1, 1.0)
+    for hit in (
+        share > 0,
+        share < 0,
+        share < 5,
+        np.arange(9) > 6,
+    ):  # all, none, the other way round, in part
+        assert page["between"](share, hit) is None
+
+
 @pytest.mark.parametrize(
     ("limit", "expected"),
     [

@@ -2,10 +2,14 @@
 
 import io
 import logging
+import os
+import subprocess
+import sys
 
 import pytest
 
 from companion import progress
+from companion.places import PROJECT
 
 NAMES = {1: "harvest", 2: "train joint 0", 3: "notebook norms"}
 SECONDS = {"harvest": 100, "train joint 0": 60, "notebook norms": 40}
@@ -117,3 +121,40 @@ def test_on_a_terminal_one_line_is_rewritten(monkeypatch):
 def test_snakemake_itself_speaks_where_something_is_wrong(level, event, text, said):
     record = logging.makeLogRecord({"levelno": level, "event": event, "msg": text})
     assert progress.only_problems(record) is said
+
+
+SNAKEFILE = """
+from snakemake.logging import logger
+from companion import progress
+TOLD = progress.Progress({}, lambda rule, wildcards: " ".join([rule, *wildcards.values()]))
+for handler in logger.handlers:
+    handler.addFilter(progress.only_problems)
+logger.addHandler(TOLD)
+onstart:
+    TOLD.start([j.rule.name for j in workflow.dag.jobs], 2 + len(list(workflow.dag.jobs)))
+onsuccess:
+    TOLD.end()
+rule both:
+    input: "one.txt", "two.txt"
+rule write:
+    output: "{name}.txt"
+    shell: "touch {output}"
+"""
+
+
+def test_it_hears_of_every_step_of_a_real_flow(tmp_path):
+    """Under the options that `make` gives, some of which have Snakemake log less."""
+    (tmp_path / "Snakefile").write_text(SNAKEFILE, encoding="utf-8")
+    makefile = (PROJECT / "Makefile").read_text(encoding="utf-8")
+    (line,) = (x for x in makefile.splitlines() if x.startswith("SNAKEMAKE := "))
+    options = line.rpartition("--cores all)")[2].split()
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", "--cores", "1", *options],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(PROJECT)},
+        capture_output=True,
+        encoding="utf-8",
+    )
+    assert done.returncode == 0, done.stderr
+    (said,) = done.stderr.splitlines()
+    assert said.startswith("3 steps in ") and "write one" in said and said.endswith("; 2 reused")
