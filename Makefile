@@ -10,7 +10,7 @@ CONFIG = --config profile=$(PROFILE) $(if $(GPU),gpu=$(GPU))
 # text is UTF-8 whatever the locale, for the tools of the flow too
 export PYTHONUTF8 := 1
 # The longest chapters first, so that the others fill the second core beside them.
-FIRST = --prioritize $(foreach n,best_chance baselines behaviour efficiency,"$$(pwd -P)/_build/executed/$(PROFILE)/notebooks/$(n).ipynb")
+FIRST = --prioritize $(foreach n,best_chance baselines behaviour efficiency detection_limit reconstruction,"$$(pwd -P)/_build/executed/$(PROFILE)/notebooks/$(n).ipynb")
 
 .PHONY: book sweep publish-results pdf slides sphinx test smoke slurm browser bench torture versions audit mutants lint clean
 book: .venv/installed  ## compute what is missing, build the book in _build/html

@@ -3,7 +3,7 @@
     python -m benchmarks.whole_book [PROFILE] [FOLDER]
 
 Clones this commit into FOLDER (by default a new one in the temporary folder), runs `make book`
-there with an empty cache, and looks at every process of the run twice a second. Memory is the
+there with an empty cache, and looks at every process of the run once a second. Memory is the
 proportional set size, in which what processes share counts once. Writes
 `data/results/bench/whole_book_PROFILE.json`; the page *How to* shows the default profile's.
 """
@@ -69,6 +69,9 @@ def look(make: psutil.Process, steps: dict, processes: dict) -> int:
 def main(profile: str = "laptop", folder: str | None = None) -> int:
     clone = Path(folder or tempfile.mkdtemp(), "featint")
     subprocess.run(["git", "clone", "-q", places.PROJECT, clone], check=True)
+    commit = store.commit().removesuffix(
+        "+changes"
+    )  # what was cloned, whatever is committed meanwhile
     environment = {
         k: v for k, v in os.environ.items() if not k.startswith(("FEATINT", "PYTHONPATH"))
     }
@@ -80,7 +83,7 @@ def main(profile: str = "laptop", folder: str | None = None) -> int:
         make = psutil.Popen(run, cwd=clone, env=environment, stdout=out, stderr=out)
         while make.poll() is None:
             peak = max(peak, look(make, steps, processes))
-            time.sleep(0.5)
+            time.sleep(1)
     if make.returncode:
         print(f"it failed; the end of {log} says why", file=sys.stderr)
         return make.returncode
@@ -100,7 +103,13 @@ def main(profile: str = "laptop", folder: str | None = None) -> int:
     whole = {"seconds": round(seconds), "gb": round(peak / 1e9, 2)}
     whole |= {"second_run_seconds": round(time.monotonic() - again, 1)}
     file = places.PUBLISHED / "bench" / f"whole_book_{profile}.json"
-    store.write_json(file, {"provenance": store.provenance(profile=profile, **whole), "rows": rows})
+    store.write_json(
+        file,
+        {
+            "provenance": store.provenance(profile=profile, **whole) | {"commit": commit},
+            "rows": rows,
+        },
+    )
     print(f"{seconds / 60:.1f} minutes, {peak / 1e9:.1f} GB at the most; written to {file}")
     return 0
 
