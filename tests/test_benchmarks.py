@@ -8,11 +8,12 @@ from contextlib import ExitStack
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import torch
 from scipy import stats as st
 
-from benchmarks import coverage, machine, naive, speed, summary
+from benchmarks import coverage, machine, naive, speed, summary, whole_book
 from companion.places import DATA, PROJECT
 from featint.config import NFMConfig, SAEConfig
 from featint.joint import JointSAE
@@ -220,3 +221,34 @@ def test_the_committed_coverage_is_of_all_that_is_simulated():
     known = [{name: row[name] for name in row if name in coverage.ABOUT} for row in rows]
     assert known == [about for about, _ in coverage.settings()]
     assert all(row["worlds"] >= 2000 and row["error"] < 0.0065 for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        ("python -m companion.cli train --profile laptop --model joint --seed 0", "train joint 0"),
+        ("python -m companion.cli notebook norms --profile laptop", "notebook norms"),
+        ("python -m companion.flow .venv/bin/jupyter-book build . -W", "pages"),
+        ("/x/.venv/bin/python3 /x/.venv/bin/snakemake --cores all", whole_book.MINE),
+        (".venv/bin/python3 .venv/bin/pip install --quiet", whole_book.INSTALL),
+        ("python -m ipykernel_launcher -f kernel.json", None),
+    ],
+)
+def test_a_process_of_the_flow_names_its_step(words, name):
+    assert whole_book.step(words.split()) == name
+
+
+def test_memory_that_is_shared_counts_once():
+    """Proportional set size of this process, as psutil reads it from the longer table."""
+    ours = whole_book.proportional(psutil.Process())
+    assert ours == pytest.approx(psutil.Process().memory_full_info().pss, rel=0.05)
+
+
+def test_the_readme_tells_what_was_timed():
+    file = DATA / "results" / "bench" / "whole_book_laptop.json"
+    timed = json.loads(file.read_text(encoding="utf-8"))
+    stamp, spent = timed["provenance"], sum(row["processor_seconds"] for row in timed["rows"])
+    readme = (PROJECT / "README.md").read_text(encoding="utf-8")
+    whole = f"took {stamp['seconds'] / 60:.0f} minutes and {stamp['gb']:.1f} GB of memory"
+    assert whole in readme and f"{spent / 60:.0f} minutes of one core" in readme
+    assert f"took {stamp['second_run_seconds']} seconds" in readme
