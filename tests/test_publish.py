@@ -44,10 +44,10 @@ def commit(folder):
 
 def edit(source, target, value=0.5, **stamp):
     """Write a results file with another p value of the dip test, computed by a commit's code."""
-    content = json.loads(source.read_text(encoding="utf-8"))
+    content = store.read_json(source, "restore it")
     content["provenance"] |= STAMP | stamp
     content["values"]["joint/dip_p/controlled"]["value"] = value
-    store.write_json(target, content)
+    store.write_json(target, content | {"sha256": store.digest(content)})
 
 
 def publish():
@@ -85,7 +85,7 @@ def test_exactly_the_results_change_and_what_changed_is_said(project):
 
 def test_a_verdict_that_changes_is_said_and_written(project):
     edit(places.RESULTS / "laptop/norms.json", places.RESULTS / "laptop/norms.json", 0.001)
-    assert "sqnorm_low_mode: A not reproduced, B reproduced" in publish()
+    assert "sqnorm_low_mode: A undecided, B reproduced" in publish()
     rows = json.loads((places.PUBLISHED / "laptop/ledger.json").read_text(encoding="utf-8"))
     assert {row["id"]: row["verdict"] for row in rows}["sqnorm_low_mode"] == "reproduced"
 
@@ -139,7 +139,8 @@ def renamed(content):
 )
 def test_files_that_cannot_be_published_change_nothing(project, change, said):
     file = places.RESULTS / "laptop/norms.json"
-    store.write_json(file, change(json.loads(file.read_text(encoding="utf-8"))))
+    content = change(store.read_json(file, "restore it"))
+    store.write_json(file, content | {"sha256": store.digest(content)})
     with pytest.raises(store.StoreError, match=said):
         publish()
     assert git(project, "status", "--short") == ""
