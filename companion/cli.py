@@ -11,6 +11,7 @@ from pathlib import Path
 from companion import flow, profiles
 from companion.notebook import NotebookError
 from featint import store
+from featint.config import choose
 
 
 def fetch(args):
@@ -94,6 +95,18 @@ def compare(args):
     print(f"A: {a}\nB: {b}\n{compare.report(a, b, args.tolerance)}")
 
 
+def export(args):
+    """write a trained SAE as SAELens or sparsify read one"""
+    from companion import variants
+    from featint import foreign, runs
+
+    every = {name: variants.get(name, args.profile, args.seed) for name in variants.VARIANTS}
+    choose("name", args.name, [n for n, c in every.items() if c.target == "x" and not c.nfm])
+    acts, _ = runs.training_tokens(every[args.name])
+    foreign.write(runs.get(every[args.name]).model, acts, args.to, args.folder)
+    print(f"{args.name}: {args.folder}, which reads raw {acts.config.hook_point}")
+
+
 def doctor(args):
     """say what this machine has and what of the profile is made"""
     from companion import variants
@@ -111,7 +124,8 @@ def doctor(args):
         print(f"  {name}: {trained} of {len(configs)} seeds trained")
 
 
-STEPS = (fetch, windows, harvest, train, notebook, author_data, ledger, atlas, compare, doctor)
+STEPS = (fetch, windows, harvest, train, notebook, author_data, ledger, atlas, compare)
+STEPS += (export, doctor)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -131,6 +145,11 @@ def main(argv: list[str] | None = None) -> int:
     add("name", help="a file in notebooks/, without .ipynb")
     add("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE")
     add("--out", type=Path, help="default: where the book looks for it")
+    add = steps.choices["export"].add_argument
+    add("name", help="a model that is an SAE alone, in data/models.toml")
+    add("folder", type=Path)
+    add("--to", required=True, choices=("saelens", "sparsify"))
+    add("--seed", type=int, help="default: the profile's first")
     add = steps.choices["author-data"].add_argument
     add("--from", type=Path, dest="folder", help="a folder that holds them; else they are fetched")
     add = steps.choices["compare"].add_argument

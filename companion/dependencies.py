@@ -31,7 +31,7 @@ IN_THE_KEY = {"featint.config", "featint.store", "companion.profiles", "companio
 """Modules that say what is asked for and where; the hash in an artefact's path says it already."""
 ON_THE_SPOT = {
     "featint.activations": {"featint.harvest"},
-    "companion.profiles": {"featint.corpora", "featint.harvest", "featint.lm"},
+    "companion.profiles": {"featint.corpora", "featint.foreign", "featint.harvest", "featint.lm"},
 }
 """Imports, by module, that only make or look at artefacts which the flow makes beforehand; it
 watches what those depend on already."""

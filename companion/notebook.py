@@ -128,6 +128,10 @@ def start(namespace: dict) -> Profile:
     """
     profile = asked(check(namespace), declarations(namespace)[2])
     store.writable(results.folder(profile), REMEDY)
+    if given := profile.given:
+        beside = f"SAEs trained beside it have {profile.sae.k} of {profile.sae.d_sae:,}"
+        print(f"`sae` is {given.source}: {given.d_sae:,} features, finished, so that it is its own")
+        print(f"start wherever a page asks what came before training; {beside} features per token.")
     sys.stderr.isatty = lambda: True  # what a kernel writes is read: show progress
     return profile
 
@@ -157,7 +161,8 @@ def announce(name: str, p: Profile) -> None:
     that takes here, by a few steps of the profile's joint model on random activations."""
     if "hook_point" in p.turned:  # a place that there is not is refused before anything else
         lm.block_of(lm.load(p.harvest.lm), p.harvest.hook_point)
-    configs = [c for c in variants.of_chapter(name, p) if not store.exists(runs.KIND, c)]
+    lacking = [c for c in variants.of_chapter(name, p) if not store.exists(runs.KIND, c)]
+    configs = [c for c in lacking if not c.finished]
     if not configs:
         return
     few = replace(p.train, n_tokens=4 * p.train.batch_tokens)
@@ -212,7 +217,7 @@ def given(name: str, profile_name: str, parameters: dict) -> tuple[dict, dict]:
         parameters = {"profile": profile_name} | parameters
     declared = {k: (p["inferred_type_name"], p["default"] == "None") for k, p in known.items()}
     parameters = typed(name, declared, parameters)
-    paths_here = {k: Path(parameters[k]) for k in ("lm", "corpus") if parameters.get(k)}
+    paths_here = {k: Path(parameters[k]) for k in ("lm", "corpus", "sae") if parameters.get(k)}
     parameters |= {k: str(path.resolve()) for k, path in paths_here.items() if path.exists()}
     return parameters, {k: ast.literal_eval(p["default"]) for k, p in known.items()}
 

@@ -35,6 +35,8 @@ class Profile:
     """Test windows spliced back into the language model."""
     shuffles: int = 500
     """Shuffles of the labels behind the rate of a test's false positives."""
+    given: SAEConfig | None = None
+    """A finished SAE of somebody else's; `sae` is then the size of what is trained beside it."""
     turned: tuple[str, ...] = ()
     """Names of the knobs that differ from the profile as it stands."""
 
@@ -131,18 +133,18 @@ KNOBS = (
     | dict.fromkeys(("d_factor", "dropout"), "nfm")
     | dict.fromkeys(("n_tokens", "batch_tokens", "lr", "first_position"), "train")
     | dict.fromkeys(("hook_point", "lm", "corpus"), "harvest")
-    | {"seed": None}
+    | {"seed": None, "sae": "given"}
 )
 """Parameters of the notebooks, with the stage whose config each one sets; `seed` is the profile's
 only seed."""
 
 
-def get(name: str, **knobs) -> Profile:
+def get(name: str, sae: str | None = None, **knobs) -> Profile:
     """The profile of that name with some knobs turned; a knob that is None stays as it is. Another
-    language model or text decides the rest as `fitted` says.
+    language model or text decides the rest as `fitted` says, a finished SAE as `with_sae`.
 
-    Raises ValueError for an unknown profile or knob, a value that its config refuses, or a model or
-    text that cannot be read.
+    Raises ValueError for an unknown profile or knob, a value that its config refuses, or a model,
+    text or SAE that cannot be read.
     """
     choose("profile", name, tuple(PROFILES))
     profile = PROFILES[name]()
@@ -157,8 +159,9 @@ def get(name: str, **knobs) -> Profile:
         turned = altered(profile, {stage: change} if stage else change)
         if turned != profile:
             profile = replace(turned, turned=(*profile.turned, knob))
-    own = {"lm", "corpus"} & set(profile.turned)
-    return fitted(profile, knobs.get("hook_point")) if own else profile
+    if {"lm", "corpus"} & set(profile.turned):
+        profile = fitted(profile, knobs.get("hook_point"))
+    return with_sae(profile, sae) if sae else profile
 
 
 def fitted(profile: Profile, hook_point: str | None) -> Profile:
@@ -179,6 +182,21 @@ def fitted(profile: Profile, hook_point: str | None) -> Profile:
     of_model = {"d_in": model.d_model, "n_layers": model.n_layers}
     few = min(profile.splice_windows, there["test"])
     return replace(profile, harvest=replace(read, **most), splice_windows=few, **of_model)
+
+
+def with_sae(profile: Profile, source: str) -> Profile:
+    """A profile with a finished SAE (`foreign`). What is trained beside it is as wide and has its
+    k, if any, unless that knob is turned. Raises ValueError for an SAE that does not fit."""
+    from featint import foreign
+
+    given = foreign.config(source, profile.harvest.hook_point, profile.d_in)
+    if "d_sae" in profile.turned:
+        said = f"d_sae = {profile.sae.d_sae} beside sae = {source!r}"
+        raise ValueError(f"{said}: all are as wide as that SAE, {given.d_sae}; leave d_sae out")
+    own_k = not given.threshold and "k" not in profile.turned
+    k = given.k if own_k else min(profile.sae.k, given.d_sae)
+    sae = replace(profile.sae, d_sae=given.d_sae, k=k)
+    return replace(profile, given=given, sae=sae, turned=(*profile.turned, "sae"))
 
 
 def altered(config, changes: dict):

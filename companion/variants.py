@@ -11,9 +11,10 @@ from companion.profiles import Profile, altered
 from featint.config import ModelConfig, NFMConfig, SAEConfig, choose
 
 with open(places.DATA / "models.toml", "rb") as _file:
-    VARIANTS, WORDS, CHAPTERS, SEEDED, RATES = tomllib.load(_file).values()
+    VARIANTS, WORDS, CHAPTERS, SEEDED, RATES, GIVEN = tomllib.load(_file).values()
 """What readers see of each model, in a line and in a table; the models that each chapter reads, and
-those that it reads from every seed; by family, the multiple of the learning rate that suits it."""
+those that it reads from every seed; by family, the multiple of the learning rate that suits it;
+what a finished SAE that a reader gives takes the place of, and what is then built on it."""
 HOLDOUT_SHARE = 0.1  # of the training tokens, drawn at random: the released code's validation set
 PUBLISHED = {"train": {"first_position": "keep", "holdout_share": HOLDOUT_SHARE}}
 CHUNK_TOKENS = round((1 - HOLDOUT_SHARE) * 79 * 128)  # of the 79 windows that it reads at a time
@@ -89,13 +90,18 @@ def get(name: str, profile: Profile, seed: int | None = None) -> ModelConfig:
     """The config of a named model at a profile's size; seed None takes the profile's first. Raises
     ValueError for an unknown name."""
     choose("model", name, tuple(VARIANTS))
+    if name not in GIVEN["models"]:
+        profile = replace(profile, given=None)
     if name == "sae":
         train = replace(profile.train, seed=profile.seeds[0] if seed is None else seed)
-        return ModelConfig(harvest=profile.harvest, sae=profile.sae, train=train)
+        return ModelConfig(harvest=profile.harvest, sae=profile.given or profile.sae, train=train)
     like, changes = differences(profile)[name]
+    config = get(like, profile, seed)
     if "base" in changes:
-        changes = changes | {"base": get(changes["base"], profile, seed)}
-    return altered(get(like, profile, seed), changes)
+        base = get(changes["base"], profile, seed)
+        own = {} if base.sae.source == config.sae.source else {"sae": base.sae}
+        changes = own | changes | {"base": base}
+    return altered(config, changes)
 
 
 def seeds(name: str, chapter: str, profile: Profile) -> tuple[int, ...]:

@@ -102,6 +102,12 @@ class SAEConfig:
     """Active features per token."""
     decoder_bias: bool = False
     """Add a learned `b_dec` to the reconstruction; the paper's SAE has none."""
+    threshold: bool = False
+    """Those features are active that are beyond their own thresholds, at most `k` of them."""
+    source: str | None = None
+    """Where a finished SAE of somebody else's lies (`foreign`); None: it is trained here."""
+    sha256: str | None = None
+    """Of its weights."""
 
     def __post_init__(self):
         at_least("d_sae", self.d_sae, 1)
@@ -293,12 +299,18 @@ class ModelConfig:
             )
 
     @property
+    def finished(self) -> bool:
+        """Whether it is somebody else's SAE, which is read and not trained."""
+        return self.nfm is None and self.sae.source is not None
+
+    @property
     def freezes_sae(self) -> bool:
         """Whether the SAE stays as it is, because an NFM is fitted to what it leaves."""
         return self.target == "error" and self.nfm is not None
 
 
 LATER = (("chunk_tokens", None), ("chunk_passes", 1), ("half_precision", False))
+LATER += (("threshold", False), ("source", None), ("sha256", None), ("given", None))
 """Fields that came later, with the values under which all is as before they came."""
 
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from featint import activations, store, train
+from featint import activations, foreign, store, train
 from featint.activations import Activations
 from featint.config import ModelConfig
 from featint.joint import JointSAE
@@ -70,12 +70,15 @@ def build(config: ModelConfig, d_in: int) -> TopKSAE | JointSAE | SecondarySAE:
     """The untrained model for activations x (batch, d_in); its seed decides its initial values.
 
     With an NFM and a base it takes over the base's SAE, at its own k. A secondary SAE has no
-    statistics yet.
+    statistics yet, and a finished SAE of somebody else's is as it will stay.
     """
     width = config.base.nfm.d_factor if config.target == "hidden" else d_in
     model = _initial(config, width, torch.Generator().manual_seed(config.train.seed))
     if config.nfm is not None and config.base is not None:
         model.sae.load_state_dict(get(config.base).model.state_dict())
+    elif config.finished:
+        state = foreign.read(config.sae.source, training_tokens(config)[0])
+        model.load_state_dict({name: state[name] for name in model.state_dict()})
     return model
 
 
@@ -134,7 +137,10 @@ def target_of(config: ModelConfig) -> Callable[[Tensor], Tensor]:
 def fit(config: ModelConfig, label: str | None = None) -> None:
     """Train a model and store it; goes on from its checkpoint if an earlier run was killed.
 
-    `label` stands before the progress bar. Raises FloatingPointError for a loss that is not finite.
+    `label` stands before the progress bar. A finished SAE of somebody else's reads the same tokens
+    at a rate of 0, so that what fires is counted alike.
+
+    Raises FloatingPointError for a loss that is not finite.
     """
     began = time.monotonic()
     store.writable(store.path(KIND, config).parent)
@@ -148,6 +154,8 @@ def fit(config: ModelConfig, label: str | None = None) -> None:
         model.standardise(torch.cat([u.double().cpu() for u in some.pieces().map(target)]))
     if config.freezes_sae:
         settings = replace(settings, lr_scale={"sae": 0.0, **settings.lr_scale})
+    if config.finished:
+        settings = replace(settings, lr=0.0, lr_scale={"W": 0.0})
     # As in training, the validation split is z-scored with the training split's statistics.
     held_out = activations.load(config.harvest, "validation", settings.first_position)
     validation = target(held_out.pieces(VALIDATION_TOKENS)[0])

@@ -30,6 +30,11 @@ class TopKSAE(nn.Module):
     Feature i writes the direction `W_dec[i]`. As in the released code the encoder starts as the
     decoder's transpose, drawn from U(-1/sqrt(d_sae), 1/sqrt(d_sae)), and nothing holds the
     directions' norms during training. The paper's SAE has no `b_dec`.
+
+    A finished one with thresholds (`foreign`) keeps the k largest
+    :math:`\mathrm{ReLU}(\mathrm{gain}\, u + \mathrm{offset})` of the features whose
+    :math:`u = x W_{enc} + b_{enc}` is above 0. Standard SAEs have gain 1 and offset 0, JumpReLU
+    SAEs their threshold as the offset, gated SAEs both.
     """
 
     def __init__(self, d_in: int, config: SAEConfig, generator: torch.Generator | None = None):
@@ -42,6 +47,9 @@ class TopKSAE(nn.Module):
         self.b_enc = nn.Parameter(torch.zeros(config.d_sae))
         self.W_dec = nn.Parameter(directions)  # (d_sae, d_in)
         self.b_dec = nn.Parameter(torch.zeros(d_in)) if config.decoder_bias else None
+        if config.threshold:
+            self.register_buffer("gain", torch.ones(config.d_sae))
+            self.register_buffer("offset", torch.zeros(config.d_sae))
 
     @property
     def d_sae(self) -> int:
@@ -49,7 +57,13 @@ class TopKSAE(nn.Module):
         return self.config.d_sae
 
     def encode(self, x: Float[Tensor, "batch d_in"]) -> Codes:
-        """The `k` largest feature activations of each token."""
+        """The `k` largest feature activations of each token; beside thresholds as many columns as
+        the token with most of them needs."""
+        if self.config.threshold:
+            u = torch.addmm(self.b_enc, x, self.W_enc)
+            acts = torch.where(u > 0, (self.gain * u + self.offset).relu(), 0.0)
+            most = int((acts > 0).sum(1).max()) if len(x) else 0
+            return Codes(*acts.topk(max(1, min(most, self.config.k))))
         return sparse.encode(x, self.W_enc, self.b_enc, self.config.k)
 
     def decode(self, codes: Codes) -> Float[Tensor, "batch d_in"]:

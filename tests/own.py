@@ -1,10 +1,12 @@
 """A stranger's own: tiny language models with random weights, and a folder of text."""
 
+import json
 import random
 from pathlib import Path
 
 import pandas as pd
 import torch
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     GPT2Config,
@@ -45,6 +47,21 @@ def texts(folder: Path, n: int = 60, each: int = 50) -> Path:
     for i in range(n):
         text = " ".join(drawn.choices(known, k=each))
         (folder / f"{i:02d}.txt").write_text(text, encoding="utf-8")
+    return folder
+
+
+def sae(folder: Path, hook_point: str, d_in: int = 32, d_sae: int = 128) -> Path:
+    """A folder with a random JumpReLU SAE as SAELens saves one, of a model of that width."""
+    torch.manual_seed(0)
+    directions = torch.randn(d_sae, d_in) / d_in**0.5
+    tensors = {"W_enc": directions.T.contiguous(), "b_enc": torch.zeros(d_sae)}
+    tensors |= {"W_dec": directions / 2, "b_dec": torch.zeros(d_in)}
+    tensors["threshold"] = torch.full((d_sae,), 0.5)
+    cfg = {"architecture": "jumprelu", "d_in": d_in, "d_sae": d_sae}
+    cfg["metadata"] = {"hook_name": hook_point, "sae_lens_version": "6.0.0"}
+    folder.mkdir()
+    (folder / "cfg.json").write_text(json.dumps(cfg), encoding="utf-8")
+    save_file(tensors, folder / "sae_weights.safetensors")
     return folder
 
 

@@ -29,6 +29,8 @@ NOT_HERE = {
     "make browser": "a browser; `make smoke` does it where there is one",
     ".venv/bin/pytest -m browser": "a browser; `make smoke` does it where there is one",
     "make bench": "half an hour; tests/test_benchmarks.py has a small one",
+    ".venv/bin/featint notebook reconstruction -p lm=my_model -p corpus=my_texts -p hook_point=blocks.3.hook_resid_post -p sae=my_sae": "an SAE of that model; tests/test_own_model.py has one",
+    ".venv/bin/featint export sae my_export --to saelens": "a model of the default profile; tests/test_cli.py has a small one",
     ".venv/bin/featint compare": "a run of the default profile; tests/test_compare.py has small ones",
     "make publish-results": "a git checkout; tests/test_publish.py has one",
     "make sweep SWEEP=sweeps/k.yaml PROFILE=smoke": "minutes; tests/test_flow.py has a small one",
@@ -221,7 +223,7 @@ class TestNames:
         declared = {k: (v["inferred_type_name"], v["default"] == "None") for k, v in known.items()}
         values = notebook.typed(name, declared, values)
         if "profile" in known:
-            own = ("lm", "corpus")  # a reader's: what the page calls them is not here
+            own = ("lm", "corpus", "sae")  # a reader's: what the page calls them is not here
             knobs = {k: v for k, v in values.items() if k in profiles.KNOBS and k not in own}
             profiles.get(values.get("profile", "laptop"), **knobs)
 

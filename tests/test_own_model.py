@@ -18,6 +18,11 @@ EVERY = [("llama", chapter) for chapter in variants.CHAPTERS]
 EVERY += [("gpt2", "interactions")]
 SLICE = random.Random(store.commit().removesuffix("+changes")).sample(EVERY, 1)
 """What `make smoke` runs: another for each commit."""
+EVERY += [
+    ("llama with an SAE", chapter)
+    for chapter in variants.CHAPTERS
+    if "sae" in papermill.inspect_notebook(notebook.FOLDER / f"{chapter}.ipynb")
+]
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +32,7 @@ def stranger(tmp_path_factory):
     own.texts(folder / "texts")
     own.model(folder / "llama", own.LLAMA, knows_words=True)
     own.model(folder / "gpt2", own.GPT2, knows_words=False)
+    own.sae(folder / "sae", AT["llama"])
     (folder / "cache").mkdir()
     (folder / "cache" / "kernels").symlink_to(store.cache() / "kernels")
     return folder
@@ -40,7 +46,11 @@ def stranger(tmp_path_factory):
     ],
 )
 def test_a_results_chapter_runs_on_another_model_and_text(lm, chapter, copy, stranger):
+    lm, sae, _ = lm.partition(" with an SAE")
     given = {"lm": stranger / lm, "corpus": stranger / "texts", "hook_point": AT[lm]} | SIZES
+    if sae:
+        del given["d_sae"]  # all are as wide as it is
+        given["sae"] = stranger / "sae"
     known = papermill.inspect_notebook(notebook.FOLDER / f"{chapter}.ipynb")
     given = {name: value for name, value in given.items() if name in known}
     words = [word for name, value in given.items() for word in ("-p", f"{name}={value}")]

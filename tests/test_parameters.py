@@ -25,6 +25,7 @@ KNOBS = {  # a second value for the profile smoke; a bad one, and the words that
     "lm": ("smollm2-135m-instruct", 5, r"lm = 5 \(int\) must be text"),
     "corpus": ("wikipedia-summaries", "nowhere", "corpus name = 'nowhere' .*allowed: 'wikipedia-"),
     "hook_point": ("blocks.5.hook_resid_post", 5, r"hook_point = 5 \(int\) must be text"),
+    "sae": ("a folder of tests/test_foreign.py", 5, r"sae = 5 \(int\) must be text"),
     "first_position": ("keep", "x", "first_position = 'x' .*allowed: 'drop', 'keep'"),
     "draws": (2, 0, "draws = 0 .* at least 1"),
     "n_steps": (300, 0, "n_steps = 0 .* at least 1"),
@@ -112,7 +113,9 @@ SIZES = {"k", "d_sae", "d_factor", "n_tokens"}
 SHARED = SIZES | {"lm", "corpus", "hook_point", "first_position"}
 """What every results chapter takes, but for the sizes that *Detection limit* has of its own;
 tests/test_own_model.py runs each with all of them."""
-ALONE = sorted(at for at in EVERY if at[1] not in SHARED or at[0] not in variants.CHAPTERS)
+ALONE = sorted(
+    at for at in EVERY if at[1] not in SHARED | {"sae"} or at[0] not in variants.CHAPTERS
+)
 SLICE = random.Random(store.commit().removesuffix("+changes")).sample(ALONE, 2)
 """Those that `make smoke` runs: others for each commit."""
 

@@ -49,12 +49,13 @@ def history(config: ModelConfig, model: TopKSAE | JointSAE, fired_tokens: Tensor
     initial = decoder(runs.build(config, W.shape[1]))
     rate = fired_tokens.double().numpy() / (config.train.n_steps * config.train.batch_tokens)
     cosine = torch.nn.functional.cosine_similarity(W.double(), initial.double())
+    usual = rate.mean() if config.sae.threshold else config.sae.k / config.sae.d_sae
     columns = {
         "s": geometry.norms(W) ** 2,
         "start": geometry.norms(initial) ** 2,
         "cosine": cosine.numpy(),
         "updates": fired_tokens.numpy(),
-        "rare": rate < RARE * config.sae.k / config.sae.d_sae,
+        "rare": rate < RARE * usual,
     }
     return pd.DataFrame(columns).rename_axis("feature")
 
