@@ -201,7 +201,9 @@ def test_settings_are_finite_or_refused(cases, data):
 
 @given(
     st.dictionaries(
-        st.sampled_from(sorted(profiles.KNOBS.keys() - {"lm", "corpus"})), NUMBERS, max_size=3
+        st.sampled_from(sorted(profiles.KNOBS.keys() - {"lm", "corpus", "sae"})),
+        NUMBERS,
+        max_size=3,
     )
 )
 def test_a_turned_profile_has_its_own_folder_in_the_results(cases, knobs):
