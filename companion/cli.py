@@ -108,15 +108,27 @@ def export(args):
 
 
 def doctor(args):
-    """say what this machine has and what of the profile is made"""
-    from companion import variants
+    """say what this machine has, what of the profile is made, and what all of it takes"""
+    import shutil
+
+    import psutil
+
+    from companion import places, progress, variants
     from featint import runs
 
     profile, stamp = args.profile, store.provenance()
     made = "made" if store.exists("activations", profile.harvest) else "missing"
     print("Python {python}, {machine}, device {device}, commit {commit}".format(**stamp))
     print(", ".join(f"{name} {version}" for name, version in stamp["versions"].items()))
+    free, memory = shutil.disk_usage(places.PROJECT).free, psutil.virtual_memory()
+    print(f"{free / 1e9:.0f} GB of disk, {memory.available / 1e9:.1f} GB of memory free")
     print(f"cache: {store.cache()}\nprofile {profile.label}:")
+    if timed := progress.timed(profile.label):
+        whole = timed["provenance"]
+        print(
+            f"  from nothing `make book` took {progress.spell(whole['seconds'])} and "
+            f"{whole['gb']:.1f} GB of memory on a machine with {whole['machine']}"
+        )
     print(f"  activations: {made}, {store.path('activations', profile.harvest)}")
     for name in variants.VARIANTS:
         configs = [variants.get(name, profile, seed) for seed in profile.seeds]

@@ -17,15 +17,16 @@ LAST_LINES = 20
 """So many lines of the log of a step that failed are shown."""
 
 
+def timed(profile: str) -> dict | None:
+    """What was published of a `make book` of this profile from nothing; None without a timing."""
+    file = places.PUBLISHED / "bench" / f"whole_book_{profile}.json"
+    remedy = f"`git checkout {file}` brings it back"
+    return store.read_json(file, remedy, {"rows": list}) if file.exists() else None
+
+
 def timings(profile: str) -> dict[str, float]:
     """Seconds that each step took when this profile was timed; none if it never was."""
-    file = places.PUBLISHED / "bench" / f"whole_book_{profile}.json"
-    rows = (
-        store.read_json(file, f"`git checkout {file}` brings it back")["rows"]
-        if file.exists()
-        else []
-    )
-    return {row["step"]: row["seconds"] for row in rows}
+    return {row["step"]: row["seconds"] for row in (timed(profile) or {"rows": []})["rows"]}
 
 
 def spell(seconds: float) -> str:

@@ -2,12 +2,13 @@
 
 import errno
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 
-from companion import cli, ledger
+from companion import cli, ledger, places
 from companion.places import PROJECT
 from featint import store
 
@@ -81,6 +82,14 @@ def test_doctor_says_what_is_missing(capsys):
     assert cli.main(["doctor", "--profile", "smoke"]) == 0
     out = capsys.readouterr().out
     assert "activations: missing" in out and "joint: 0 of 1 seeds trained" in out
+    assert re.search(r"\d+ GB of disk, \d+\.\d GB of memory free", out) and "took" not in out
+
+
+def test_doctor_says_what_a_book_takes_that_was_timed(capsys):
+    assert cli.main(["doctor", "--profile", "laptop"]) == 0
+    timed = store.read_json(places.PUBLISHED / "bench" / "whole_book_laptop.json", "")["provenance"]
+    took = f"took {timed['seconds'] / 60:.0f} min and {timed['gb']:.1f} GB of memory"
+    assert f"{took} on a machine with {timed['machine']}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ COMPANION = {
     "notebook": "places profiles dependencies results variants",
     "atlas": "places profiles variants",
     "chapters": "estimates published places profiles variants designs stimuli results chapters",
-    "cli": "flow places profiles variants results ledger compare notebook atlas chapters",
+    "cli": "flow places profiles progress variants results ledger compare notebook atlas chapters",
 }
 """What each module of the companion may import of the companion; of the library, anything."""
 LM_LIBRARIES = {"transformers", "transformer_lens"}
