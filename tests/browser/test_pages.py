@@ -16,7 +16,7 @@ UNNAMED = f"""() => {{
     const found = [], texts = document.createTreeWalker(document.querySelector("main"), NodeFilter.SHOW_TEXT);
     while (texts.nextNode()) {{
         const text = texts.currentNode;
-        if (!text.parentElement.closest("code, pre, script, form, noscript, details") && /\\b({KEYS})\\b/.test(text.data)) found.push(text.data);
+        if (!text.parentElement.closest("code, pre, script, form, noscript, details, .sig") && /\\b({KEYS})\\b/.test(text.data)) found.push(text.data);
     }}
     return found;
 }}"""
