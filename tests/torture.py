@@ -17,7 +17,10 @@ from featint import store
 FILE = places.PUBLISHED / "bench" / "torture.json"
 DRAFT = places.BUILD / "torture.json"
 PARTS = {
-    "input": ["tests/faults/test_input.py", "tests/browser/test_hostile_text.py"],
+    "input": [
+        "tests/faults/test_input.py",
+        "tests/browser/test_hostile_text.py::test_text_of_a_corpus_stays_text_in_the_browser",
+    ],
     "faults": [
         "tests/faults/test_faults.py",
         "tests/test_assets.py",  # what is downloaded

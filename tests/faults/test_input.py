@@ -217,7 +217,7 @@ def test_a_turned_profile_has_its_own_folder_in_the_results(cases, knobs):
             "float"
             if n in ("lr", "dropout")
             else "str"
-            if n in ("hook_point", "first_position")
+            if n in ("hook_point", "first_position", "sae")
             else "int",
             True,
         )
