@@ -41,8 +41,9 @@ def tiny(lm: str, corpus: str):
 
 def read(profile) -> None:
     """Open all that there is."""
-    for split in ("train", "validation", "test"):
-        activations.load(profile.harvest, split)
+    for site in (profile.harvest, profile.mlp_site):
+        for split in ("train", "validation", "test"):
+            activations.load(site, split)
     harvest.windows(profile.harvest)
     for name in ("sae", *MODELS):  # the first is what `sequential` stands on
         runs.get(variants.get(name, profile))
