@@ -50,7 +50,7 @@ browser: .venv/installed  ## the book that was built last, in Chromium
 bench: .venv/installed  ## training speed against other libraries, half an hour on an idle machine; resumes; the page Performance shows it
 	$(BIN)/python -m benchmarks.speed
 
-torture: .venv/installed  ## kills, full disks, changed bits, hostile input, half an hour; resumes; the page Reliability shows what held
+torture: .venv/installed  ## kills, full disks, changed bits, hostile input, five minutes on two cores; resumes; the page Reliability shows what held
 	OMP_NUM_THREADS=1 $(BIN)/python tests/torture.py
 
 versions: .venv/installed  ## the fast suite with the oldest and the newest versions that pyproject.toml allows, in environments made on the spot

@@ -103,7 +103,7 @@ def full() -> Profile:
 
 def laptop() -> Profile:
     """The default: half of the text, half of the features and one seed, so that the whole book
-    takes less than half an hour on two cores."""
+    takes about half an hour on two cores."""
     few = {"train_windows": 3330, "validation_windows": 206, "test_windows": 624}
     changes = {"harvest": few, "sae": {"d_sae": 2048, "k": 42}, "train": {"n_tokens": 417_500}}
     return replace(altered(full(), changes), name="laptop", seeds=(0,), splice_windows=64)
